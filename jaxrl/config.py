@@ -1,0 +1,240 @@
+"""Configs: dataclasses whose floats are traced leaves and whose other fields fix the program.
+
+A sweep is a stacked config and running it is `vmap`; a new learning rate never recompiles.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+T = TypeVar("T")
+
+
+def static(default: Any = dataclasses.MISSING, *, at_least: int | None = None, choices: tuple | None = None) -> Any:
+    """A field that fixes the program: shapes, names, switches. Changing it compiles anew."""
+    metadata = {"static": True, "low": at_least, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def leaf(default: float, low: float = -math.inf, high: float = math.inf) -> Any:
+    """A float field that may be traced, stacked and swept, with the closed range that `check` holds it to."""
+    return dataclasses.field(default=default, metadata={"low": low, "high": high})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static, leaf, dataclasses.field))
+def config(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen dataclass and a pytree: fields annotated `float` and nested configs are data, the rest static.
+
+    Raises TypeError at definition for a field that is neither a float, a nested config, nor declared `static()`.
+    """
+    cls.__post_init__ = _strong_floats
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    data, meta = [], []
+    for f in dataclasses.fields(cls):
+        is_data = f.type is float or dataclasses.is_dataclass(f.type)
+        if is_data == f.metadata.get("static", False):
+            raise TypeError(f"{cls.__name__}.{f.name}: declare a float, a nested config, or a static() field")
+        (data if is_data else meta).append(f.name)
+    return jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=meta)
+
+
+def _strong_floats(self) -> None:
+    for f in dataclasses.fields(self):
+        value = getattr(self, f.name)
+        # An int given for a float leaf would trace as int32 and compile a second program.
+        if f.type is float and isinstance(value, int | np.number) and not isinstance(value, bool):
+            object.__setattr__(self, f.name, float(value))
+        elif f.metadata.get("static") and isinstance(value, list):
+            object.__setattr__(self, f.name, tuple(value))
+
+
+@config
+class EnvConfig:
+    """Which environment, and how many copies of it."""
+
+    name: str = static("gymnax/CartPole-v1")
+    """Suite and name, as in "gymnax/CartPole-v1" or "brax/humanoid"."""
+    num_envs: int = static(8, at_least=1)
+    """Copies that step side by side."""
+    backend: str | None = static(None)
+    """Physics backend of Brax: generalized, positional, spring or mjx."""
+    time_limit: int | None = static(None, at_least=1)
+    """Steps after which an episode is truncated; None takes the environment's own limit."""
+    action_repeat: int = static(1, at_least=1)
+    """Times each action is executed; rewards are summed."""
+    resets: str = static("fresh", choices=("fresh", "pool"))
+    """Starts of new episodes: "fresh" draws one at every step, "pool" draws a set once per rollout."""
+
+
+def float32(config: T) -> T:
+    """The config with every leaf a float32 array, so that Python floats, NumPy scalars and sweeps trace alike."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config)
+
+
+def replace(config: T, **changes: Any) -> T:
+    """A copy with some fields changed. Raises ValueError naming the closest field for an unknown one."""
+    _known(type(config), changes)
+    return dataclasses.replace(config, **changes)
+
+
+def stack(configs: Sequence[T]) -> T:
+    """One config whose every leaf has a leading axis, one entry per given config: what `vmap` sweeps over.
+
+    Raises ValueError if the configs differ in a static field: those would be different programs.
+    """
+    if not configs:
+        raise ValueError("stack needs at least one config; got an empty list")
+    for other in configs[1:]:
+        differing = _static_difference(configs[0], other)
+        if differing:
+            raise ValueError(
+                f"stack: static field {differing} differs between configs; it fixes the program, so sweep it in a loop"
+            )
+    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x, jnp.float32) for x in leaves]), *configs)
+
+
+def axes(config: T) -> T:
+    """The `in_axes` of a stacked config: 0 for every leaf that has an axis, None for the others."""
+    return jax.tree.map(lambda x: 0 if jnp.ndim(x) else None, config)
+
+
+def _static_difference(a: Any, b: Any) -> str | None:
+    if type(a) is not type(b):
+        return type(a).__name__
+    for f in dataclasses.fields(a):
+        x, y = getattr(a, f.name), getattr(b, f.name)
+        if dataclasses.is_dataclass(x) and (inner := _static_difference(x, y)):
+            return f"{f.name}.{inner}"
+        if f.metadata.get("static") and x != y:
+            return f"{f.name} ({x!r} and {y!r})"
+    return None
+
+
+def check(config: Any, name: str = "") -> None:
+    """Hold every concrete field to its declared range and choices, then ask the config's own `validate`.
+
+    Raises ValueError with a sentence that names the field, the value and the remedy. Traced leaves are skipped.
+    """
+    for f in dataclasses.fields(config):
+        value, path = getattr(config, f.name), f"{name}{f.name}"
+        if dataclasses.is_dataclass(value):
+            check(value, f"{path}.")
+        elif value is not None and not isinstance(value, jax.core.Tracer):
+            _check_field(path, value, f.metadata)
+    if hasattr(config, "validate"):
+        config.validate()
+
+
+def _check_field(path: str, value: Any, metadata: Any) -> None:
+    choices, low, high = (metadata.get(k) for k in ("choices", "low", "high"))
+    if choices is not None and value not in choices:
+        raise ValueError(f"{path} = {value!r} is not one of {', '.join(map(repr, choices))}{_closest(value, choices)}")
+    if low is None and high is None:
+        return
+    bad = [x for x in np.ravel(np.asarray(value)) if not _within(x, low, high)]
+    if bad:
+        limits = f"at least {low:g}" if high in (None, math.inf) else f"between {low:g} and {high:g}"
+        raise ValueError(f"{path} = {bad[0]:g} is out of range; it must be {limits}")
+
+
+def _within(x: float, low: float | None, high: float | None) -> bool:
+    return (low is None or x >= low) and (high is None or x <= high)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dict of Python numbers, strings and lists, ready for YAML or JSON."""
+
+    def plain(value):
+        if dataclasses.is_dataclass(value):
+            return to_dict(value)
+        if isinstance(value, tuple):
+            return [plain(v) for v in value]
+        return np.asarray(value).tolist() if hasattr(value, "dtype") else value
+
+    return {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def from_dict(cls: type[T], values: dict[str, Any], name: str = "") -> T:
+    """The inverse of `to_dict`. Raises ValueError for an unknown key, naming the closest, or a value of a wrong type."""
+    _known(cls, values, name)
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    made = {key: _field(known[key], value, f"{name}{key}") for key, value in values.items()}
+    return cls(**made)
+
+
+def _field(f: dataclasses.Field, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(f.type):
+        if not isinstance(value, dict):
+            raise ValueError(f"{path} = {value!r} should hold fields of its own, as in `{f.name}:` and indented lines")
+        return from_dict(f.type, value, f"{path}.")
+    if f.type is float:
+        return _number(path, value, float)
+    if f.type is int:
+        return _number(path, value, int)
+    if f.type is bool and not isinstance(value, bool):
+        raise ValueError(f"{path} = {value!r} is not a truth value; write true or false")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _number(path: str, value: Any, kind: type) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"{path} = {value!r} is not a number")
+    try:
+        number = kind(value)  # YAML reads 3e-4 as a string, since it has no dot
+    except (TypeError, ValueError):
+        raise ValueError(f"{path} = {value!r} is not a number; it must be of type {kind.__name__}") from None
+    if kind is int and number != float(value):
+        raise ValueError(f"{path} = {value!r} is not a whole number")
+    return number
+
+
+def _known(cls: type, keys: Any, name: str = "") -> None:
+    fields = [f.name for f in dataclasses.fields(cls)]
+    for key in keys:
+        if key not in fields:
+            hint = _closest(key, fields) or f"; {cls.__name__} has {', '.join(fields)}"
+            raise ValueError(f"unknown field {name}{key} of {cls.__name__}{hint}")
+
+
+def _closest(word: Any, options: Sequence[str]) -> str:
+    found = difflib.get_close_matches(str(word), [str(o) for o in options], n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def load(path: str | Path, algorithms: dict[str, type]) -> Any:
+    """Read a YAML file with sections `algorithm:` (its `name` picks from `algorithms`) and `env:`, strictly.
+
+    Raises ValueError with a sentence for a missing file or section, an unknown key, a wrong type, a value out of range.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no config file at {path}; configs/<algorithm>/*.yaml holds those that ship with jaxrl")
+    document = yaml.safe_load(path.read_text())
+    if not isinstance(document, dict) or set(document) - {"algorithm", "env"} or "algorithm" not in document:
+        raise ValueError(f"{path} must have the sections `algorithm:` and `env:` and no others")
+    section = dict(document["algorithm"] or {})
+    name = section.pop("name", None)
+    if name not in algorithms:
+        raise ValueError(f"{path}: algorithm.name = {name!r} is not one of {', '.join(algorithms)}")
+    loaded = from_dict(algorithms[name], {**section, "env": document.get("env") or {}})
+    check(loaded)
+    return loaded
+
+
+def save(config: Any, path: str | Path) -> None:
+    """Write the config as YAML that `load` reads back to an equal config."""
+    import yaml
+
+    fields = to_dict(config)
+    env = fields.pop("env", {})
+    document = {"algorithm": {"name": type(config).__name__.lower(), **fields}, "env": env}
+    Path(path).write_text(yaml.safe_dump(document, sort_keys=False))

@@ -1,0 +1,7 @@
+"""Environments: the protocol, vectorisation, adapters. Adapters import their package when first asked for."""
+
+from jaxrl.envs.base import Environment as Environment
+from jaxrl.envs.registry import make as make
+from jaxrl.envs.registry import names as names
+from jaxrl.envs.vectorize import VectorEnv as VectorEnv
+from jaxrl.envs.vectorize import vectorize as vectorize

@@ -1,0 +1,63 @@
+"""Metrics leave a compiled program as (sum, count): they add up over minibatches, updates, chunks and devices,
+and "no episode ended" is a count of zero rather than a return of zero.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxrl.types import Metrics, Transition
+
+
+class Mean(NamedTuple):
+    """A mean on its way: total / count, elementwise where stacked."""
+
+    total: Float[Array, "*s"]
+    count: Float[Array, "*s"]
+
+    @property
+    def value(self) -> Float[Array, "*s"]:
+        """total / count; NaN where nothing was counted."""
+        return self.total / self.count
+
+
+def mean(values: Array, where: Bool[Array, "..."] | None = None) -> Mean:
+    """Sum and count of all values, or of those selected."""
+    values = jnp.asarray(values, jnp.float32)
+    if where is None:
+        return Mean(jnp.sum(values), jnp.asarray(values.size, jnp.float32))
+    return Mean(jnp.sum(jnp.where(where, values, 0.0)), jnp.sum(where, dtype=jnp.float32))
+
+
+def add(a: Metrics, b: Metrics) -> Metrics:
+    """Metrics over both."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def total(metrics: Metrics) -> Metrics:
+    """Metrics over the leading axis: minibatches of an update, or updates of a run."""
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
+
+
+def values(metrics: Metrics) -> dict[str, Any]:
+    """name -> total / count, for every metric."""
+    return {name: metric.value for name, metric in metrics.items()}
+
+
+def episode_metrics(batch: Transition) -> dict[str, Mean]:
+    """Return and length of the episodes that ended in a rollout, and the steps that gave non-finite numbers."""
+    done = batch.terminated | batch.truncated
+    return {
+        "episode_return": mean(batch.info["episode_return"], done),
+        "episode_length": mean(batch.info["episode_length"], done),
+        "invalid_steps": mean(batch.info["invalid"]),
+    }
+
+
+def explained_variance(value: Float[Array, "*b"], target: Float[Array, "*b"]) -> Mean:
+    """1 - Var[G - V]/Var[G]: 1 is perfect, 0 no better than a constant. 0 for a constant target."""
+    variance = jnp.var(target)
+    explained = 1 - jnp.var(target - value) / jnp.where(variance > 0, variance, 1.0)
+    return mean(jnp.where(variance > 0, explained, 0.0))

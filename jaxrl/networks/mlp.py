@@ -1,0 +1,137 @@
+"""Multi-layer perceptrons for actor and critic: Flax NNX modules used directly as pytrees."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxrl.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, TanhDiagGaussian
+from jaxrl.networks.initializers import orthogonal
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
+from jaxrl.types import Key, Network, PyTree
+
+ACTIVATIONS: dict[str, Callable] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "swish": jax.nn.silu,
+    "elu": jax.nn.elu,
+    "gelu": jax.nn.gelu,
+}
+HEADS = ("auto", "normal", "tanh_normal")
+_MIN_STD = 1e-3  # of tanh-normal policies, as in Brax
+
+
+def features(space: Space, obs: PyTree) -> Float[Array, "*b f"]:
+    """An observation as one float vector: one-hot for Discrete, flattened for Box."""
+    if isinstance(space, Discrete):
+        return jax.nn.one_hot(obs, space.n)
+    if isinstance(space, Box):
+        return obs.reshape(*obs.shape[: obs.ndim - len(space.shape)], -1).astype(jnp.float32)
+    raise ValueError(f"no MLP features for observation space {space}; pass a Network of your own")
+
+
+def num_features(space: Space) -> int:
+    """Length of that vector."""
+    return jax.eval_shape(lambda: features(space, jnp.zeros(space.shape, jnp.int32))).shape[-1]
+
+
+class MLP(nnx.Module):
+    """Dense layers with `activation` between them and a linear output of scale `final_scale`."""
+
+    def __init__(self, key: Key, sizes: Sequence[int], activation: Callable, final_scale: float):
+        scales = [2**0.5] * (len(sizes) - 2) + [final_scale]
+        keys = jax.random.split(key, len(scales))
+        self.activation = activation
+        self.layers = nnx.List(
+            nnx.Linear(n_in, n_out, kernel_init=orthogonal(scale), rngs=nnx.Rngs(k))
+            for n_in, n_out, scale, k in zip(sizes[:-1], sizes[1:], scales, keys, strict=True)
+        )
+
+    def __call__(self, x: Float[Array, "*b f"]) -> Float[Array, "*b o"]:
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return self.layers[-1](x)
+
+
+class ActorCritic(nnx.Module):
+    """Separate actor and critic: params(obs) -> (distribution, value). What is not used is not computed under jit."""
+
+    def __init__(self, actor: MLP, critic: MLP, log_std: Array | None):
+        self.actor = actor
+        self.critic = critic
+        self.log_std = None if log_std is None else nnx.Param(log_std)
+
+
+def actor_critic(
+    spaces: Spaces,
+    *,
+    hidden: Sequence[int] = (64, 64),
+    critic_hidden: Sequence[int] | None = None,
+    activation: str = "tanh",
+    head: str = "auto",
+    init_std: float | Float[Array, ""] = 1.0,
+) -> Network:
+    """An actor and a critic for the given spaces: apply(params, obs) -> (distribution, value).
+
+    hidden, critic_hidden: layer widths; None gives the critic the actor's.
+    head: "normal" is a Gaussian with a state-independent std, "tanh_normal" one squashed to the bounds with a
+    state-dependent std = softplus(x) + 0.001; "auto" takes "normal". Discrete actions have one head only.
+    init_std: standard deviation of the first policy, in units of the action ("normal") or before tanh ("tanh_normal").
+    Raises ValueError for an unknown activation or head, and for tanh_normal on an unbounded action space.
+    """
+    _check_choices(spaces, activation, head)
+    act, space = ACTIVATIONS[activation], spaces.action
+    n_in = num_features(spaces.observation)
+    state_std = head == "tanh_normal" and isinstance(space, Box)
+    n_out = _num_outputs(space) * (2 if state_std else 1)
+
+    def init(key: Key) -> ActorCritic:
+        k_actor, k_critic = jax.random.split(key)
+        actor = MLP(k_actor, (n_in, *hidden, n_out), act, 0.01)
+        critic = MLP(k_critic, (n_in, *(hidden if critic_hidden is None else critic_hidden), 1), act, 1.0)
+        if state_std:
+            raw = jnp.log(jnp.expm1(jnp.maximum(init_std - _MIN_STD, 1e-6)))  # the inverse of softplus
+            actor.layers[-1].bias[...] = jnp.zeros(n_out).at[n_out // 2 :].set(raw)
+        gaussian = isinstance(space, Box) and not state_std
+        return ActorCritic(actor, critic, jnp.log(init_std) * jnp.ones(n_out) if gaussian else None)
+
+    def apply(params: ActorCritic, obs: PyTree) -> tuple[Distribution, Float[Array, "*b"]]:
+        x = features(spaces.observation, obs)
+        log_std = None if params.log_std is None else params.log_std[...]
+        return _distribution(space, params.actor(x), log_std), params.critic(x)[..., 0]
+
+    return Network(init, apply)
+
+
+def _distribution(space: Space, out: Float[Array, "*b o"], log_std: Float[Array, " o"] | None) -> Distribution:
+    if isinstance(space, Discrete):
+        return Categorical(out)
+    if isinstance(space, MultiDiscrete):
+        ends = [sum(space.nvec[: i + 1]) for i in range(len(space.nvec) - 1)]
+        return MultiCategorical(tuple(Categorical(x) for x in jnp.split(out, ends, axis=-1)))
+    low, high = (bound.reshape(-1) for bound in space.bounds)
+    if log_std is not None:
+        return DiagGaussian(out, jnp.exp(log_std), low, high)
+    mean, raw_std = jnp.split(out, 2, axis=-1)
+    return TanhDiagGaussian(mean, jax.nn.softplus(raw_std) + _MIN_STD, low, high)
+
+
+def _num_outputs(space: Space) -> int:
+    if isinstance(space, Discrete):
+        return space.n
+    if isinstance(space, MultiDiscrete):
+        return sum(space.nvec)
+    if len(space.shape) != 1:
+        raise ValueError(f"no policy head for actions of shape {space.shape}; pass a Network of your own")
+    return space.shape[0]
+
+
+def _check_choices(spaces: Spaces, activation: str, head: str) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation = {activation!r} is not one of {', '.join(ACTIVATIONS)}")
+    if head not in HEADS:
+        raise ValueError(f"head = {head!r} is not one of {', '.join(HEADS)}")
+    if head == "tanh_normal" and isinstance(spaces.action, Box) and not spaces.action.bounded:
+        raise ValueError("head = 'tanh_normal' needs finite action bounds; use 'normal' for this environment")

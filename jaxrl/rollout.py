@@ -1,0 +1,70 @@
+"""Rollouts as sources of batches: `policy` acts in a vectorised environment for T steps inside one `lax.scan`."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.types import Key, Learner, Memory, PyTree, Source, Transition
+
+
+class RolloutCarry(NamedTuple):
+    """Where the next rollout starts: environments, what they show, and the policy's memory of them."""
+
+    env_state: PyTree
+    obs: PyTree
+    memory: Memory
+
+
+def unroll(env: Any, policy: Callable, key: Key, learner: Learner, carry: RolloutCarry, num_steps: int):
+    """Act for `num_steps` steps. Returns (carry, Transition with leading axes [num_steps, num_envs])."""
+
+    def step(carry: RolloutCarry, key: Key):
+        k_act, k_env = jax.random.split(key)
+        memory, distribution = policy(learner, carry.memory, carry.obs)
+        action = distribution.sample(k_act)
+        env_state, obs, result = env.step(k_env, carry.env_state, distribution.env_action(action))
+        transition = Transition(
+            obs=carry.obs,
+            action=action,
+            log_prob=distribution.log_prob(action),
+            reward=result.reward,
+            terminated=result.terminated,
+            truncated=result.truncated,
+            next_obs=result.next_obs,
+            info=result.info,
+        )
+        return RolloutCarry(env_state, obs, memory), transition
+
+    return jax.lax.scan(step, carry, jax.random.split(key, num_steps))
+
+
+def rollouts(env: Any, policy: Callable, num_steps: int) -> Source:
+    """Segments of `num_steps` steps that carry on where the last one stopped. `env` is a VectorEnv."""
+
+    def init(key: Key) -> RolloutCarry:
+        return RolloutCarry(*env.reset(key), memory=())
+
+    def collect(key: Key, learner: Learner, carry: RolloutCarry):
+        k_pool, k_unroll = jax.random.split(key)
+        carry = carry._replace(env_state=env.refresh(k_pool, carry.env_state))
+        return unroll(env, policy, k_unroll, learner, carry, num_steps)
+
+    return Source(init, collect)
+
+
+def episodes(env: Any, policy: Callable, num_steps: int) -> Source:
+    """One whole episode per environment: every batch starts from a reset, and info["first"] marks the steps up to and
+    including the first end. With `num_steps` at least the time limit every first episode is complete.
+    """
+
+    def collect(key: Key, learner: Learner, carry: tuple):
+        k_reset, k_unroll = jax.random.split(key)
+        start = RolloutCarry(*env.reset(k_reset), memory=())
+        _, batch = unroll(env, policy, k_unroll, learner, start, num_steps)
+        done = batch.terminated | batch.truncated
+        ends_before = jnp.cumsum(done, axis=0) - done
+        return carry, batch._replace(info={**batch.info, "first": ends_before == 0})
+
+    return Source(lambda key: (), collect)

@@ -1,0 +1,79 @@
+"""The core types. Everything is a pytree; every verb is a pure function.
+
+Letters used in shapes everywhere: T time, N environments, B batch, A action dimensions.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+Key = PRNGKeyArray
+PyTree = Any
+Params = PyTree
+Learner = PyTree
+Memory = PyTree
+Batch = PyTree
+Carry = PyTree
+Metrics = dict[str, Any]
+
+
+class Step(NamedTuple):
+    """What one raw environment step says.
+
+    next_obs: the true successor of this transition, never the first observation of another episode.
+    terminated: the MDP ended here: nothing to bootstrap. truncated: the clock ran out: bootstrap from next_obs.
+    """
+
+    next_obs: PyTree
+    reward: Float[Array, "*n"]
+    terminated: Bool[Array, "*n"]
+    truncated: Bool[Array, "*n"]
+    info: dict[str, Any]
+
+
+class Transition(NamedTuple):
+    """A rollout: leading axes [T, N]. `action` is what the distribution sampled, before any clipping or tanh."""
+
+    obs: PyTree
+    action: PyTree
+    log_prob: Float[Array, "*n"]
+    reward: Float[Array, "*n"]
+    terminated: Bool[Array, "*n"]
+    truncated: Bool[Array, "*n"]
+    next_obs: PyTree
+    info: dict[str, Any]
+
+
+class Network(NamedTuple):
+    """init(key) -> params; apply(params, *inputs) -> outputs. `params` is any pytree, from any library."""
+
+    init: Callable[[Key], Params]
+    apply: Callable[..., Any]
+
+
+class Algorithm(NamedTuple):
+    """init(key) -> learner; update(key, learner, batch) -> (learner, metrics).
+
+    policy(learner, memory, obs) -> (memory, distribution): sample it to explore, take its mode to evaluate.
+    """
+
+    init: Callable[[Key], Learner]
+    update: Callable[[Key, Learner, Batch], tuple[Learner, Metrics]]
+    policy: Callable[[Learner, Memory, PyTree], tuple[Memory, Any]] | None
+
+
+class Source(NamedTuple):
+    """Where batches come from: init(key) -> carry; collect(key, learner, carry) -> (carry, batch)."""
+
+    init: Callable[[Key], Carry]
+    collect: Callable[[Key, Learner, Carry], tuple[Carry, Batch]]
+
+
+class TrainState(NamedTuple):
+    """All that is needed to go on: the one object a checkpoint holds. `num_steps` counts environment steps."""
+
+    key: Key
+    learner: Learner
+    carry: Carry
+    num_steps: Int[Array, ""]
