@@ -46,13 +46,17 @@ def values(metrics: Metrics) -> dict[str, Any]:
     return {name: metric.value for name, metric in metrics.items()}
 
 
-def episode_metrics(batch: Transition) -> dict[str, Mean]:
-    """Return and length of the episodes that ended in a rollout, and the steps that gave non-finite numbers."""
+def episode_metrics(batch: Transition, where: Bool[Array, "T N"] | None = None) -> dict[str, Mean]:
+    """Return and length of the episodes that ended in a rollout, and the share of steps that gave non-finite numbers.
+
+    `where`: the steps that count; all by default.
+    """
     done = batch.terminated | batch.truncated
+    ended = done if where is None else done & where
     return {
-        "episode_return": mean(batch.info["episode_return"], done),
-        "episode_length": mean(batch.info["episode_length"], done),
-        "invalid_steps": mean(batch.info["invalid"]),
+        "episode_return": mean(batch.info["episode_return"], ended),
+        "episode_length": mean(batch.info["episode_length"], ended),
+        "invalid_steps": mean(batch.info["invalid"], where),
     }
 
 

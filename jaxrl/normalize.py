@@ -26,12 +26,20 @@ def init_stats(shape: tuple[int, ...]) -> RunningStats:
     return RunningStats(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
 
 
-def update_stats(stats: RunningStats, batch: Float[Array, "..."]) -> RunningStats:
-    """Fold a batch (any leading axes) into the statistics: Chan, Golub & LeVeque 1979, the parallel-variance formula."""
+def update_stats(
+    stats: RunningStats, batch: Float[Array, "..."], where: Bool[Array, "..."] | None = None
+) -> RunningStats:
+    """Fold a batch (any leading axes) into the statistics: Chan, Golub & LeVeque 1979, the parallel-variance formula.
+
+    `where`: over the leading axes, which entries count.
+    """
+    if where is not None:
+        where = where.reshape(-1, *[1] * stats.mean.ndim)
     batch = batch.reshape(-1, *stats.mean.shape)
-    mean, var = jnp.mean(batch, axis=0), jnp.var(batch, axis=0)
-    total = stats.count + batch.shape[0]
-    delta, share = mean - stats.mean, batch.shape[0] / total
+    count = batch.shape[0] if where is None else jnp.sum(where, dtype=jnp.float32)
+    mean, var = jnp.mean(batch, axis=0, where=where), jnp.var(batch, axis=0, where=where)
+    total = stats.count + count
+    delta, share = mean - stats.mean, count / total
     new_mean = stats.mean + delta * share
     new_var = stats.var * (1 - share) + var * share + jnp.square(delta) * share * (1 - share)
     return RunningStats(total, new_mean, new_var)

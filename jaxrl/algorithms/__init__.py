@@ -1,0 +1,7 @@
+"""Algorithms, one file each, and their names in YAML."""
+
+from jaxrl.algorithms.a2c import A2C as A2C
+from jaxrl.algorithms.ppo import PPO as PPO
+from jaxrl.algorithms.reinforce import Reinforce as Reinforce
+
+ALGORITHMS = {cls.__name__.lower(): cls for cls in (Reinforce, A2C, PPO)}

@@ -1,0 +1,147 @@
+"""Advantage Actor-Critic: the synchronous form of A3C (Mnih et al. 2016, arXiv 1602.01783, algorithm S3).
+
+One gradient step per rollout on -log π·A + vf_coef·½(V - G)² - ent_coef·H. With gae_lambda = 1 the targets are the
+paper's n-step returns. Departs from the paper in using Adam, which needs no shared statistics to be stable.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Int
+
+from jaxrl import metrics as m
+from jaxrl.config import EnvConfig, config, leaf, static
+from jaxrl.losses import policy_gradient_loss, value_loss
+from jaxrl.networks import actor_critic
+from jaxrl.normalize import RunningStats, init_stats, normalize, update_stats
+from jaxrl.returns import gae
+from jaxrl.rollout import rollouts
+from jaxrl.schedule import check_steps, linear, num_updates
+from jaxrl.spaces import Spaces
+from jaxrl.types import Algorithm, Key, Memory, Metrics, Network, Params, PyTree, Source, Transition
+
+
+@config
+class A2C:
+    """Settings of A2C. Floats can be traced and swept; the other fields fix the program."""
+
+    env: EnvConfig = EnvConfig(num_envs=16)
+    """Which environment, and how many copies."""
+    total_steps: int = static(499_968, at_least=1)
+    """Environment steps of the whole run, over all copies."""
+    num_steps: int = static(8, at_least=1)
+    """Steps per environment per update (the n of n-step returns)."""
+
+    learning_rate: float = leaf(7e-4, 0.0)
+    """Adam's step size at the start."""
+    lr_final: float = leaf(0.0, 0.0, 1.0)
+    """Share of the learning rate left after the last update, reached linearly."""
+    ent_coef: float = leaf(0.01, 0.0)
+    """Weight of the entropy bonus."""
+    vf_coef: float = leaf(0.5, 0.0)
+    """Weight of the value loss ½(V - G)²."""
+    gamma: float = leaf(0.99, 0.0, 1.0)
+    """Discount per step."""
+    gae_lambda: float = leaf(1.0, 0.0, 1.0)
+    """λ of the advantage estimates; 1 gives n-step returns."""
+    max_grad_norm: float = leaf(0.5, 0.0)
+    """Global norm that gradients are clipped to; inf is off."""
+    adam_eps: float = leaf(1e-5, 0.0)
+    """Adam's ε."""
+
+    normalize_obs: bool = static(False)
+    """Standardise observations by running statistics, clipped to ±10."""
+    normalize_advantage: bool = static(False)
+    """Standardise advantages within each batch."""
+    reward_scale: float = leaf(1.0)
+    """Constant that rewards are multiplied by; reported returns are not scaled."""
+
+    hidden: tuple[int, ...] = static((64, 64))
+    """Widths of the hidden layers of actor and critic."""
+    activation: str = static("tanh")
+    """tanh, relu, swish, elu or gelu."""
+    head: str = static("auto")
+    """Continuous policies: "normal" or "tanh_normal"; auto is normal."""
+    init_std: float = leaf(1.0, 1e-6)
+    """Standard deviation of the first policy."""
+
+    def validate(self) -> None:
+        """Raises ValueError, naming the nearest valid numbers, where the sizes do not divide."""
+        check_steps(self, self.num_steps)
+
+    def source(self, env: Any, algorithm: Algorithm) -> Source:
+        """Rollouts that carry on where the last one stopped."""
+        return rollouts(env, algorithm.policy, self.num_steps)
+
+    def make(self, spaces: Spaces, network: Network | None = None) -> Algorithm:
+        """A2C for these spaces. `network.apply(params, obs)` gives (distribution, value). May run inside a trace."""
+        return make(self, spaces, network)
+
+
+class A2CLearner(NamedTuple):
+    """All that A2C carries from update to update."""
+
+    params: Params
+    opt_state: PyTree
+    obs_stats: RunningStats | None
+    num_updates: Int[jax.Array, ""]
+
+
+def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
+    """The three functions of A2C."""
+    if network is None:
+        network = actor_critic(spaces, hidden=c.hidden, activation=c.activation, head=c.head, init_std=c.init_std)
+    optimizer = optax.chain(optax.clip_by_global_norm(c.max_grad_norm), optax.scale_by_adam(eps=c.adam_eps))
+
+    def init(key: Key) -> A2CLearner:
+        params = network.init(key)
+        obs_stats = init_stats(spaces.observation.shape) if c.normalize_obs else None
+        return A2CLearner(params, optimizer.init(params), obs_stats, jnp.zeros((), jnp.int32))
+
+    def policy(learner: A2CLearner, memory: Memory, obs: PyTree):
+        return memory, network.apply(learner.params, normalize(learner.obs_stats, obs))[0]
+
+    def update(key: Key, learner: A2CLearner, batch: Transition) -> tuple[A2CLearner, Metrics]:
+        obs = normalize(learner.obs_stats, batch.obs)
+        next_value = network.apply(learner.params, normalize(learner.obs_stats, batch.next_obs))[1]
+
+        def loss(params: Params):
+            distribution, value = network.apply(params, obs)
+            advantage = gae(
+                c.reward_scale * batch.reward,
+                jax.lax.stop_gradient(value),
+                next_value,
+                batch.terminated,
+                batch.truncated,
+                c.gamma,
+                c.gae_lambda,
+            )
+            target = advantage + jax.lax.stop_gradient(value)
+            if c.normalize_advantage:
+                advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+            policy_losses = policy_gradient_loss(distribution.log_prob(batch.action), advantage)
+            value_losses = value_loss(value, target)
+            entropy = distribution.entropy(key)
+            metrics = {
+                "policy_loss": m.mean(policy_losses),
+                "value_loss": m.mean(value_losses),
+                "entropy": m.mean(entropy),
+                "explained_variance": m.explained_variance(value, target),
+            }
+            return jnp.mean(policy_losses + c.vf_coef * value_losses - c.ent_coef * entropy), metrics
+
+        grads, metrics = jax.grad(loss, has_aux=True)(learner.params)
+        progress = learner.num_updates / num_updates(c, c.num_steps)
+        learning_rate = linear(c.learning_rate, c.lr_final, progress)
+        updates, opt_state = optimizer.update(grads, learner.opt_state)
+        params = optax.apply_updates(learner.params, optax.tree.scale(-learning_rate, updates))
+        obs_stats = learner.obs_stats
+        if obs_stats is not None:
+            obs_stats = update_stats(obs_stats, batch.obs)
+        metrics |= {"grad_norm": m.mean(optax.global_norm(grads)), "learning_rate": m.mean(learning_rate)}
+        metrics |= m.episode_metrics(batch)
+        return A2CLearner(params, opt_state, obs_stats, learner.num_updates + 1), metrics
+
+    return Algorithm(init, update, policy)

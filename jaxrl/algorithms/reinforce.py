@@ -1,0 +1,147 @@
+"""REINFORCE (Williams 1992), with an optional learned baseline: the whole of it on one page.
+
+Every update plays one complete episode per environment from a fresh start and follows -log π(a_t|s_t)·(G_t - b(s_t)),
+with G_t the discounted return to the episode's end. Steps after the end are masked.
+
+Truncation: REINFORCE has no critic to say what would have come after the clock ran out, so a truncated episode counts
+as complete: it maximises return within the time limit, which the policy cannot see. (A learned baseline only lowers
+the variance; it never bootstraps.) Use A2C or PPO where the limit is an artefact.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Int
+
+from jaxrl import metrics as m
+from jaxrl.config import EnvConfig, config, leaf, static
+from jaxrl.losses import policy_gradient_loss, value_loss
+from jaxrl.networks import actor_critic
+from jaxrl.normalize import RunningStats, init_stats, normalize, update_stats
+from jaxrl.returns import discounted_returns
+from jaxrl.rollout import episodes
+from jaxrl.schedule import check_steps, linear, num_updates
+from jaxrl.spaces import Spaces
+from jaxrl.types import Algorithm, Key, Memory, Metrics, Network, Params, PyTree, Source, Transition
+
+
+@config
+class Reinforce:
+    """Settings of REINFORCE. Floats can be traced and swept; the other fields fix the program."""
+
+    env: EnvConfig = EnvConfig(num_envs=16)
+    """Which environment, and how many copies: the episodes per update."""
+    total_steps: int = static(1_600_000, at_least=1)
+    """Environment steps of the whole run, over all copies, masked ones included."""
+    num_steps: int = static(500, at_least=1)
+    """Steps per environment per update: at least the time limit, so that every episode is complete."""
+
+    learning_rate: float = leaf(3e-3, 0.0)
+    """Adam's step size at the start."""
+    lr_final: float = leaf(0.0, 0.0, 1.0)
+    """Share of the learning rate left after the last update, reached linearly."""
+    gamma: float = leaf(0.99, 0.0, 1.0)
+    """Discount per step."""
+    ent_coef: float = leaf(0.0, 0.0)
+    """Weight of the entropy bonus."""
+    baseline_coef: float = leaf(0.5, 0.0)
+    """Weight of the baseline's loss ½(b - G)²."""
+    max_grad_norm: float = leaf(0.5, 0.0)
+    """Global norm that gradients are clipped to; inf is off."""
+    adam_eps: float = leaf(1e-5, 0.0)
+    """Adam's ε."""
+
+    baseline: bool = static(True)
+    """Subtract a learned state value from the returns."""
+    normalize_obs: bool = static(False)
+    """Standardise observations by running statistics, clipped to ±10."""
+    normalize_advantage: bool = static(True)
+    """Standardise G - b over the batch."""
+    reward_scale: float = leaf(1.0)
+    """Constant that rewards are multiplied by; reported returns are not scaled."""
+
+    hidden: tuple[int, ...] = static((64, 64))
+    """Widths of the hidden layers of actor and baseline."""
+    activation: str = static("tanh")
+    """tanh, relu, swish, elu or gelu."""
+    head: str = static("auto")
+    """Continuous policies: "normal" or "tanh_normal"; auto is normal."""
+    init_std: float = leaf(1.0, 1e-6)
+    """Standard deviation of the first policy."""
+
+    def validate(self) -> None:
+        """Raises ValueError, naming the nearest valid numbers, where the sizes do not divide."""
+        check_steps(self, self.num_steps)
+
+    def source(self, env: Any, algorithm: Algorithm) -> Source:
+        """One whole episode per environment. Raises ValueError where episodes might not end within num_steps."""
+        if env.time_limit is None or self.num_steps < env.time_limit:
+            need = "a time limit (set env.time_limit)" if env.time_limit is None else f"at least {env.time_limit}"
+            raise ValueError(f"num_steps = {self.num_steps}: REINFORCE needs complete episodes, hence {need}")
+        return episodes(env, algorithm.policy, self.num_steps)
+
+    def make(self, spaces: Spaces, network: Network | None = None) -> Algorithm:
+        """REINFORCE for these spaces. `network.apply(params, obs)` gives (distribution, value). May run in a trace."""
+        return make(self, spaces, network)
+
+
+class ReinforceLearner(NamedTuple):
+    """All that REINFORCE carries from update to update."""
+
+    params: Params
+    opt_state: PyTree
+    obs_stats: RunningStats | None
+    num_updates: Int[jax.Array, ""]
+
+
+def make(c: Reinforce, spaces: Spaces, network: Network | None) -> Algorithm:
+    """The three functions of REINFORCE."""
+    if network is None:
+        network = actor_critic(spaces, hidden=c.hidden, activation=c.activation, head=c.head, init_std=c.init_std)
+    optimizer = optax.chain(optax.clip_by_global_norm(c.max_grad_norm), optax.scale_by_adam(eps=c.adam_eps))
+
+    def init(key: Key) -> ReinforceLearner:
+        params = network.init(key)
+        obs_stats = init_stats(spaces.observation.shape) if c.normalize_obs else None
+        return ReinforceLearner(params, optimizer.init(params), obs_stats, jnp.zeros((), jnp.int32))
+
+    def policy(learner: ReinforceLearner, memory: Memory, obs: PyTree):
+        return memory, network.apply(learner.params, normalize(learner.obs_stats, obs))[0]
+
+    def update(key: Key, learner: ReinforceLearner, batch: Transition) -> tuple[ReinforceLearner, Metrics]:
+        first = batch.info["first"]
+        obs = normalize(learner.obs_stats, batch.obs)
+        no_value = jnp.zeros_like(batch.reward)
+        reward = c.reward_scale * batch.reward
+        returns = discounted_returns(reward, no_value, batch.terminated, batch.truncated, c.gamma)
+
+        def loss(params: Params):
+            distribution, baseline = network.apply(params, obs)
+            advantage = returns - jax.lax.stop_gradient(baseline) if c.baseline else returns
+            if c.normalize_advantage:
+                center, spread = jnp.mean(advantage, where=first), jnp.std(advantage, where=first)
+                advantage = (advantage - center) / (spread + 1e-8)
+            policy_losses = policy_gradient_loss(distribution.log_prob(batch.action), advantage)
+            value_losses = value_loss(baseline, returns)
+            entropy = distribution.entropy(key)
+            total = policy_losses - c.ent_coef * entropy
+            metrics = {"policy_loss": m.mean(policy_losses, first), "entropy": m.mean(entropy, first)}
+            if c.baseline:
+                total = total + c.baseline_coef * value_losses
+                metrics["value_loss"] = m.mean(value_losses, first)
+            return m.mean(total, first).value, metrics
+
+        grads, metrics = jax.grad(loss, has_aux=True)(learner.params)
+        learning_rate = linear(c.learning_rate, c.lr_final, learner.num_updates / num_updates(c, c.num_steps))
+        updates, opt_state = optimizer.update(grads, learner.opt_state)
+        params = optax.apply_updates(learner.params, optax.tree.scale(-learning_rate, updates))
+        obs_stats = learner.obs_stats
+        if obs_stats is not None:
+            obs_stats = update_stats(obs_stats, batch.obs, first)
+        metrics |= {"grad_norm": m.mean(optax.global_norm(grads)), "learning_rate": m.mean(learning_rate)}
+        metrics |= m.episode_metrics(batch, first)
+        return ReinforceLearner(params, opt_state, obs_stats, learner.num_updates + 1), metrics
+
+    return Algorithm(init, update, policy)

@@ -1,0 +1,85 @@
+"""The command line of experiments: every field of a config as an option, one JSON line of figures at the end."""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxrl.algorithms import ALGORITHMS
+from jaxrl.config import check, load
+from jaxrl.run import RunResult, Schedule
+from jaxrl.train import program
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is asked of one run, beside its config."""
+
+    seed: int = 0
+    """Seed of everything."""
+    run_dir: Path | None = None
+    """Where to write; by default a new directory under runs/."""
+    resume: bool = False
+    """Go on with the run in run_dir, exactly."""
+    schedule: Schedule = Schedule()
+    """How often to log, evaluate and save."""
+
+
+def read(name: str | Path) -> Any:
+    """A config from a YAML file: a path, or a name within configs/, such as "ppo/humanoid_cpu"."""
+    path = Path(name)
+    return load(path if path.is_file() else CONFIGS / f"{path.with_suffix('')}.yaml", ALGORITHMS)
+
+
+def parse(config: Any, description: str | None, argv: list[str] | None = None) -> tuple[Any, dict[str, Any]]:
+    """The config and the keyword arguments of `run` after the command line had its say.
+
+    A bad value ends the program with status 2 and the sentence that explains it, before anything is compiled.
+    """
+    import tyro
+
+    enable_compilation_cache()
+    flat = tyro.conf.OmitArgPrefixes
+    fields = [("config", flat[type(config)], config), ("options", flat[Options], Options())]
+    arguments = dataclasses.make_dataclass("Arguments", fields, frozen=True)
+    parsed = tyro.cli(arguments, description=description, args=argv)
+    with sentences():
+        check(parsed.config)
+        program(parsed.config)
+    options = parsed.options
+    return parsed.config, {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+
+
+class sentences:  # noqa: N801 - reads as a statement: `with sentences():`
+    """Turns a ValueError about bad input into its sentence on stderr and exit status 2."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is not None and issubclass(kind, ValueError):
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+
+def report(result: RunResult, **more: Any) -> None:
+    """Print where things are, then the figures as one line of JSON: the last line of every experiment."""
+    print(f"curve       {result.run_dir / 'curve.png'}")
+    print(f"checkpoints {result.run_dir / 'checkpoints'}")
+    print(json.dumps({**result.figures, **more}))
+
+
+def enable_compilation_cache() -> None:
+    """Keep compiled programs between processes, in a directory only this user can write: whoever writes there can
+    run code."""
+    path = Path(os.environ.get("JAXRL_CACHE", Path.home() / ".cache" / "jaxrl")) / "xla"
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o700)
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
