@@ -1,17 +1,46 @@
-"""jaxrl: pure-functional reinforcement learning in JAX."""
+"""jaxrl: pure-functional reinforcement learning in JAX, from CartPole to humanoids.
+
+    config = jaxrl.PPO(env=jaxrl.EnvConfig("gymnax/CartPole-v1", num_envs=8))
+    state, metrics = jax.jit(jaxrl.train)(config, jax.random.key(0))
+
+Nothing here is imported before it is asked for from an environment package: they are slow.
+"""
 
 from jaxrl import envs as envs
 from jaxrl import losses as losses
 from jaxrl import metrics as metrics
 from jaxrl import networks as networks
 from jaxrl import returns as returns
-from jaxrl.algorithms.ppo import PPO as PPO
+
+# algorithms, one config each
+from jaxrl.algorithms import A2C as A2C
+from jaxrl.algorithms import PPO as PPO
+from jaxrl.algorithms import Reinforce as Reinforce
+
+# configs and sweeps
 from jaxrl.config import EnvConfig as EnvConfig
 from jaxrl.config import axes as axes
 from jaxrl.config import config as config
 from jaxrl.config import replace as replace
 from jaxrl.config import stack as stack
 from jaxrl.config import static as static
+
+# environments
 from jaxrl.envs import make as make
 from jaxrl.envs import vectorize as vectorize
+
+# drivers
+from jaxrl.evaluate import evaluate as evaluate
+from jaxrl.rollout import episodes as episodes
+from jaxrl.rollout import rollouts as rollouts
+from jaxrl.run import Schedule as Schedule
+from jaxrl.run import run as run
 from jaxrl.train import train as train
+
+# the core types
+from jaxrl.types import Algorithm as Algorithm
+from jaxrl.types import Network as Network
+from jaxrl.types import Source as Source
+from jaxrl.types import Step as Step
+from jaxrl.types import TrainState as TrainState
+from jaxrl.types import Transition as Transition

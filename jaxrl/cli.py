@@ -37,6 +37,11 @@ def read(name: str | Path) -> Any:
     return load(path if path.is_file() else CONFIGS / f"{path.with_suffix('')}.yaml", ALGORITHMS)
 
 
+def names() -> list[str]:
+    """The configs that ship with jaxrl, as `read` takes them."""
+    return sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob("*/*.yaml"))
+
+
 def parse(config: Any, description: str | None, argv: list[str] | None = None) -> tuple[Any, dict[str, Any]]:
     """The config and the keyword arguments of `run` after the command line had its say.
 

@@ -3,6 +3,7 @@
 A sweep is a stacked config and running it is `vmap`; a new learning rate never recompiles.
 """
 
+import copy
 import dataclasses
 import difflib
 import math
@@ -102,7 +103,14 @@ def stack(configs: Sequence[T]) -> T:
 
 def axes(config: T) -> T:
     """The `in_axes` of a stacked config: 0 for every leaf that has an axis, None for the others."""
-    return jax.tree.map(lambda x: 0 if jnp.ndim(x) else None, config)
+    made = copy.copy(config)
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            object.__setattr__(made, f.name, axes(value))
+        elif f.type is float:  # set past __post_init__, which would make it 0.0
+            object.__setattr__(made, f.name, 0 if jnp.ndim(value) else None)
+    return made
 
 
 def _static_difference(a: Any, b: Any) -> str | None:

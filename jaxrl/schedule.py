@@ -1,23 +1,27 @@
-"""What is shared between algorithms about time: how many updates a run has, and linear annealing."""
+"""What is shared between algorithms about time: whole numbers of updates, and linear annealing."""
 
 from typing import Any
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
-def num_updates(config: Any, num_steps: int) -> int:
-    """Updates of a run: total_steps / (num_envs · num_steps), which `check_steps` has found to be whole."""
-    return config.total_steps // (config.env.num_envs * num_steps)
+def remaining(config: Any, updates_done: Int[Array, ""]) -> Float[Array, ""]:
+    """Share of the run's updates still to come: 1 before the first, exactly 0 after the last.
+
+    Counted down in integers: 1 - done/total, compiled, need not reach 0.
+    """
+    total = config.total_steps // (config.env.num_envs * config.num_steps)
+    return (total - updates_done) / total
 
 
-def linear(start: Float[Array, ""], final: Float[Array, ""], progress: Float[Array, ""]) -> Float[Array, ""]:
-    """start at progress 0, start·final at progress 1, linear between: exactly 0 at the end where final is 0."""
-    return start * (1 - progress * (1 - final))
+def linear(start: Float[Array, ""], final: Float[Array, ""], remaining: Float[Array, ""]) -> Float[Array, ""]:
+    """From `start`, where all remains, to start·final, where nothing does, linearly."""
+    return start * (final + (1 - final) * remaining)
 
 
-def check_steps(config: Any, num_steps: int) -> None:
+def check_steps(config: Any) -> None:
     """Raises ValueError, naming the nearest valid numbers, unless total_steps is a whole number of rollouts."""
-    rollout = config.env.num_envs * num_steps
+    rollout = config.env.num_envs * config.num_steps
     total = config.total_steps
     if total % rollout:
         below, above = total // rollout * rollout, (total // rollout + 1) * rollout

@@ -18,7 +18,7 @@ from jaxrl.networks import actor_critic
 from jaxrl.normalize import RunningStats, init_stats, normalize, update_stats
 from jaxrl.returns import gae
 from jaxrl.rollout import rollouts
-from jaxrl.schedule import check_steps, linear, num_updates
+from jaxrl.schedule import check_steps, linear, remaining
 from jaxrl.spaces import Spaces
 from jaxrl.types import Algorithm, Key, Memory, Metrics, Network, Params, PyTree, Source, Transition
 
@@ -69,7 +69,7 @@ class A2C:
 
     def validate(self) -> None:
         """Raises ValueError, naming the nearest valid numbers, where the sizes do not divide."""
-        check_steps(self, self.num_steps)
+        check_steps(self)
 
     def source(self, env: Any, algorithm: Algorithm) -> Source:
         """Rollouts that carry on where the last one stopped."""
@@ -133,14 +133,14 @@ def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
             return jnp.mean(policy_losses + c.vf_coef * value_losses - c.ent_coef * entropy), metrics
 
         grads, metrics = jax.grad(loss, has_aux=True)(learner.params)
-        progress = learner.num_updates / num_updates(c, c.num_steps)
-        learning_rate = linear(c.learning_rate, c.lr_final, progress)
+        left = remaining(c, learner.num_updates)
+        learning_rate = linear(c.learning_rate, c.lr_final, left)
         updates, opt_state = optimizer.update(grads, learner.opt_state)
         params = optax.apply_updates(learner.params, optax.tree.scale(-learning_rate, updates))
         obs_stats = learner.obs_stats
         if obs_stats is not None:
             obs_stats = update_stats(obs_stats, batch.obs)
-        metrics |= {"grad_norm": m.mean(optax.global_norm(grads)), "learning_rate": m.mean(learning_rate)}
+        metrics |= {"grad_norm": m.mean(optax.tree.norm(grads)), "learning_rate": m.mean(learning_rate)}
         metrics |= m.episode_metrics(batch)
         return A2CLearner(params, opt_state, obs_stats, learner.num_updates + 1), metrics
 

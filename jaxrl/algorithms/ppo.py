@@ -29,7 +29,7 @@ from jaxrl.normalize import (
 )
 from jaxrl.returns import gae
 from jaxrl.rollout import rollouts
-from jaxrl.schedule import check_steps, linear, num_updates
+from jaxrl.schedule import check_steps, linear, remaining
 from jaxrl.spaces import Spaces
 from jaxrl.types import Algorithm, Key, Learner, Memory, Metrics, Network, Params, PyTree, Source, Transition
 
@@ -102,7 +102,7 @@ class PPO:
 
     def validate(self) -> None:
         """Raises ValueError, naming the nearest valid numbers, where the sizes do not divide."""
-        check_steps(self, self.num_steps)
+        check_steps(self)
         size, what = self.env.num_envs * self.num_steps, "num_envs * num_steps"
         if self.minibatches_by == "env":
             size, what = self.env.num_envs, "num_envs"
@@ -204,10 +204,10 @@ def prepare(c: PPO, spaces: Spaces, network: Network, learner: PPOLearner, batch
 
 def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner, rows: Rows):
     """The epochs of gradient steps on one rollout. Returns (params, optimiser state, metrics)."""
-    progress = learner.num_updates / num_updates(c, c.num_steps)
-    learning_rate = linear(c.learning_rate, c.lr_final, progress)
-    clip_eps = linear(c.clip_eps, c.clip_final, progress)
-    ent_coef = linear(c.ent_coef, c.ent_final, progress)
+    left = remaining(c, learner.num_updates)
+    learning_rate = linear(c.learning_rate, c.lr_final, left)
+    clip_eps = linear(c.clip_eps, c.clip_final, left)
+    ent_coef = linear(c.ent_coef, c.ent_final, left)
 
     def loss(params: Params, batch: Rows, key: Key):
         distribution, value = network.apply(params, batch.obs)
@@ -237,7 +237,7 @@ def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner,
         after = jax.tree.map(
             lambda old, new: jnp.where(stopped, old, new), (params, opt_state), (next_params, next_opt_state)
         )
-        metrics |= {"grad_norm": m.mean(optax.global_norm(grads)), "learning_rate": m.mean(learning_rate)}
+        metrics |= {"grad_norm": m.mean(optax.tree.norm(grads)), "learning_rate": m.mean(learning_rate)}
         return (*after, stopped), jax.tree.map(lambda x: jnp.where(stopped, 0.0, x), metrics)
 
     k_shuffle, k_entropy = jax.random.split(key)

@@ -22,7 +22,7 @@ from jaxrl.networks import actor_critic
 from jaxrl.normalize import RunningStats, init_stats, normalize, update_stats
 from jaxrl.returns import discounted_returns
 from jaxrl.rollout import episodes
-from jaxrl.schedule import check_steps, linear, num_updates
+from jaxrl.schedule import check_steps, linear, remaining
 from jaxrl.spaces import Spaces
 from jaxrl.types import Algorithm, Key, Memory, Metrics, Network, Params, PyTree, Source, Transition
 
@@ -73,7 +73,7 @@ class Reinforce:
 
     def validate(self) -> None:
         """Raises ValueError, naming the nearest valid numbers, where the sizes do not divide."""
-        check_steps(self, self.num_steps)
+        check_steps(self)
 
     def source(self, env: Any, algorithm: Algorithm) -> Source:
         """One whole episode per environment. Raises ValueError where episodes might not end within num_steps."""
@@ -134,13 +134,13 @@ def make(c: Reinforce, spaces: Spaces, network: Network | None) -> Algorithm:
             return m.mean(total, first).value, metrics
 
         grads, metrics = jax.grad(loss, has_aux=True)(learner.params)
-        learning_rate = linear(c.learning_rate, c.lr_final, learner.num_updates / num_updates(c, c.num_steps))
+        learning_rate = linear(c.learning_rate, c.lr_final, remaining(c, learner.num_updates))
         updates, opt_state = optimizer.update(grads, learner.opt_state)
         params = optax.apply_updates(learner.params, optax.tree.scale(-learning_rate, updates))
         obs_stats = learner.obs_stats
         if obs_stats is not None:
             obs_stats = update_stats(obs_stats, batch.obs, first)
-        metrics |= {"grad_norm": m.mean(optax.global_norm(grads)), "learning_rate": m.mean(learning_rate)}
+        metrics |= {"grad_norm": m.mean(optax.tree.norm(grads)), "learning_rate": m.mean(learning_rate)}
         metrics |= m.episode_metrics(batch, first)
         return ReinforceLearner(params, opt_state, obs_stats, learner.num_updates + 1), metrics
 

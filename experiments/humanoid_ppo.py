@@ -1,0 +1,38 @@
+"""A humanoid learns to walk by PPO, physics and learning in one compiled program.
+
+    scripts/run experiments/humanoid_ppo.py
+    scripts/run experiments/humanoid_ppo.py --preset ppo/humanoid --env.num-envs 4096
+
+On CPU the preset is configs/ppo/humanoid_cpu.yaml, sized to walk within ten minutes on two cores; on GPU and TPU it is
+configs/ppo/humanoid.yaml, 50 million steps in 2048 environments. Doing nothing returns about 580 here, for staying
+alive a second and a half: look at forward_speed and at the animation, which opens in any browser, offline.
+"""
+
+import sys
+
+import jax
+
+from jaxrl import cli
+from jaxrl.animation import save_html, save_video
+from jaxrl.replay import replay
+from jaxrl.run import eval_key, run
+
+
+def main() -> None:
+    preset = "ppo/humanoid_cpu" if jax.default_backend() == "cpu" else "ppo/humanoid"
+    argv = sys.argv[1:]
+    if argv[:1] == ["--preset"]:
+        preset, argv = argv[1], argv[2:]
+    config, options = cli.parse(cli.read(preset), __doc__, argv)
+    result = run(config, **options)
+
+    key = eval_key(options["seed"], int(result.state.num_steps))
+    played = replay(config, result.state.learner, key)
+    html = save_html(result.run_dir / "humanoid.html", played.scene)
+    video = save_video(result.run_dir / "humanoid.gif", played.mj_model, played.qpos, played.scene.dt)
+    print(f"animation   {html}" + (f"\n            {video}" if video else ""))
+    cli.report(result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""Shared by all tests: shapes in jaxrl's signatures are checked at run time, and compiled programs are cached."""
+
+from jaxtyping import install_import_hook
+
+# Not the configs: a `float` of theirs may hold a tracer or a stack.
+CHECKED = ("distributions", "returns", "losses", "networks", "normalize", "minibatch", "metrics", "evaluate", "spaces")
+install_import_hook([f"jaxrl.{name}" for name in CHECKED], "beartype.beartype").__enter__()
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from jaxrl.cli import enable_compilation_cache  # noqa: E402
+
+enable_compilation_cache()
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
