@@ -1,7 +1,7 @@
 """A humanoid learns to walk by PPO, physics and learning in one compiled program.
 
     scripts/run experiments/humanoid_ppo.py
-    scripts/run experiments/humanoid_ppo.py --preset ppo/humanoid --env.num-envs 4096
+    scripts/run experiments/humanoid_ppo.py --preset ppo/humanoid --num-envs 4096
 
 On CPU the preset is configs/ppo/humanoid_cpu.yaml, sized to walk within ten minutes on two cores; on GPU and TPU it is
 configs/ppo/humanoid.yaml, 50 million steps in 2048 environments. Doing nothing returns about 580 here, for staying

@@ -1,7 +1,7 @@
 """Train what a YAML file describes, with any field changed on the command line.
 
     scripts/run experiments/train.py ppo/hopper
-    scripts/run experiments/train.py configs/a2c/cartpole.yaml --seed 1 --learning-rate 1e-3 --env.num-envs 32
+    scripts/run experiments/train.py configs/a2c/cartpole.yaml --seed 1 --learning-rate 1e-3 --num-envs 32
 
 The first argument is a path, or a name within configs/. The header of each file says what result to expect.
 """

@@ -59,10 +59,19 @@ def scene_geoms(mj_model: Any) -> list[dict[str, Any]]:
         if material >= 0 and np.all(rgba == [0.5, 0.5, 0.5, 1]):  # MuJoCo's rule: the default means "unset"
             rgba = mj_model.mat_rgba[material]
         if kind in GEOM_TYPES and rgba[3] > 0:
-            numbers = {"size": mj_model.geom_size[i], "pos": mj_model.geom_pos[i],
-                       "quat": mj_model.geom_quat[i], "rgba": rgba}
-            geoms.append({"body": int(mj_model.geom_bodyid[i]) - 1, "type": kind,
-                          **{name: [round(float(x), 5) for x in row] for name, row in numbers.items()}})
+            numbers = {
+                "size": mj_model.geom_size[i],
+                "pos": mj_model.geom_pos[i],
+                "quat": mj_model.geom_quat[i],
+                "rgba": rgba,
+            }
+            geoms.append(
+                {
+                    "body": int(mj_model.geom_bodyid[i]) - 1,
+                    "type": kind,
+                    **{name: [round(float(x), 5) for x in row] for name, row in numbers.items()},
+                }
+            )
     return geoms
 
 
@@ -74,8 +83,13 @@ def save_html(path: str | os.PathLike, scene: Scene) -> Path:
     """
     _check(scene)
     frames = np.asarray(scene.frames, "<f4")
-    data = {**scene._asdict(), "dt": float(scene.dt), "bodies": frames.shape[1],
-            "captions": list(scene.captions), "frames": base64.b64encode(frames.tobytes()).decode()}
+    data = {
+        **scene._asdict(),
+        "dt": float(scene.dt),
+        "bodies": frames.shape[1],
+        "captions": list(scene.captions),
+        "frames": base64.b64encode(frames.tobytes()).decode(),
+    }
     # "<" is escaped so that no title or caption can close the script element that holds the data.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     page = resources.files("jaxrl").joinpath("viewer.html").read_text(encoding="utf-8")
@@ -86,8 +100,9 @@ def save_html(path: str | os.PathLike, scene: Scene) -> Path:
     return path
 
 
-def save_video(path: str | os.PathLike, model: Any, qpos: np.ndarray, dt: float,
-               width: int = 480, height: int = 360) -> Path | None:
+def save_video(
+    path: str | os.PathLike, model: Any, qpos: np.ndarray, dt: float, width: int = 480, height: int = 360
+) -> Path | None:
     """Renders the motion `qpos` with MuJoCo and writes it as .gif, or as .mp4 where `ffmpeg` is on PATH.
 
     Args:
@@ -117,9 +132,11 @@ def save_video(path: str | os.PathLike, model: Any, qpos: np.ndarray, dt: float,
     try:
         gl, context = _open_gl(model, width, height)
     except Exception as error:  # each backend fails in its own way, from ImportError to AttributeError
-        warnings.warn(f"{path.name} was not written, as no OpenGL context could be made ({error!r}). "
-                      "Use save_html, or set MUJOCO_GL to what this machine has: egl, osmesa or glfw.",
-                      stacklevel=2)
+        warnings.warn(
+            f"{path.name} was not written, as no OpenGL context could be made ({error!r}). "
+            "Use save_html, or set MUJOCO_GL to what this machine has: egl, osmesa or glfw.",
+            stacklevel=2,
+        )
         return None
     # A GIF holds each frame for a whole number of 10 ms, so frames are picked by time to keep the pace.
     period = max(0.04, round(dt, 2))
@@ -136,15 +153,17 @@ def save_video(path: str | os.PathLike, model: Any, qpos: np.ndarray, dt: float,
 def _check(scene: Scene) -> None:
     frames = np.asarray(scene.frames)
     if frames.ndim != 3 or frames.shape[2] != 7 or not frames.size:
-        raise ValueError(f"frames has shape {frames.shape}; give [frames, bodies, 7]: x, y, z, then the "
-                         "quaternion w, x, y, z.")
+        raise ValueError(
+            f"frames has shape {frames.shape}; give [frames, bodies, 7]: x, y, z, then the quaternion w, x, y, z."
+        )
     bad = np.flatnonzero(~np.isfinite(frames).all(axis=(1, 2)))
     if len(bad):
         raise ValueError(f"frames has a value that is not finite in frame {bad[0]}; cut the frames there.")
     _check_dt(scene.dt)
     if len(scene.captions) not in (0, len(frames)):
-        raise ValueError(f"captions has {len(scene.captions)} lines for {len(frames)} frames; give one for "
-                         "each frame, or none.")
+        raise ValueError(
+            f"captions has {len(scene.captions)} lines for {len(frames)} frames; give one for each frame, or none."
+        )
     for i, geom in enumerate(scene.geoms):
         lengths = [len(geom.get(name, ())) for name in ("size", "pos", "quat", "rgba")]
         if lengths != [3, 3, 4, 4]:
@@ -152,8 +171,9 @@ def _check(scene: Scene) -> None:
         if geom["type"] not in GEOM_TYPES:
             raise ValueError(f"geom {i} has the type {geom['type']!r}; use one of {', '.join(GEOM_TYPES)}.")
         if not -1 <= geom["body"] < frames.shape[1]:
-            raise ValueError(f"geom {i} is on body {geom['body']}, but frames has {frames.shape[1]} bodies; "
-                             "use -1 for the world.")
+            raise ValueError(
+                f"geom {i} is on body {geom['body']}, but frames has {frames.shape[1]} bodies; use -1 for the world."
+            )
 
 
 def _check_dt(dt: float) -> None:
@@ -223,17 +243,34 @@ def _write_gif(path: Path, images: Iterator[np.ndarray], period: float) -> None:
     from PIL import Image
 
     # Dithering and many colours would multiply the size of the file: noise does not compress.
-    pictures = (Image.fromarray(image).quantize(96, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-                for image in images)
+    pictures = (
+        Image.fromarray(image).quantize(96, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for image in images
+    )
     next(pictures).save(path, save_all=True, append_images=pictures, duration=round(1000 * period), loop=0)
 
 
 def _write_mp4(path: Path, images: Iterator[np.ndarray], period: float) -> None:
     from PIL import Image
 
-    command = ["ffmpeg", "-y", "-loglevel", "error", "-f", "image2pipe", "-c:v", "ppm",
-               "-r", f"{1 / period:.6f}", "-i", "-", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2",
-               "-pix_fmt", "yuv420p", os.fspath(path)]
+    command = [
+        "ffmpeg",
+        "-y",
+        "-loglevel",
+        "error",
+        "-f",
+        "image2pipe",
+        "-c:v",
+        "ppm",
+        "-r",
+        f"{1 / period:.6f}",
+        "-i",
+        "-",
+        "-vf",
+        "pad=ceil(iw/2)*2:ceil(ih/2)*2",
+        "-pix_fmt",
+        "yuv420p",
+        os.fspath(path),
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         for image in images:
             Image.fromarray(image).save(process.stdin, "PPM")

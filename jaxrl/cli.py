@@ -61,7 +61,7 @@ def parse(config: Any, description: str | None, argv: list[str] | None = None) -
     return parsed.config, {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
 
 
-class sentences:  # noqa: N801 - reads as a statement: `with sentences():`
+class sentences:
     """Turns a ValueError about bad input into its sentence on stderr and exit status 2."""
 
     def __enter__(self) -> None:

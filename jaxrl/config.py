@@ -31,7 +31,7 @@ def leaf(default: float, low: float = -math.inf, high: float = math.inf) -> Any:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(static, leaf, dataclasses.field))
 def config(cls: type[T]) -> type[T]:
-    """Make `cls` a frozen dataclass and a pytree: fields annotated `float` and nested configs are data, the rest static.
+    """Make `cls` a frozen dataclass and a pytree: `float` fields and nested configs are data, the rest static.
 
     Raises TypeError at definition for a field that is neither a float, a nested config, nor declared `static()`.
     """
@@ -170,7 +170,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: dict[str, Any], name: str = "") -> T:
-    """The inverse of `to_dict`. Raises ValueError for an unknown key, naming the closest, or a value of a wrong type."""
+    """The inverse of `to_dict`. Raises ValueError for an unknown key, naming the closest, or a wrong type."""
     _known(cls, values, name)
     known = {f.name: f for f in dataclasses.fields(cls)}
     made = {key: _field(known[key], value, f"{name}{key}") for key, value in values.items()}

@@ -85,7 +85,10 @@ def run(
     run_dir = _directory(config, seed, run_dir, resume)
     checkpoints = Checkpoints(run_dir / "checkpoints")
     state, done = _start(p, seed, checkpoints, resume)
-    logger, bar = Logger(run_dir, done * p.steps_per_update), Bar(config.total_steps, done * p.steps_per_update, progress)
+    logger, bar = (
+        Logger(run_dir, done * p.steps_per_update),
+        Bar(config.total_steps, done * p.steps_per_update, progress),
+    )
     try:
         clock = _Clock(run_dir)
         compiled = _compile(config, state, clock, env, network, schedule.eval_episodes)

@@ -79,9 +79,21 @@ def embedded(path):
 def test_geoms_have_the_types_sizes_bodies_and_colours_of_the_model(model):
     geoms = scene_geoms(model)
     assert [(g["type"], g["body"]) for g in geoms] == [
-        ("plane", -1), ("capsule", 0), ("box", 0), ("ellipsoid", 1), ("cylinder", 1), ("sphere", 1)]
+        ("plane", -1),
+        ("capsule", 0),
+        ("box", 0),
+        ("ellipsoid", 1),
+        ("cylinder", 1),
+        ("sphere", 1),
+    ]
     assert [g["size"] for g in geoms] == [
-        [5, 6, 0.1], [0.1, 0.4, 0], [0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.05, 0.2, 0], [0.07, 0, 0]]
+        [5, 6, 0.1],
+        [0.1, 0.4, 0],
+        [0.1, 0.2, 0.3],
+        [0.3, 0.2, 0.1],
+        [0.05, 0.2, 0],
+        [0.07, 0, 0],
+    ]
     assert geoms[0]["pos"] == [0, 0, -0.5] and geoms[1]["pos"] == [1, 0, 0]
     np.testing.assert_allclose(geoms[2]["quat"], [0.5**0.5, 0, 0.5**0.5, 0], atol=1e-5)
     assert geoms[1]["rgba"] == [1, 0, 0, 1]
@@ -104,9 +116,13 @@ def test_frames_and_geoms_compose_to_the_world_poses_of_mujoco(model):
 
 def rotation(quat):
     w, x, y, z = quat
-    return np.array([[1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-                     [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-                     [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]])
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
 
 
 def test_a_quarter_turn_about_z_takes_x_to_y(model):
@@ -157,19 +173,48 @@ def test_title_and_captions_are_text_and_not_markup(model, tmp_path):
     assert len([tag for tag, _ in page.tags if tag == "script"]) == 2
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"frames": np.zeros((5, 7))}, r"frames has shape \(5, 7\)"),
-    ({"frames": np.zeros((5, 2, 6))}, r"frames has shape \(5, 2, 6\)"),
-    ({"frames": np.zeros((0, 2, 7))}, r"frames has shape \(0, 2, 7\)"),
-    ({"frames": np.concatenate([np.zeros((3, 2, 7)), np.full((1, 2, 7), np.nan)])}, "not finite in frame 3"),
-    ({"frames": np.zeros((5, 1, 7))}, "geom 3 is on body 1"),
-    ({"dt": 0.0}, "dt is 0.0"),
-    ({"captions": ["one"]}, "captions has 1 lines for 5 frames"),
-    ({"geoms": [{"body": 0, "type": "mesh", "size": [1, 1, 1], "pos": [0, 0, 0], "quat": [1, 0, 0, 0],
-                 "rgba": [1, 1, 1, 1]}]}, "geom 0 has the type 'mesh'"),
-    ({"geoms": [{"body": 0, "type": "sphere", "size": [1], "pos": [0, 0, 0], "quat": [1, 0, 0, 0],
-                 "rgba": [1, 1, 1, 1]}]}, r"lengths \[1, 3, 4, 4\]"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"frames": np.zeros((5, 7))}, r"frames has shape \(5, 7\)"),
+        ({"frames": np.zeros((5, 2, 6))}, r"frames has shape \(5, 2, 6\)"),
+        ({"frames": np.zeros((0, 2, 7))}, r"frames has shape \(0, 2, 7\)"),
+        ({"frames": np.concatenate([np.zeros((3, 2, 7)), np.full((1, 2, 7), np.nan)])}, "not finite in frame 3"),
+        ({"frames": np.zeros((5, 1, 7))}, "geom 3 is on body 1"),
+        ({"dt": 0.0}, "dt is 0.0"),
+        ({"captions": ["one"]}, "captions has 1 lines for 5 frames"),
+        (
+            {
+                "geoms": [
+                    {
+                        "body": 0,
+                        "type": "mesh",
+                        "size": [1, 1, 1],
+                        "pos": [0, 0, 0],
+                        "quat": [1, 0, 0, 0],
+                        "rgba": [1, 1, 1, 1],
+                    }
+                ]
+            },
+            "geom 0 has the type 'mesh'",
+        ),
+        (
+            {
+                "geoms": [
+                    {
+                        "body": 0,
+                        "type": "sphere",
+                        "size": [1],
+                        "pos": [0, 0, 0],
+                        "quat": [1, 0, 0, 0],
+                        "rgba": [1, 1, 1, 1],
+                    }
+                ]
+            },
+            r"lengths \[1, 3, 4, 4\]",
+        ),
+    ],
+)
 def test_a_scene_that_does_not_fit_together_is_refused(model, tmp_path, change, message):
     scene = Scene(scene_geoms(model), np.zeros((5, 2, 7)), 0.02)._replace(**change)
     with pytest.raises(ValueError, match=message):
@@ -216,9 +261,11 @@ def test_video_without_opengl_is_none_and_a_warning(model, tmp_path, monkeypatch
 def test_video_refuses_what_it_cannot_write(model, tmp_path, monkeypatch):
     qpos, _ = motion(model, 2)
     monkeypatch.setattr(animation.shutil, "which", lambda name: None)
-    for name, rows, dt, message in [("a.webm", qpos, 0.1, "suffix '.webm'"),
-                                    ("a.mp4", qpos, 0.1, "needs ffmpeg"),
-                                    ("a.gif", qpos[:, 1:], 0.1, r"qpos has shape \(2, 7\)"),
-                                    ("a.gif", qpos, -1.0, "dt is -1.0")]:
+    for name, rows, dt, message in [
+        ("a.webm", qpos, 0.1, "suffix '.webm'"),
+        ("a.mp4", qpos, 0.1, "needs ffmpeg"),
+        ("a.gif", qpos[:, 1:], 0.1, r"qpos has shape \(2, 7\)"),
+        ("a.gif", qpos, -1.0, "dt is -1.0"),
+    ]:
         with pytest.raises(ValueError, match=message):
             save_video(tmp_path / name, model, rows, dt)

@@ -21,7 +21,7 @@ def gaussian(kind, mean=MEAN, std=STD, low=-2.0, high=3.0):
 
 def make(name, shift=0.0):
     """A distribution over a batch of two; another shift makes another distribution of the same family."""
-    logits = jnp.asarray(LOGITS) * (1 + shift) + shift * jnp.arange(4.0)
+    logits = jnp.asarray(LOGITS) + 2 * shift * jnp.array([1.0, -1.0, 0.5, 1.0])
     return {
         "categorical": lambda: Categorical(logits),
         "multicategorical": lambda: MultiCategorical((Categorical(logits), Categorical(logits[:, :3] * 2))),
@@ -131,10 +131,9 @@ def test_log_prob_and_kl_have_the_gradients_of_finite_differences(name):
         action = p.sample(jax.random.key(1))
 
         def both(p, q):
-            p, q = jax.tree.map(jnp.asarray, (p, q))
             return p.log_prob(action), p.kl(q)
 
-        check_grads(both, (p, q), order=1, modes=["rev"])
+        check_grads(jax.jit(both), (p, q), order=1, modes=["rev"])
 
 
 # --- entropy ----------------------------------------------------------------------------------------------------------
@@ -166,7 +165,7 @@ def test_the_entropy_of_tanh_gaussian_and_its_gradient_are_unbiased(mean, std):
 @pytest.mark.parametrize("name", ["categorical", "multicategorical", "gaussian"])
 def test_entropy_is_the_mean_of_minus_log_prob(name):
     d = make(name)
-    surprise = -jax.vmap(d.log_prob)(draw(d, 20_000))
+    surprise = -jax.jit(jax.vmap(d.log_prob))(draw(d, 20_000))
     assert (z_score(surprise, d.entropy(jax.random.key(0))) < 4).all()
 
 
@@ -181,6 +180,7 @@ def test_the_uniform_categorical_has_the_most_entropy():
 def test_a_forbidden_action_leaves_entropy_kl_and_gradients_as_if_it_were_not_there():
     masked, allowed = jnp.array([0.5, -INF, 2.0, -1.0]), jnp.array([0.5, 2.0, -1.0])
 
+    @jax.jit
     def numbers(logits, other, action):
         p, q = Categorical(logits), Categorical(other)
         return jnp.stack([p.entropy(), p.kl(q), p.log_prob(action)])
@@ -248,14 +248,14 @@ def test_kl_is_the_mean_log_ratio_and_zero_to_itself(name):
 @pytest.mark.parametrize("name", ["categorical", "multicategorical", "gaussian"])
 def test_no_sample_is_likelier_than_the_mode(name):
     d = make(name)
-    log_prob = jax.vmap(d.log_prob)(draw(d, 500))
+    log_prob = jax.jit(jax.vmap(d.log_prob))(draw(d, 20_000))
     best = d.log_prob(d.mode())
-    assert (log_prob <= best).all() and (np.ptp(log_prob, axis=0) > 0.5).all()
+    assert (log_prob <= best + 1e-5).all() and (np.ptp(log_prob, axis=0) > 0.5).all()
 
 
 def test_the_mode_of_tanh_gaussian_is_the_median_action():
     d = gaussian(TanhDiagGaussian)
-    below = jax.vmap(d.env_action)(draw(d, 20_000)) < d.env_action(d.mode())
+    below = jax.jit(jax.vmap(d.env_action))(draw(d, 20_000)) < d.env_action(d.mode())
     assert (z_score(below, 0.5) < 4).all()
 
 
@@ -325,8 +325,8 @@ def test_vmap_over_distributions_equals_a_loop(name):
     shifts, keys = [0.1, 0.2, 0.3], jax.random.split(jax.random.key(0), 3)
     ps, qs = [make(name, s) for s in shifts], [make(name, -s) for s in shifts]
     stacked = [jax.tree.map(lambda *x: jnp.stack(x), *ds) for ds in (ps, qs)]
-    looped = [everything(p, q, k) for p, q, k in zip(ps, qs, keys, strict=True)]
-    for mapped, one in zip(jax.vmap(everything)(*stacked, keys), zip(*looped, strict=True), strict=True):
+    looped = [jax.jit(everything)(p, q, k) for p, q, k in zip(ps, qs, keys, strict=True)]
+    for mapped, one in zip(jax.jit(jax.vmap(everything))(*stacked, keys), zip(*looped, strict=True), strict=True):
         np.testing.assert_allclose(mapped, np.stack(one), rtol=1e-5, atol=1e-6)
 
 

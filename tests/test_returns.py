@@ -1,5 +1,7 @@
+import functools
 import math
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,47 +14,53 @@ from jaxrl.returns import discounted_returns, gae, lambda_returns, vtrace
 SEEDS = range(5)
 
 
+class Rollout(NamedTuple):
+    reward: jax.Array
+    value: jax.Array
+    next_value: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    log_ratio: jax.Array
+
+
 def example(seed, shape=(11, 7), dtype=np.float32):
-    """A rollout with every mix of the two flags."""
+    """A rollout with every mix of the two flags, and values that know nothing of each other."""
     rng = np.random.default_rng(seed)
-    return SimpleNamespace(
-        reward=jnp.asarray(rng.normal(size=shape), dtype),
-        value=jnp.asarray(rng.normal(size=shape), dtype),
-        next_value=jnp.asarray(rng.normal(size=shape), dtype),
-        terminated=jnp.asarray(rng.random(shape) < 0.25),
-        truncated=jnp.asarray(rng.random(shape) < 0.25),
-        log_ratio=jnp.asarray(0.7 * rng.normal(size=shape), dtype),
-    )
+    reward, value, next_value, log_ratio = jnp.asarray(rng.normal(size=(4, *shape)), dtype)
+    terminated, truncated = jnp.asarray(rng.random((2, *shape)) < 0.25)
+    return Rollout(reward, value, next_value, terminated, truncated, 0.7 * log_ratio)
 
 
-def changed(x, **changes):
-    return SimpleNamespace(**{**vars(x), **changes})
+def connected(x):
+    """The same with V(next_obs_t) = V(obs_{t+1}) within an episode, as one critic would have it."""
+    done = (x.terminated | x.truncated)[:-1]
+    return x._replace(next_value=x.next_value.at[:-1].set(jnp.where(done, x.next_value[:-1], x.value[1:])))
 
 
-def run_gae(x, gamma=0.9, lam=0.8):
+def eager_gae(x, gamma=0.9, lam=0.8):
     return gae(x.reward, x.value, x.next_value, x.terminated, x.truncated, gamma, lam)
 
 
-def run_lambda_returns(x, gamma=0.9, lam=0.8):
+def eager_lambda_returns(x, gamma=0.9, lam=0.8):
     return lambda_returns(x.reward, x.next_value, x.terminated, x.truncated, gamma, lam)
 
 
-def run_discounted_returns(x, gamma=0.9):
+def eager_discounted_returns(x, gamma=0.9):
     return discounted_returns(x.reward, x.next_value, x.terminated, x.truncated, gamma)
 
 
-def run_vtrace(x, gamma=0.9, lam=0.8):
+def eager_vtrace(x, gamma=0.9, lam=0.8, rho_clip=1.2, c_clip=0.9):
+    """[2, T, ...]: targets and advantages."""
     args = (x.reward, x.value, x.next_value, x.terminated, x.truncated, x.log_ratio)
-    return jnp.stack(vtrace(*args, gamma, lam, rho_clip=1.2, c_clip=0.9))
+    return jnp.stack(vtrace(*args, gamma, lam, rho_clip=rho_clip, c_clip=c_clip))
 
 
-RUNS = {
-    "gae": run_gae,
-    "lambda_returns": run_lambda_returns,
-    "discounted_returns": run_discounted_returns,
-    "vtrace": run_vtrace,
-}
-every_return = pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+run_gae, run_lambda_returns, run_discounted_returns, run_vtrace = (
+    jax.jit(f) for f in (eager_gae, eager_lambda_returns, eager_discounted_returns, eager_vtrace)
+)
+NAMES = ("gae", "lambda_returns", "discounted_returns", "vtrace")
+RUNS = (run_gae, run_lambda_returns, run_discounted_returns, run_vtrace)
+every_return = pytest.mark.parametrize("run", RUNS, ids=NAMES)
 
 
 # --- by hand ----------------------------------------------------------------------------------------------------------
@@ -62,15 +70,8 @@ def rollout(reward, value, next_value, terminated=(), truncated=(), log_ratio=No
     """One environment; the flags are given as the steps at which they are raised."""
     steps = range(len(reward))
     flags = [jnp.array([t in raised for t in steps]) for raised in (terminated, truncated)]
-    ratio = jnp.zeros(len(reward)) if log_ratio is None else jnp.asarray(log_ratio)
-    return SimpleNamespace(
-        reward=jnp.asarray(reward),
-        value=jnp.asarray(value),
-        next_value=jnp.asarray(next_value),
-        terminated=flags[0],
-        truncated=flags[1],
-        log_ratio=ratio,
-    )
+    log_ratio = [0.0] * len(reward) if log_ratio is None else log_ratio
+    return Rollout(*map(jnp.asarray, (reward, value, next_value)), *flags, jnp.asarray(log_ratio))
 
 
 def three_steps(**flags):
@@ -96,11 +97,19 @@ def test_gae_by_hand(flags, expected):
     np.testing.assert_allclose(run_gae(three_steps(**flags), 0.5, 0.5), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("flags", "expected"), HAND)
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, [2.8125, 5.25, 5.0]),  # 3 + ½·4, 2 + ½(½·8 + ½·5), 1 + ½(½·2 + ½·5.25)
+        ({"terminated": [1]}, [2.0, 2.0, 5.0]),  # 1 + ½(½·2 + ½·2)
+        ({"truncated": [1]}, [3.0, 6.0, 5.0]),  # 2 + ½·8, 1 + ½(½·2 + ½·6)
+        ({"terminated": [1], "truncated": [1]}, [2.0, 2.0, 5.0]),
+        ({"terminated": [2]}, [2.6875, 4.75, 3.0]),  # 2 + ½(½·8 + ½·3), 1 + ½(½·2 + ½·4.75)
+        ({"truncated": [2]}, [2.8125, 5.25, 5.0]),
+    ],
+)
 def test_lambda_returns_by_hand(flags, expected):
-    # no flag: G₂ = 3 + ½·4 = 5, G₁ = 2 + ½(½·8 + ½·5) = 5.25 + ..., that is A + V in every case
-    returns = run_lambda_returns(three_steps(**flags), 0.5, 0.5)
-    np.testing.assert_allclose(returns, np.array(expected) + [4.0, 2.0, 6.0], atol=1e-6)
+    np.testing.assert_allclose(run_lambda_returns(three_steps(**flags), 0.5, 0.5), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +142,7 @@ def test_discounted_returns_by_hand(flags, expected):
 )
 def test_vtrace_by_hand(flags, target, advantage):
     x = three_steps(log_ratio=[math.log(2), math.log(0.5), math.log(4)], **flags)
-    result = vtrace(x.reward, x.value, x.next_value, x.terminated, x.truncated, x.log_ratio, 0.5)
-    np.testing.assert_allclose(result, [target, advantage], atol=1e-6)
+    np.testing.assert_allclose(run_vtrace(x, 0.5, 1.0, 1.0, 1.0), [target, advantage], atol=1e-6)
 
 
 # --- NumPy loops, forwards from the definitions -----------------------------------------------------------------------
@@ -144,11 +152,10 @@ def loop(one):
     """Apply a function of one environment's arrays and a starting step to every step of every environment."""
 
     def many(x, *args):
-        arrays = {name: np.asarray(a, np.float64) for name, a in vars(x).items()}
-        steps, envs = arrays["reward"].shape
-        out = np.zeros((steps, envs))
-        for t, n in np.ndindex(steps, envs):
-            out[t, n] = one(SimpleNamespace(**{k: a[:, n] for k, a in arrays.items()}), t, *args)
+        x = jax.tree.map(lambda a: np.asarray(a, np.float64), x)
+        out = np.zeros(x.reward.shape)
+        for t, n in np.ndindex(out.shape):
+            out[t, n] = one(Rollout(*(a[:, n] for a in x)), t, *args)
         return out
 
     return many
@@ -213,8 +220,7 @@ def test_discounted_returns_equal_their_definition(seed):
 @pytest.mark.parametrize(("rho_clip", "c_clip", "lam"), [(1.0, 1.0, 1.0), (2.0, 0.5, 0.7), (math.inf, math.inf, 0.9)])
 def test_vtrace_equals_its_definition(seed, rho_clip, c_clip, lam):
     x = example(seed)
-    args = (x.reward, x.value, x.next_value, x.terminated, x.truncated, x.log_ratio)
-    target, advantage = vtrace(*args, 0.9, lam, rho_clip=rho_clip, c_clip=c_clip)
+    target, advantage = run_vtrace(x, 0.9, lam, rho_clip, c_clip)
     expected = vtrace_target_from_definition(x, 0.9, lam, rho_clip, c_clip)
     np.testing.assert_allclose(target, expected, rtol=1e-4, atol=1e-4)
 
@@ -230,7 +236,7 @@ def test_vtrace_equals_its_definition(seed, rho_clip, c_clip, lam):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
 def test_gae_plus_value_is_the_lambda_return(seed, lam):
-    x = example(seed)
+    x = connected(example(seed))
     np.testing.assert_allclose(run_gae(x, 0.9, lam) + x.value, run_lambda_returns(x, 0.9, lam), atol=1e-5)
 
 
@@ -242,12 +248,11 @@ def test_gae_at_lambda_zero_is_the_td_error():
 
 @pytest.mark.parametrize("lam", [0.5, 1.0])
 def test_vtrace_on_policy_is_the_lambda_return(lam):
-    x = example(0)
-    args = (x.reward, x.value, x.next_value, x.terminated, x.truncated, jnp.zeros_like(x.reward))
-    target, advantage = vtrace(*args, 0.9, lam)
-    np.testing.assert_allclose(target, run_lambda_returns(x, lam=lam), atol=1e-5)
-    if lam == 1.0:
-        np.testing.assert_allclose(advantage, run_gae(x, lam=1.0), atol=1e-5)
+    x = connected(example(0))._replace(log_ratio=jnp.zeros((11, 7)))
+    target, advantage = run_vtrace(x, 0.9, lam, 1.0, 1.0)
+    np.testing.assert_allclose(target, run_lambda_returns(x, 0.9, lam), atol=1e-5)
+    is_gae = np.allclose(advantage, run_gae(x, 0.9, lam), atol=1e-5)
+    assert is_gae == (lam == 1.0)  # at smaller λ the paper's advantage is another one
 
 
 # --- the truth at episode ends ----------------------------------------------------------------------------------------
@@ -256,20 +261,17 @@ def test_vtrace_on_policy_is_the_lambda_return(lam):
 @every_return
 def test_a_nan_that_does_not_count_spreads_nowhere(run):
     x = example(0)
-    poisoned = changed(x, next_value=jnp.where(x.terminated, jnp.nan, x.next_value))
-    poisoned.next_value = poisoned.next_value.at[-1].set(x.next_value[-1])
-    assert np.isnan(poisoned.next_value).any()
-    np.testing.assert_array_equal(run(poisoned), run(x))
+    x = x._replace(terminated=x.terminated.at[-1, :4].set(True))
+    poisoned = jnp.where(x.terminated, jnp.nan, x.next_value)
+    np.testing.assert_array_equal(run(x._replace(next_value=poisoned)), run(x))
 
 
 @every_return
 @pytest.mark.parametrize("flag", ["terminated", "truncated"])
 def test_a_nan_after_an_episodes_end_does_not_reach_back_into_it(run, flag):
     quiet = jnp.zeros((6, 1), bool)
-    x = changed(example(0, (6, 1)), terminated=quiet, truncated=quiet)
-    setattr(x, flag, quiet.at[2].set(True))
-    poisoned = changed(x, reward=x.reward.at[4].set(jnp.nan), value=x.value.at[3].set(jnp.nan))
-    result, clean = run(poisoned), run(x)
+    x = example(0, (6, 1))._replace(terminated=quiet, truncated=quiet)._replace(**{flag: quiet.at[2].set(True)})
+    result, clean = run(x._replace(reward=x.reward.at[4].set(jnp.nan), value=x.value.at[3].set(jnp.nan))), run(x)
     np.testing.assert_array_equal(result[..., :3, :], clean[..., :3, :])
     assert np.isnan(result[..., 3:5, :]).all()
 
@@ -277,34 +279,39 @@ def test_a_nan_after_an_episodes_end_does_not_reach_back_into_it(run, flag):
 @every_return
 def test_a_nan_in_one_environment_reaches_no_other(run):
     x = example(0)
-    result = run(changed(x, reward=x.reward.at[:, 2].set(jnp.nan), next_value=x.next_value.at[:, 2].set(jnp.nan)))
+    reward, value, next_value = (a.at[:, 2].set(jnp.nan) for a in x[:3])
+    result = run(x._replace(reward=reward, value=value, next_value=next_value))
     others = np.arange(7) != 2
     np.testing.assert_array_equal(result[..., others], run(x)[..., others])
 
 
-def sensitivity(run, x, name):
-    """[..., out step, in step]: how each step's result moves with an input, in the one environment there is."""
-    return np.asarray(jax.jacobian(lambda a: run(changed(x, **{name: a})))(getattr(x, name)))
+@functools.cache
+def sensitivity(run):
+    """x -> by input, [..., step of the result, step of the input]: how the one moves with the other."""
+
+    def result(floats, x):
+        return run(x._replace(**floats))
+
+    return jax.jit(lambda x: jax.jacobian(result)({k: getattr(x, k) for k in ("reward", "value", "next_value")}, x))
 
 
 @every_return
-def test_truncation_bootstraps_from_the_successor_and_cuts_the_trace(run):
-    x = changed(example(0, (4,)), terminated=jnp.zeros(4, bool), truncated=jnp.array([False, True, False, False]))
-    by_next_value = sensitivity(run, x, "next_value")
-    assert (np.abs(by_next_value[..., :2, 1]) > 1e-3).all()
-    for name in ("reward", "value", "next_value"):
-        assert (sensitivity(run, x, name)[..., :2, 2:] == 0).all()
-    assert (np.abs(sensitivity(run, x, "reward")[..., 1, 1]) > 1e-3).all()  # the sample itself is kept
+def test_truncation_keeps_the_sample_bootstraps_from_the_successor_and_cuts_the_trace(run):
+    x = example(0, (4,))._replace(terminated=jnp.zeros(4, bool), truncated=jnp.array([False, True, False, False]))
+    moves = sensitivity(run)(x)
+    assert (np.abs(moves["reward"][..., :2, 1]) > 1e-3).all()
+    assert (np.abs(moves["next_value"][..., :2, 1]) > 1e-3).all()
+    assert all((move[..., :2, 2:] == 0).all() for move in moves.values())
 
 
 @every_return
 @pytest.mark.parametrize("also_truncated", [False, True])
 def test_termination_bootstraps_from_nothing_and_cuts_the_trace(run, also_truncated):
     ends = jnp.array([False, True, False, False])
-    x = changed(example(0, (4,)), terminated=ends, truncated=ends & also_truncated)
-    assert (sensitivity(run, x, "next_value")[..., 1] == 0).all()
-    for name in ("reward", "value", "next_value"):
-        assert (sensitivity(run, x, name)[..., :2, 2:] == 0).all()
+    moves = sensitivity(run)(example(0, (4,))._replace(terminated=ends, truncated=ends & also_truncated))
+    assert (np.abs(moves["reward"][..., :2, 1]) > 1e-3).all()
+    assert (moves["next_value"][..., 1] == 0).all()
+    assert all((move[..., :2, 2:] == 0).all() for move in moves.values())
 
 
 @every_return
@@ -312,42 +319,41 @@ def test_both_flags_count_as_terminated(run):
     x = example(1)
     both = x.terminated & x.truncated
     assert both.any()
-    np.testing.assert_array_equal(run(x), run(changed(x, truncated=x.truncated & ~both)))
+    np.testing.assert_array_equal(run(x), run(x._replace(truncated=x.truncated & ~both)))
 
 
 @every_return
-def test_a_rollout_that_stops_inside_an_episode_bootstraps_from_its_last_successor(run):
+def test_a_rollout_that_stops_inside_an_episode_counts_as_truncated_there(run):
     quiet = jnp.zeros(4, bool)
-    x = changed(example(0, (4,)), terminated=quiet, truncated=quiet)
-    assert (np.abs(sensitivity(run, x, "next_value")[..., -1]) > 1e-4).any(axis=-1).all()
-    np.testing.assert_allclose(run(x), run(changed(x, truncated=quiet.at[-1].set(True))), rtol=1e-6)
+    x = example(0, (4,))._replace(terminated=quiet, truncated=quiet)
+    np.testing.assert_allclose(run(x), run(x._replace(truncated=quiet.at[-1].set(True))), rtol=1e-6)
+    assert (np.abs(run(x) - run(x._replace(terminated=quiet.at[-1].set(True)))).max(axis=-1) > 1e-2).all()
 
 
 # --- transformations and precision ------------------------------------------------------------------------------------
 
 
-@every_return
-def test_jit_changes_nothing(run):
-    arrays = vars(example(0))
-    np.testing.assert_allclose(
-        jax.jit(lambda a: run(SimpleNamespace(**a)))(arrays), run(SimpleNamespace(**arrays)), atol=1e-6
-    )
+@pytest.mark.parametrize(
+    ("run", "eager"),
+    list(zip(RUNS, (eager_gae, eager_lambda_returns, eager_discounted_returns, eager_vtrace), strict=True)),
+    ids=NAMES,
+)
+def test_jit_changes_nothing(run, eager):
+    np.testing.assert_allclose(run(example(0)), eager(example(0)), atol=1e-6)
 
 
 @every_return
 def test_vmap_over_environments_equals_the_batch_and_a_loop(run):
     x = example(0)
     batch = np.asarray(run(x))
-    mapped = jax.vmap(lambda a: run(SimpleNamespace(**a)), in_axes=1, out_axes=-1)(vars(x))
-    np.testing.assert_allclose(mapped, batch, atol=1e-6)
+    np.testing.assert_allclose(jax.vmap(run, in_axes=1, out_axes=-1)(x), batch, atol=1e-6)
     for n in range(7):
-        one = run(SimpleNamespace(**{k: a[:, n] for k, a in vars(x).items()}))
-        np.testing.assert_allclose(one, batch[..., n], atol=1e-6)
+        np.testing.assert_allclose(run(jax.tree.map(lambda a, n=n: a[:, n], x)), batch[..., n], atol=1e-6)
 
 
 def test_gamma_and_lambda_may_be_mapped_over():
     x, gammas, lams = example(0), jnp.array([0.5, 0.99]), jnp.array([1.0, 0.3])
-    mapped = jax.vmap(lambda g, l: run_gae(x, g, l))(gammas, lams)
+    mapped = jax.vmap(run_gae, (None, 0, 0))(x, gammas, lams)
     np.testing.assert_allclose(mapped[0], run_gae(x, 0.5, 1.0), atol=1e-6)
     np.testing.assert_allclose(mapped[1], run_gae(x, 0.99, 0.3), atol=1e-6)
 
@@ -370,9 +376,7 @@ def test_the_gradients_are_those_of_finite_differences(run):
         x = example(0, (5, 2), dtype=np.float64)
 
         def f(reward, value, next_value):
-            return run(
-                changed(x, reward=jnp.asarray(reward), value=jnp.asarray(value), next_value=jnp.asarray(next_value))
-            )
+            return run(x._replace(reward=reward, value=value, next_value=next_value))
 
         check_grads(f, (x.reward, x.value, x.next_value), order=1, modes=["rev"])
 
@@ -393,8 +397,7 @@ def defect(reason):
 )
 def test_a_critic_of_lower_precision_than_the_rewards_will_do(run):
     x = example(0)
-    low = changed(x, value=x.value.astype(jnp.bfloat16), next_value=x.next_value.astype(jnp.bfloat16))
-    result = run(low)
+    result = run(x._replace(value=x.value.astype(jnp.bfloat16), next_value=x.next_value.astype(jnp.bfloat16)))
     assert result.dtype == jnp.float32
     np.testing.assert_allclose(result, run(x), atol=0.1)
 
@@ -404,7 +407,7 @@ def test_a_critic_of_lower_precision_than_the_rewards_will_do(run):
 
 def mistaken_gae(x, gamma, lam, *, bootstrap=None, cut=None, drop=None):
     """GAE backwards in NumPy, with the bootstrap value, the trace's end or the dropped samples changed."""
-    x = SimpleNamespace(**{k: np.asarray(a) for k, a in vars(x).items()})
+    x = jax.tree.map(np.asarray, x)
     bootstrap = np.where(x.terminated, 0.0, x.next_value) if bootstrap is None else bootstrap(x)
     cut = x.terminated | x.truncated if cut is None else cut(x)
     drop = np.zeros_like(x.terminated) if drop is None else drop(x)
@@ -442,7 +445,7 @@ def bootstraps_where_both_flags_are_raised(x, gamma, lam):
 
 
 def has_the_form_of_vtrace(x, gamma, lam):
-    return vtrace(x.reward, x.value, x.next_value, x.terminated, x.truncated, jnp.zeros_like(x.reward), gamma, lam)[1]
+    return run_vtrace(x._replace(log_ratio=jnp.zeros_like(x.reward)), gamma, lam, 1.0, 1.0)[1]
 
 
 MISTAKES = [
@@ -506,8 +509,8 @@ def mdp():
 
 @pytest.fixture(scope="module")
 def experience(mdp):
-    """A rollout of 40 steps of 8000 environments with a time limit of 6 steps, reset to random states."""
-    rng, envs, limit = np.random.default_rng(8), 8000, 6
+    """A rollout of 40 steps of 8000 environments with a time limit of 4 steps, reset to random states."""
+    rng, envs, limit = np.random.default_rng(8), 8000, 4
     draw = lambda p: (p.cumsum(-1) < rng.random((envs, 1))).sum(-1).clip(max=p.shape[-1] - 1)  # noqa: E731
     state, clock, steps = rng.integers(STATES, size=envs), rng.integers(limit, size=envs), []
     for _ in range(40):
@@ -523,12 +526,13 @@ def experience(mdp):
     return SimpleNamespace(
         state=state,
         action=action,
-        rollout=SimpleNamespace(
+        rollout=Rollout(
             reward=jnp.asarray(reward, jnp.float32),
             value=jnp.asarray(mdp.value[state], jnp.float32),
             next_value=jnp.asarray(mdp.value[successor], jnp.float32),
             terminated=jnp.asarray(terminated),
             truncated=jnp.asarray(truncated),
+            log_ratio=jnp.zeros(reward.shape),
         ),
     )
 

@@ -56,7 +56,9 @@ def test_learning_rate_is_zero_exactly_after_the_last_update(key):
     [
         CARTPOLE,
         replace(CARTPOLE, env=EnvConfig("gymnax/Pendulum-v1", num_envs=4), normalize_obs=True, normalize_return=True),
-        replace(CARTPOLE, env=EnvConfig("probe/target", num_envs=4), normalize_obs=True, head="tanh_normal", init_std=3.0),
+        replace(
+            CARTPOLE, env=EnvConfig("probe/target", num_envs=4), normalize_obs=True, head="tanh_normal", init_std=3.0
+        ),
     ],
     ids=["categorical", "normal", "tanh_normal"],
 )

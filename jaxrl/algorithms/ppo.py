@@ -31,7 +31,7 @@ from jaxrl.returns import gae
 from jaxrl.rollout import rollouts
 from jaxrl.schedule import check_steps, linear, remaining
 from jaxrl.spaces import Spaces
-from jaxrl.types import Algorithm, Key, Learner, Memory, Metrics, Network, Params, PyTree, Source, Transition
+from jaxrl.types import Algorithm, Key, Memory, Metrics, Network, Params, PyTree, Source, Transition
 
 
 @config

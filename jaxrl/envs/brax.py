@@ -19,7 +19,10 @@ from jaxrl.spaces import Box
 from jaxrl.types import Key, PyTree, Step
 
 BACKENDS = ("generalized", "positional", "spring", "mjx")
-UNAVAILABLE = {"fast": "is a dummy without physics, made for Brax's own tests"}
+UNAVAILABLE = {
+    "fast": "is a dummy without physics, made for Brax's own tests",
+    "swimmer": "calls jnp.clip with arguments that JAX no longer has",
+}
 
 
 def names() -> list[str]:

@@ -1,124 +1,96 @@
 """Tiny environments with known answers: if learning fails here, the one thing each of them isolates is broken."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from jaxrl.spaces import Box, Discrete, Space
-from jaxrl.types import Key, Step
+from jaxrl.types import Key, PyTree, Step
+
+
+class Rules(NamedTuple):
+    """A probe: reset(key) -> state, obs(state), step(state, action) -> (state, reward, terminated), and its spaces."""
+
+    reset: Callable
+    obs: Callable
+    step: Callable
+    observation_space: Space = Box((1,), -1.0, 1.0)
+    action_space: Space = Discrete(2)
+    time_limit: int | None = None
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Constant:
-    """Reward 1 for ever, cut by a time limit: V = 1/(1-γ), which only bootstrapping on truncation finds."""
+class Probe:
+    """A probe whose rewards are multiplied by `reward`."""
 
-    reward: Float[Array, ""] = field(default_factory=lambda: jnp.ones(()))
-    time_limit: int | None = field(default=10, metadata={"static": True})
+    reward: Any
+    rules: Rules = field(metadata={"static": True})
 
-    observation_space: Space = field(default=Box((1,), 0.0, 1.0), metadata={"static": True})
-    action_space: Space = field(default=Discrete(2), metadata={"static": True})
+    @property
+    def time_limit(self) -> int | None:
+        return self.rules.time_limit
 
-    def reset(self, key: Key):
-        return jnp.zeros((), jnp.int32), jnp.zeros(1)
+    @property
+    def observation_space(self) -> Space:
+        return self.rules.observation_space
 
-    def step(self, key: Key, state: Int[Array, ""], action: Int[Array, ""]):
-        step = Step(jnp.zeros(1), self.reward, jnp.zeros((), bool), jnp.zeros((), bool), {})
-        return state + 1, step
+    @property
+    def action_space(self) -> Space:
+        return self.rules.action_space
 
+    def reset(self, key: Key) -> tuple[PyTree, PyTree]:
+        state = self.rules.reset(key)
+        return state, self.rules.obs(state)
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class OneStep:
-    """One step, reward 1, the end: V = 1. The value loss and its optimiser."""
-
-    reward: Float[Array, ""] = field(default_factory=lambda: jnp.ones(()))
-    time_limit: int | None = field(default=None, metadata={"static": True})
-
-    observation_space: Space = field(default=Box((1,), 0.0, 1.0), metadata={"static": True})
-    action_space: Space = field(default=Discrete(2), metadata={"static": True})
-
-    def reset(self, key: Key):
-        return jnp.zeros((), jnp.int32), jnp.zeros(1)
-
-    def step(self, key: Key, state: Int[Array, ""], action: Int[Array, ""]):
-        return state + 1, Step(jnp.zeros(1), self.reward, jnp.ones((), bool), jnp.zeros((), bool), {})
+    def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Step]:
+        state, reward, terminated = self.rules.step(state, action)
+        reward = self.reward * jnp.asarray(reward, jnp.float32)
+        return state, Step(self.rules.obs(state), reward, jnp.asarray(terminated), jnp.zeros((), bool), {})
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TwoSteps:
-    """Two steps, reward 1 at the end: V(first) = γ, V(second) = 1. Discounting."""
-
-    reward: Float[Array, ""] = field(default_factory=lambda: jnp.ones(()))
-    time_limit: int | None = field(default=None, metadata={"static": True})
-
-    observation_space: Space = field(default=Box((1,), 0.0, 1.0), metadata={"static": True})
-    action_space: Space = field(default=Discrete(2), metadata={"static": True})
-
-    def reset(self, key: Key):
-        return jnp.zeros((), jnp.int32), jnp.zeros(1)
-
-    def step(self, key: Key, state: Int[Array, ""], action: Int[Array, ""]):
-        last = state == 1
-        reward = jnp.where(last, self.reward, 0.0)
-        return state + 1, Step(jnp.ones(1), reward, last, jnp.zeros((), bool), {})
+def _start(key: Key) -> jax.Array:
+    return jnp.zeros(())
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Match:
-    """A sign is shown and one step is played: reward 1 for the action that matches it, else 0. The policy gradient."""
-
-    reward: Float[Array, ""] = field(default_factory=lambda: jnp.ones(()))
-    time_limit: int | None = field(default=None, metadata={"static": True})
-
-    observation_space: Space = field(default=Box((1,), -1.0, 1.0), metadata={"static": True})
-    action_space: Space = field(default=Discrete(2), metadata={"static": True})
-
-    def reset(self, key: Key):
-        sign = jax.random.bernoulli(key).astype(jnp.int32)
-        return sign, self._show(sign)
-
-    def step(self, key: Key, state: Int[Array, ""], action: Int[Array, ""]):
-        reward = jnp.where(action == state, self.reward, 0.0)
-        return state, Step(self._show(state), reward, jnp.ones((), bool), jnp.zeros((), bool), {})
-
-    def _show(self, sign: Int[Array, ""]) -> Float[Array, "1"]:
-        return 2.0 * sign.astype(jnp.float32)[None] - 1.0
+def _same(state: jax.Array) -> jax.Array:
+    return jnp.zeros(1)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Target:
-    """A number is shown and one step is played: reward -(action - number)². The policy gradient of continuous actions."""
-
-    scale: Float[Array, ""] = field(default_factory=lambda: jnp.ones(()))
-    time_limit: int | None = field(default=None, metadata={"static": True})
-
-    observation_space: Space = field(default=Box((1,), -1.0, 1.0), metadata={"static": True})
-    action_space: Space = field(default=Box((1,), -1.0, 1.0), metadata={"static": True})
-
-    def reset(self, key: Key):
-        number = jax.random.uniform(key, (1,), minval=-0.8, maxval=0.8)
-        return number, number
-
-    def step(self, key: Key, state: Float[Array, "1"], action: Float[Array, "1"]):
-        reward = -self.scale * jnp.square(action - state)[0]
-        return state, Step(state, reward, jnp.ones((), bool), jnp.zeros((), bool), {})
+def _itself(state: jax.Array) -> jax.Array:
+    return state.reshape(1)
 
 
-_PROBES = {"constant": Constant, "one_step": OneStep, "two_steps": TwoSteps, "match": Match, "target": Target}
+PROBES = {
+    # reward for ever, cut by a time limit: V = 1/(1-γ), which only bootstrapping on truncation finds
+    "constant": Rules(_start, _same, lambda s, a: (s, 1.0, False), time_limit=10),
+    # one step and the end: V = 1; the value loss and its optimiser
+    "one_step": Rules(_start, _same, lambda s, a: (s, 1.0, True)),
+    # two steps, paid at the end: V = γ, then 1; discounting
+    "two_steps": Rules(_start, _itself, lambda s, a: (s + 1, s, s == 1)),
+    # a sign is shown, reward for the action that matches it; the policy gradient
+    "match": Rules(
+        lambda key: jax.random.rademacher(key, (), jnp.float32), _itself, lambda s, a: (s, s == 2 * a - 1, True)
+    ),
+    # a number is shown, reward -(action - number)²; the policy gradient of continuous actions
+    "target": Rules(
+        lambda key: jax.random.uniform(key, (), minval=-0.8, maxval=0.8),
+        _itself,
+        lambda s, a: (s, -jnp.square(a[0] - s), True),
+        action_space=Box((1,), -1.0, 1.0),
+    ),
+}
 UNAVAILABLE: dict[str, str] = {}
 
 
 def names() -> list[str]:
     """The probes."""
-    return list(_PROBES)
+    return list(PROBES)
 
 
-def make(name: str, **options: float) -> Constant | OneStep | TwoSteps | Match | Target:
-    """The probe `name`; options are its fields, such as reward=2.0."""
-    return _PROBES[name](**options)
+def make(name: str, reward: float = 1.0) -> Probe:
+    """The probe `name`."""
+    return Probe(jnp.asarray(reward, jnp.float32), PROBES[name])

@@ -117,7 +117,7 @@ def vectorize(
     """
     if num_envs < 1 or action_repeat < 1 or (time_limit is not None and time_limit < 1):
         raise ValueError(
-            f"num_envs = {num_envs}, action_repeat = {action_repeat}, time_limit = {time_limit}: each must be at least 1"
+            f"num_envs = {num_envs}, action_repeat = {action_repeat}, time_limit = {time_limit}: each must be 1 or more"
         )
     if resets not in ("fresh", "pool"):
         raise ValueError(f"resets = {resets!r} is not one of 'fresh', 'pool'")

@@ -134,7 +134,7 @@ def test_vectorised_equals_a_loop_over_single_environments():
     _, _, step = vector.step(k_step, state, action)
     keys = jax.random.split(jax.random.split(k_step)[0], 4)
     for i in range(4):
-        single = jax.tree.map(lambda x: x[i], state.env_state)
+        single = jax.tree.map(lambda x, i=i: x[i], state.env_state)
         np.testing.assert_allclose(step.next_obs[i], env.step(keys[i], single, action[i])[1].next_obs, rtol=1e-6)
 
 

@@ -1,0 +1,99 @@
+"""Long checks of what jaxrl claims, by name: each trains with the shipped config and holds the result to its threshold.
+
+    scripts/run scripts/verify.py cartpole-reinforce humanoid
+    scripts/run scripts/verify.py all --seeds 0 1 2
+
+Prints a line of figures per seed and a JSON summary; ends non-zero where any seed falls short.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Check:
+    """An experiment, the seeds it must hold for, and the least each figure may be (`most` for upper limits)."""
+
+    command: tuple[str, ...]
+    least: dict[str, float]
+    most: dict[str, float] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+def config(name: str, least: dict[str, float], **more) -> Check:
+    return Check(("experiments/train.py", name), least, **more)
+
+
+FIVE = (0, 1, 2, 3, 4)
+CHECKS = {
+    "cartpole-reinforce": Check(("experiments/cartpole_reinforce.py",), {"return": 475}, {"seconds": 180}, FIVE),
+    "cartpole-ppo": config("ppo/cartpole", {"return": 475}, most={"seconds": 180, "env_steps": 500_000}, seeds=FIVE),
+    "cartpole-a2c": config("a2c/cartpole", {"return": 475}, most={"seconds": 180, "env_steps": 500_000}, seeds=FIVE),
+    "humanoid": Check(
+        ("experiments/humanoid_ppo.py", "--preset", "ppo/humanoid_cpu"),
+        {"return": 3000, "forward_speed": 1.0, "episode_length": 450},
+        {"train_seconds": 600},
+    ),
+    "acrobot-ppo": config("ppo/acrobot", {"return": -90}),
+    "pendulum-ppo": config("ppo/pendulum", {"return": -200}),
+    "inverted-pendulum-ppo": config("ppo/inverted_pendulum", {"return": 950}),
+    "hopper-ppo": config("ppo/hopper", {"return": 1500, "forward_speed": 0.8}, most={"env_steps": 10_000_000}),
+    "mountain-car-ppo": config("ppo/mountain_car_continuous", {"return": 88}),
+    "acrobot-a2c": config("a2c/acrobot", {"return": -90}),
+    "inverted-pendulum-a2c": config("a2c/inverted_pendulum", {"return": 950}),
+    "acrobot-reinforce": config("reinforce/acrobot", {"return": -90}),
+    "inverted-pendulum-reinforce": config("reinforce/inverted_pendulum", {"return": 950}),
+}
+
+
+def main(names: tyro.conf.Positional[tuple[str, ...]], seeds: tuple[int, ...] = (), out: Path | None = None) -> int:
+    """Run checks by name, or `all`.
+
+    Args:
+        names: which checks.
+        seeds: instead of each check's own.
+        out: also write all figures to this JSON file.
+    """
+    unknown = set(names) - set(CHECKS) - {"all"}
+    if unknown or not names:
+        print(
+            f"error: unknown check {', '.join(unknown) or '(none)'}; there are {', '.join(CHECKS)} and all",
+            file=sys.stderr,
+        )
+        return 2
+    chosen = CHECKS if "all" in names else {name: CHECKS[name] for name in names}
+    results = {name: [run(name, check, seed) for seed in seeds or check.seeds] for name, check in chosen.items()}
+    passed = {name: all(r["holds"] for r in found) for name, found in results.items()}
+    if out:
+        out.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(passed))
+    return 0 if all(passed.values()) else 1
+
+
+def run(name: str, check: Check, seed: int) -> dict:
+    """One seed of one check, in a process of its own, with its figures and whether they hold."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, *check.command, "--seed", str(seed), "--run-dir", f"{scratch}/run"]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        print(f"{name} seed {seed}: ended with status {done.returncode}", flush=True)
+        return {"seed": seed, "holds": False}
+    figures = json.loads(done.stdout.strip().splitlines()[-1])
+    figures["seconds"] = figures["train_seconds"] + figures["compile_seconds"]
+    short = [f"{k} {figures[k]:.4g} < {v:g}" for k, v in check.least.items() if not figures[k] >= v]
+    short += [f"{k} {figures[k]:.4g} > {v:g}" for k, v in check.most.items() if not figures[k] <= v]
+    shown = "  ".join(f"{k} {figures[k]:.4g}" for k in (*check.least, "return_std", "env_steps", "seconds"))
+    print(f"{name} seed {seed}: {shown}  {'SHORT: ' + '; '.join(short) if short else 'holds'}", flush=True)
+    return {"seed": seed, "holds": not short, **figures}
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main, description=__doc__))
