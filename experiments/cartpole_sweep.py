@@ -8,7 +8,6 @@ this saves compiling, not time; on an accelerator it saves both.
 """
 
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from jaxrl import axes, cli, replace, stack, train
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sweep:
     """What to sweep."""
 
@@ -31,16 +29,13 @@ class Sweep:
     """Seeds per learning rate; the band is the middle half of them."""
     seed: int = 0
     """The first seed."""
-    total_steps: int = 245_760
-    """Environment steps per run."""
     run_dir: Path = Path("runs/cartpole_sweep")
     """Where the plot goes."""
 
 
 def main() -> None:
-    sweep = tyro.cli(Sweep, description=__doc__)
-    cli.enable_compilation_cache()
-    base = replace(cli.read("ppo/cartpole"), total_steps=sweep.total_steps)
+    base, options = cli.parse(replace(cli.read("ppo/cartpole"), total_steps=245_760), __doc__, options=Sweep())
+    sweep = Sweep(**options)
     configs = stack([replace(base, learning_rate=rate) for rate in sweep.learning_rates])
     keys = jax.vmap(jax.random.key)(jnp.arange(sweep.seed, sweep.seed + sweep.num_seeds))
 
@@ -58,20 +53,17 @@ def main() -> None:
     path = plot(sweep, steps, curves)
     last = {f"{rate:g}": round(float(c[:, -1].mean()), 1) for rate, c in zip(sweep.learning_rates, curves, strict=True)}
     env_steps = base.total_steps * curves.shape[0] * curves.shape[1]
+    figures = {
+        "return": max(last.values()),
+        "return_by_learning_rate": last,
+        "env_steps": env_steps,
+        "train_seconds": round(train_seconds, 2),
+        "compile_seconds": round(compile_seconds, 2),
+        "steps_per_second": round(env_steps / train_seconds),
+        "run_dir": str(sweep.run_dir),
+    }
     print(f"plot        {path}")
-    print(
-        json.dumps(
-            {
-                "return": max(last.values()),
-                "return_by_learning_rate": last,
-                "env_steps": env_steps,
-                "train_seconds": round(train_seconds, 2),
-                "compile_seconds": round(compile_seconds, 2),
-                "steps_per_second": round(env_steps / train_seconds),
-                "run_dir": str(sweep.run_dir),
-            }
-        )
-    )
+    print(json.dumps(figures))
 
 
 def smooth(x: jax.Array, points: int = 40) -> jax.Array:
@@ -100,4 +92,4 @@ def plot(sweep: Sweep, steps: np.ndarray, curves: np.ndarray) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

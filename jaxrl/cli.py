@@ -42,8 +42,10 @@ def names() -> list[str]:
     return sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob("*/*.yaml"))
 
 
-def parse(config: Any, description: str | None, argv: list[str] | None = None) -> tuple[Any, dict[str, Any]]:
-    """The config and the keyword arguments of `run` after the command line had its say.
+def parse(
+    config: Any, description: str | None, argv: list[str] | None = None, options: Any = Options()
+) -> tuple[Any, dict[str, Any]]:
+    """The config and the options (by default the keyword arguments of `run`) after the command line had its say.
 
     A bad value ends the program with status 2 and the sentence that explains it, before anything is compiled.
     """
@@ -51,7 +53,7 @@ def parse(config: Any, description: str | None, argv: list[str] | None = None) -
 
     enable_compilation_cache()
     flat = tyro.conf.OmitArgPrefixes
-    fields = [("config", flat[type(config)], config), ("options", flat[Options], Options())]
+    fields = [("config", flat[type(config)], config), ("options", flat[type(options)], options)]
     arguments = dataclasses.make_dataclass("Arguments", fields, frozen=True)
     parsed = tyro.cli(arguments, description=description, args=argv)
     with sentences():

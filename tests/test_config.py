@@ -258,14 +258,12 @@ def rates(c):
     return c.rate * 10 + c.inner.rate
 
 
-@defect("__post_init__ turns the axis 0 into 0.0, which vmap refuses")
 def test_a_vmap_over_a_stacked_config_equals_a_loop():
     configs = [Outer(rate=r, inner=Inner(rate=s)) for r, s in [(1.0, 0.1), (2.0, 0.2), (3.0, 0.3)]]
     stacked = stack(configs)
     np.testing.assert_allclose(jax.vmap(rates, (axes(stacked),))(stacked), [rates(c) for c in configs], rtol=1e-6)
 
 
-@defect("__post_init__ turns the axis 0 into 0.0, which vmap refuses")
 def test_axes_maps_only_the_leaves_that_have_an_axis():
     swept = replace(Outer(), rate=jnp.array([1.0, 2.0]))
     np.testing.assert_allclose(jax.vmap(rates, (axes(swept),))(swept), [10.5, 20.5])

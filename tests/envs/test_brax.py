@@ -43,19 +43,22 @@ def test_doubling_a_mass_changes_the_trajectory_and_a_body_in_a_batch_equals_its
     factors = jnp.asarray([1.0, 2.0, 3.0])
     bodies = dataclasses.replace(pendulum, sys=jax.vmap(lambda f: scaled(pendulum.sys, f))(factors))
 
-    def roll(env, key, axis):
+    def roll(env, axis):
         env = vectorize(env, 3, env_axis=axis)
         state, _ = env.reset(key)
-        state = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), state)
-        actions = 0.3 * jnp.ones((20, 3, 1))
-        return jax.lax.scan(lambda s, a: (lambda n: (n[0], n[2].next_obs))(env.step(key, s, a)), state, actions)[1]
 
-    together = jax.jit(lambda e: roll(e, key, 0))(bodies)
-    alone = jax.jit(lambda e: roll(e, key, None))
+        def step(state, action):
+            state, _, step = env.step(key, state, action)
+            return state, step.next_obs
+
+        return jax.lax.scan(step, state, 0.3 * jnp.ones((20, 3, 1)))[1]
+
+    together = jax.jit(lambda env: roll(env, 0))(bodies)
+    alone = jax.jit(lambda env: roll(env, None))
     for i, factor in enumerate(factors):
         single = alone(dataclasses.replace(pendulum, sys=scaled(pendulum.sys, factor)))
         np.testing.assert_allclose(together[:, i], single[:, i], rtol=1e-4, atol=1e-5)
-    assert float(jnp.abs(together[-1, 0] - together[-1, 1]).max()) > 1e-3
+    assert float(jnp.abs(together[-1, 1] - alone(pendulum)[-1, 1]).max()) > 1e-2
 
 
 def test_every_episode_starts_afresh_and_ends_with_its_true_successor(pendulum, key):
