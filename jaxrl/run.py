@@ -4,6 +4,7 @@
 whatever means, goes on from its last checkpoint and ends in the same numbers.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -83,14 +84,12 @@ def run(
     """
     p = program(config, env=env, network=network)
     run_dir = _directory(config, seed, run_dir, resume)
-    checkpoints = Checkpoints(run_dir / "checkpoints")
-    state, done = _start(p, seed, checkpoints, resume)
-    logger, bar = (
-        Logger(run_dir, done * p.steps_per_update),
-        Bar(config.total_steps, done * p.steps_per_update, progress),
-    )
+    checkpoints, clock = Checkpoints(run_dir / "checkpoints"), _Clock()
+    state, done = _start(p, seed, checkpoints, resume, clock)
+    steps_done = done * p.steps_per_update
+    logger, bar = Logger(run_dir, steps_done), Bar(config.total_steps, steps_done, progress)
+    clock.train = sum(row["train_seconds"] for row in read_rows(run_dir / TIMING)[-1:])
     try:
-        clock = _Clock(run_dir)
         compiled = _compile(config, state, clock, env, network, schedule.eval_episodes)
         state = _loop(p, state, done, compiled, schedule, seed, logger, bar, checkpoints, clock)
         final = _final(compiled, state, seed)
@@ -108,10 +107,8 @@ def run(
 class _Clock:
     """Seconds spent training, over all sessions of a run, and compiling, in this one."""
 
-    def __init__(self, run_dir: Path):
-        rows = read_rows(run_dir / TIMING)
-        self.train = rows[-1]["train_seconds"] if rows else 0.0
-        self.compile = 0.0
+    def __init__(self):
+        self.train, self.compile = 0.0, 0.0
         self.trained, self.steps = 0.0, 0
 
     def chunk(self, seconds: float, steps: int) -> dict[str, float]:
@@ -119,6 +116,12 @@ class _Clock:
         self.trained += seconds
         self.steps += steps
         return {"train_seconds": self.train, "steps_per_second": steps / seconds}
+
+    @contextlib.contextmanager
+    def compiling(self):
+        began = time.perf_counter()
+        yield
+        self.compile += time.perf_counter() - began
 
     def figures(self) -> dict[str, float]:
         rate = self.steps / self.trained if self.trained else 0.0
@@ -149,10 +152,10 @@ def _compile(config: Any, state: TrainState, clock: _Clock, env: Any, network: A
         policy = program(config, env=env, network=network).algorithm.policy
         return evaluate(config.env, policy, learner, key, num_episodes=episodes, behaviour=behaviour, body=env)
 
-    began, number = time.perf_counter(), jnp.zeros((), jnp.int32)
-    chunk = jax.jit(chunk, donate_argnums=1).lower(traced, state, number).compile()
-    evaluation = jax.jit(evaluation).lower(traced, state.learner, jax.random.key(0), number).compile()
-    clock.compile += time.perf_counter() - began
+    number = jnp.zeros((), jnp.int32)
+    with clock.compiling():
+        chunk = jax.jit(chunk, donate_argnums=1).lower(traced, state, number).compile()
+        evaluation = jax.jit(evaluation).lower(traced, state.learner, jax.random.key(0), number).compile()
     return _Compiled(
         lambda state, updates: chunk(traced, state, jnp.asarray(updates, jnp.int32)),
         lambda learner, key, name: evaluation(traced, learner, key, jnp.asarray(BEHAVIOURS.index(name), jnp.int32)),
@@ -189,12 +192,14 @@ def eval_key(seed: int, step: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _EVAL), step)
 
 
-def _start(p: Program, seed: int, checkpoints: Checkpoints, resume: bool) -> tuple[TrainState, int]:
+def _start(p: Program, seed: int, checkpoints: Checkpoints, resume: bool, clock: _Clock) -> tuple[TrainState, int]:
     key = jax.random.key(seed)
     if resume and checkpoints.steps():
         state = checkpoints.restore(jax.eval_shape(p.init, key))
         return state, int(state.num_steps) // p.steps_per_update
-    return jax.jit(p.init)(key), 0
+    with clock.compiling():
+        init = jax.jit(p.init).lower(key).compile()
+    return init(key), 0
 
 
 def _directory(config: Any, seed: int, run_dir: str | Path | None, resume: bool) -> Path:

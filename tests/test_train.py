@@ -201,3 +201,25 @@ def test_reported_kl_is_measured_against_the_policy_that_acted(key):
     moved, _ = p.algorithm.update(key, state.learner, batch)
     _, distribution = p.algorithm.policy(moved, (), batch.obs)
     assert jnp.mean(approx_kl(distribution.log_prob(batch.action), batch.log_prob)) > 0
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+def test_gradients_are_clipped_by_their_global_norm_and_adam_has_its_epsilon(config, key):
+    # Adam's first step is g/(|g| + ε). Clipped to a norm c far below ε = 1e-5 it is g/ε, of norm c/ε = 1e-4 whatever
+    # the number of parameters; clipped elementwise it would be c/ε times the root of that number.
+    assert config.adam_eps == 1e-5
+    one = {"total_steps": config.env.num_envs * config.num_steps, "learning_rate": 1e3, "max_grad_norm": 1e-9}
+    if isinstance(config, PPO):
+        one |= {"num_epochs": 1, "num_minibatches": 1}
+    config = replace(config, **one)
+    before = jax.jit(program(config).init)(key).learner.params
+    after = jax.jit(train)(config, key)[0].learner.params
+    moved = sum(jnp.sum((x - y) ** 2) for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+    np.testing.assert_allclose(jnp.sqrt(moved), 1e3 * 1e-4, rtol=0.02)
+
+
+def test_no_finished_episode_is_reported_as_nan_not_as_zero(key):
+    endless = replace(A2C_CARTPOLE, env=EnvConfig("probe/constant", num_envs=4, time_limit=10))
+    _, metrics = jax.jit(train)(endless, key)
+    assert jnp.isnan(metrics["episode_return"].value[0]), "eight steps of a ten-step episode"
+    assert metrics["episode_return"].value[1] == 10

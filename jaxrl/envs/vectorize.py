@@ -41,10 +41,9 @@ class VectorEnv:
         return self.env.action_space
 
     def reset(self, key: Key) -> tuple[VectorState, PyTree]:
-        """Fresh starts for all: (state, obs)."""
-        k_start, k_pool = jax.random.split(key)
-        env_state, obs = self._draw(k_start)
-        pool = self._draw(k_pool) if self.resets == "pool" else ()
+        """Fresh starts for all: (state, obs). A pool holds these same starts until the first `refresh`."""
+        env_state, obs = start = self._draw(key)
+        pool = start if self.resets == "pool" else ()
         zeros = jnp.zeros(self.num_envs)
         return VectorState(env_state, zeros.astype(jnp.int32), zeros, pool), obs
 

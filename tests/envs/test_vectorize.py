@@ -35,6 +35,7 @@ def play(env, actions, seed=0):
     """Step through actions [T, N]; returns the obs before each step and the Steps, stacked over time."""
     key = jax.random.key(seed)
     state, obs = env.reset(key)
+    state = env.refresh(jax.random.fold_in(key, 1000), state)  # as rollouts do
     shown, steps = [], []
     for t, action in enumerate(actions):
         shown.append(obs)
