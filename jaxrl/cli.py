@@ -10,7 +10,8 @@ from typing import Any
 import jax
 
 from jaxrl.algorithms import ALGORITHMS
-from jaxrl.config import check, load
+from jaxrl.config import check
+from jaxrl.config_file import load
 from jaxrl.run import RunResult, Schedule
 from jaxrl.train import program
 

@@ -7,8 +7,9 @@ import copy
 import dataclasses
 import difflib
 import math
+import types
+import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 T = TypeVar("T")
+_KINDS = {float: "a number (float)", int: "a whole number (int)", bool: "true or false", str: "text (str)"}
 
 
 def static(default: Any = dataclasses.MISSING, *, at_least: int | None = None, choices: tuple | None = None) -> Any:
@@ -52,6 +54,8 @@ def _strong_floats(self) -> None:
         # An int given for a float leaf would trace as int32 and compile a second program.
         if f.type is float and isinstance(value, int | np.number) and not isinstance(value, bool):
             object.__setattr__(self, f.name, float(value))
+        elif f.type is float and isinstance(value, np.ndarray | jax.Array) and jnp.issubdtype(value.dtype, jnp.integer):
+            object.__setattr__(self, f.name, jnp.asarray(value, jnp.float32))
         elif f.metadata.get("static") and isinstance(value, list):
             object.__setattr__(self, f.name, tuple(value))
 
@@ -81,7 +85,7 @@ def float32(config: T) -> T:
 
 def replace(config: T, **changes: Any) -> T:
     """A copy with some fields changed. Raises ValueError naming the closest field for an unknown one."""
-    _known(type(config), changes)
+    known(type(config), changes)
     return dataclasses.replace(config, **changes)
 
 
@@ -126,123 +130,57 @@ def _static_difference(a: Any, b: Any) -> str | None:
 
 
 def check(config: Any, name: str = "") -> None:
-    """Hold every concrete field to its declared range and choices, then ask the config's own `validate`.
+    """Hold every concrete field to its declared type, range and choices, then ask the config's own `validate`.
 
     Raises ValueError with a sentence that names the field, the value and the remedy. Traced leaves are skipped.
     """
     for f in dataclasses.fields(config):
         value, path = getattr(config, f.name), f"{name}{f.name}"
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(f.type) and isinstance(value, f.type):
             check(value, f"{path}.")
-        elif value is not None and not isinstance(value, jax.core.Tracer):
-            _check_field(path, value, f.metadata)
+        elif not isinstance(value, jax.core.Tracer):
+            _check_field(path, value, f)
     if hasattr(config, "validate"):
         config.validate()
 
 
-def _check_field(path: str, value: Any, metadata: Any) -> None:
-    choices, low, high = (metadata.get(k) for k in ("choices", "low", "high"))
+def _check_field(path: str, value: Any, f: dataclasses.Field) -> None:
+    if not _fits(value, f.type):
+        kind = _KINDS.get(f.type, str(f.type))
+        raise ValueError(f"{path} = {value!r} is of the wrong type; it must be {kind}")
+    choices, low, high = (f.metadata.get(k) for k in ("choices", "low", "high"))
     if choices is not None and value not in choices:
-        raise ValueError(f"{path} = {value!r} is not one of {', '.join(map(repr, choices))}{_closest(value, choices)}")
-    if low is None and high is None:
+        raise ValueError(f"{path} = {value!r} is not one of {', '.join(map(repr, choices))}{closest(value, choices)}")
+    if value is None or (low is None and high is None):
         return
-    bad = [x for x in np.ravel(np.asarray(value)) if not _within(x, low, high)]
+    low, high = -math.inf if low is None else low, math.inf if high is None else high
+    bad = [x for x in np.ravel(np.asarray(value)) if not low <= x <= high]
     if bad:
-        limits = f"at least {low:g}" if high in (None, math.inf) else f"between {low:g} and {high:g}"
+        limits = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        limits = "a number" if low == -math.inf else limits
         raise ValueError(f"{path} = {bad[0]:g} is out of range; it must be {limits}")
 
 
-def _within(x: float, low: float | None, high: float | None) -> bool:
-    return (low is None or x >= low) and (high is None or x <= high)
+def _fits(value: Any, kind: Any) -> bool:
+    if typing.get_origin(kind) is types.UnionType:
+        return any(_fits(value, option) for option in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(v, typing.get_args(kind)[0]) for v in value)
+    if kind is float:
+        return isinstance(value, float) or (hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating))
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """Plain nested dict of Python numbers, strings and lists, ready for YAML or JSON."""
-
-    def plain(value):
-        if dataclasses.is_dataclass(value):
-            return to_dict(value)
-        if isinstance(value, tuple):
-            return [plain(v) for v in value]
-        return np.asarray(value).tolist() if hasattr(value, "dtype") else value
-
-    return {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
-
-
-def from_dict(cls: type[T], values: dict[str, Any], name: str = "") -> T:
-    """The inverse of `to_dict`. Raises ValueError for an unknown key, naming the closest, or a wrong type."""
-    _known(cls, values, name)
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    made = {key: _field(known[key], value, f"{name}{key}") for key, value in values.items()}
-    return cls(**made)
-
-
-def _field(f: dataclasses.Field, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(f.type):
-        if not isinstance(value, dict):
-            raise ValueError(f"{path} = {value!r} should hold fields of its own, as in `{f.name}:` and indented lines")
-        return from_dict(f.type, value, f"{path}.")
-    if f.type is float:
-        return _number(path, value, float)
-    if f.type is int:
-        return _number(path, value, int)
-    if f.type is bool and not isinstance(value, bool):
-        raise ValueError(f"{path} = {value!r} is not a truth value; write true or false")
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _number(path: str, value: Any, kind: type) -> Any:
-    if isinstance(value, bool):
-        raise ValueError(f"{path} = {value!r} is not a number")
-    try:
-        number = kind(value)  # YAML reads 3e-4 as a string, since it has no dot
-    except (TypeError, ValueError):
-        raise ValueError(f"{path} = {value!r} is not a number; it must be of type {kind.__name__}") from None
-    if kind is int and number != float(value):
-        raise ValueError(f"{path} = {value!r} is not a whole number")
-    return number
-
-
-def _known(cls: type, keys: Any, name: str = "") -> None:
+def known(cls: type, keys: Any, name: str = "") -> None:
+    """Raises ValueError, naming the closest field, for a key that is no field of `cls`."""
     fields = [f.name for f in dataclasses.fields(cls)]
     for key in keys:
         if key not in fields:
-            hint = _closest(key, fields) or f"; {cls.__name__} has {', '.join(fields)}"
+            hint = closest(key, fields) or f"; {cls.__name__} has {', '.join(fields)}"
             raise ValueError(f"unknown field {name}{key} of {cls.__name__}{hint}")
 
 
-def _closest(word: Any, options: Sequence[str]) -> str:
+def closest(word: Any, options: Sequence[str]) -> str:
+    """The clause "; did you mean …?" for the option most like `word`, or nothing."""
     found = difflib.get_close_matches(str(word), [str(o) for o in options], n=1)
     return f"; did you mean {found[0]!r}?" if found else ""
-
-
-def load(path: str | Path, algorithms: dict[str, type]) -> Any:
-    """Read a YAML file with sections `algorithm:` (its `name` picks from `algorithms`) and `env:`, strictly.
-
-    Raises ValueError with a sentence for a missing file or section, an unknown key, a wrong type, a value out of range.
-    """
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"no config file at {path}; configs/<algorithm>/*.yaml holds those that ship with jaxrl")
-    document = yaml.safe_load(path.read_text())
-    if not isinstance(document, dict) or set(document) - {"algorithm", "env"} or "algorithm" not in document:
-        raise ValueError(f"{path} must have the sections `algorithm:` and `env:` and no others")
-    section = dict(document["algorithm"] or {})
-    name = section.pop("name", None)
-    if name not in algorithms:
-        raise ValueError(f"{path}: algorithm.name = {name!r} is not one of {', '.join(algorithms)}")
-    loaded = from_dict(algorithms[name], {**section, "env": document.get("env") or {}})
-    check(loaded)
-    return loaded
-
-
-def save(config: Any, path: str | Path) -> None:
-    """Write the config as YAML that `load` reads back to an equal config."""
-    import yaml
-
-    fields = to_dict(config)
-    env = fields.pop("env", {})
-    document = {"algorithm": {"name": type(config).__name__.lower(), **fields}, "env": env}
-    Path(path).write_text(yaml.safe_dump(document, sort_keys=False))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxrl.spaces import Box, Space
 from jaxrl.types import PyTree
 
 
@@ -26,6 +27,18 @@ def init_stats(shape: tuple[int, ...]) -> RunningStats:
     return RunningStats(jnp.zeros(()), jnp.zeros(shape), jnp.ones(shape))
 
 
+def init_obs_stats(space: Space, wanted: bool) -> RunningStats | None:
+    """Statistics for observations of a space, or None if none are wanted.
+
+    Raises ValueError for a discrete space, whose numbers are names.
+    """
+    if not wanted:
+        return None
+    if not isinstance(space, Box):
+        raise ValueError(f"normalize_obs = True does not suit {space}: its numbers are names; set it to False")
+    return init_stats(space.shape)
+
+
 def update_stats(
     stats: RunningStats, batch: Float[Array, "..."], where: Bool[Array, "..."] | None = None
 ) -> RunningStats:
@@ -38,8 +51,9 @@ def update_stats(
     batch = batch.reshape(-1, *stats.mean.shape)
     count = batch.shape[0] if where is None else jnp.sum(where, dtype=jnp.float32)
     mean, var = jnp.mean(batch, axis=0, where=where), jnp.var(batch, axis=0, where=where)
+    mean, var = (jnp.where(count > 0, x, 0.0) for x in (mean, var))
     total = stats.count + count
-    delta, share = mean - stats.mean, count / total
+    delta, share = mean - stats.mean, count / jnp.maximum(total, 1.0)
     new_mean = stats.mean + delta * share
     new_var = stats.var * (1 - share) + var * share + jnp.square(delta) * share * (1 - share)
     return RunningStats(total, new_mean, new_var)

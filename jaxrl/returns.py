@@ -50,7 +50,7 @@ def lambda_returns(
     """TD(λ) returns: G_t = r_t + γ(1-terminated_t)·[(1-λ)V(next_obs_t) + λG_{t+1}], with G_{t+1} replaced by
     V(next_obs_t) where the episode was truncated and at the end of the rollout.
 
-    Sutton & Barto 2018, eq. 12.18. Equal to gae(...) + value.
+    Sutton & Barto 2018, eq. 12.18. Equal to gae(...) + value where V(next_obs_t) is V(obs_{t+1}) within an episode.
     """
 
     def backward(following, step):
@@ -59,6 +59,7 @@ def lambda_returns(
         ret = reward + gamma * jnp.where(terminated, 0.0, following)
         return ret, ret
 
+    next_value = next_value.astype(jnp.result_type(reward, next_value, gamma, lam))
     steps = (reward, next_value, terminated, truncated)
     return jax.lax.scan(backward, next_value[-1], steps, reverse=True, unroll=_UNROLL)[1]
 

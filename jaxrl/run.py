@@ -20,7 +20,8 @@ import jax.numpy as jnp
 
 from jaxrl import metrics as m
 from jaxrl.checkpoint import Checkpoints
-from jaxrl.config import float32, load, save
+from jaxrl.config import float32
+from jaxrl.config_file import load, save
 from jaxrl.evaluate import BEHAVIOURS, evaluate, figures
 from jaxrl.logs import TIMING, Bar, Logger, read_rows
 from jaxrl.report import learning_curve

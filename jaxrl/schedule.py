@@ -21,11 +21,11 @@ def linear(start: Float[Array, ""], final: Float[Array, ""], remaining: Float[Ar
 
 def check_steps(config: Any) -> None:
     """Raises ValueError, naming the nearest valid numbers, unless total_steps is a whole number of rollouts."""
-    rollout = config.env.num_envs * config.num_steps
+    rollout, most = config.env.num_envs * config.num_steps, 2**31 - 1
     total = config.total_steps
+    if total > most:
+        raise ValueError(f"total_steps = {total} overflows the 32-bit step counter; try {most // rollout * rollout}")
     if total % rollout:
-        below, above = total // rollout * rollout, (total // rollout + 1) * rollout
-        near = f"{below} or {above}" if below else f"{above}"
+        near = [n for n in (total // rollout * rollout, (total // rollout + 1) * rollout) if 0 < n <= most]
+        near = " or ".join(map(str, near))
         raise ValueError(f"total_steps = {total} is not a multiple of num_envs * num_steps = {rollout}; try {near}")
-    if total >= 2**31:
-        raise ValueError(f"total_steps = {total} does not fit the 32-bit step counter; the most is {2**31 - 1}")

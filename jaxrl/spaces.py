@@ -47,7 +47,7 @@ class MultiDiscrete:
         return jnp.zeros(self.shape, jnp.int32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity: its bounds may be arrays
 class Box:
     """Arrays of one shape, each entry between low and high (scalars or arrays of that shape; ±inf allowed)."""
 
@@ -67,13 +67,15 @@ class Box:
         return low, high
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "..."]:
-        """Uniform between the bounds; standard normal where a bound is infinite."""
+        """Uniform between two bounds; from one bound on an exponential; without any a standard normal."""
         low, high = self.bounds
-        finite = jnp.isfinite(low) & jnp.isfinite(high)
-        k_uniform, k_normal = jax.random.split(key)
-        low, high = jnp.where(finite, low, 0.0), jnp.where(finite, high, 1.0)
-        uniform = jax.random.uniform(k_uniform, self.shape, minval=low, maxval=high)
-        return jnp.where(finite, uniform, jax.random.normal(k_normal, self.shape))
+        has_low, has_high = jnp.isfinite(low), jnp.isfinite(high)
+        low, high = jnp.where(has_low, low, 0.0), jnp.where(has_high, high, 0.0)
+        k_uniform, k_tail, k_normal = jax.random.split(key, 3)
+        uniform = low + (high - low) * jax.random.uniform(k_uniform, self.shape)
+        tail, normal = jax.random.exponential(k_tail, self.shape), jax.random.normal(k_normal, self.shape)
+        unbounded = jnp.where(has_low, low + tail, jnp.where(has_high, high - tail, normal))
+        return jnp.where(has_low & has_high, uniform, unbounded)
 
     def zero(self) -> Float[Array, "..."]:
         low, high = self.bounds

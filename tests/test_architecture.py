@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "jaxrl"
 LAYERS = [
-    {"types", "spaces", "config"},
+    {"types", "spaces", "config", "config_file"},
     {"distributions", "returns", "losses", "minibatch", "normalize", "metrics", "schedule"},
     {"networks", "envs"},
     {"rollout"},
@@ -24,7 +24,7 @@ ONLY_IN = {
     "flax": {"networks/mlp.py"},
     "orbax": {"checkpoint.py"},
     "tyro": {"cli.py"},
-    "yaml": {"config.py"},
+    "yaml": {"config_file.py"},
     "rich": {"logs.py"},
     "tensorboardX": {"logs.py"},
     "matplotlib": {"report.py"},

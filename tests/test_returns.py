@@ -381,18 +381,13 @@ def test_the_gradients_are_those_of_finite_differences(run):
         check_grads(f, (x.reward, x.value, x.next_value), order=1, modes=["rev"])
 
 
-def defect(reason):
-    """Marks a test of what should be and is not yet; it must go when the defect does."""
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 @pytest.mark.parametrize(
     "run",
     [
         run_gae,
         run_vtrace,
-        pytest.param(run_lambda_returns, marks=defect("the scan's carry starts in the dtype of next_value")),
-        pytest.param(run_discounted_returns, marks=defect("the scan's carry starts in the dtype of next_value")),
+        pytest.param(run_lambda_returns),
+        pytest.param(run_discounted_returns),
     ],
 )
 def test_a_critic_of_lower_precision_than_the_rewards_will_do(run):

@@ -75,7 +75,7 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     from jaxrl import Schedule, cli, logs, run
-    from jaxrl.config import load
+    from jaxrl.config_file import load
     cli.enable_compilation_cache()
     directory, kill_at, resume = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
     write = logs.Logger.row
@@ -106,7 +106,7 @@ PENDULUM = replace(
 
 @pytest.mark.parametrize("config", [CONFIG, PENDULUM], ids=["cartpole", "brax"])
 def test_killed_between_saves_and_resumed_in_a_new_process_is_byte_identical(config, tmp_path):
-    from jaxrl.config import save
+    from jaxrl.config_file import save
 
     save(config, tmp_path / "config.yaml")
     assert child(tmp_path / "whole", -1, "start").returncode == 0

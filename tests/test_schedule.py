@@ -71,7 +71,6 @@ def test_other_numbers_are_refused_with_the_nearest_that_pass(total, expected):
         check_steps(config(valid))
 
 
-@pytest.mark.xfail(strict=True, reason="defect: at the 32-bit limit the numbers offered do not pass either")
 @pytest.mark.parametrize("total", [2**31 - 1, 2**31, 3_000_000_000, 2**31 + 1024])
 def test_the_numbers_offered_near_the_limit_of_the_step_counter_pass(total):
     with pytest.raises(ValueError) as error:

@@ -15,7 +15,7 @@ from jaxrl import metrics as m
 from jaxrl.config import EnvConfig, config, leaf, static
 from jaxrl.losses import policy_gradient_loss, value_loss
 from jaxrl.networks import actor_critic
-from jaxrl.normalize import RunningStats, init_stats, normalize, update_stats
+from jaxrl.normalize import RunningStats, init_obs_stats, normalize, update_stats
 from jaxrl.returns import gae
 from jaxrl.rollout import rollouts
 from jaxrl.schedule import check_steps, linear, remaining
@@ -97,7 +97,7 @@ def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
 
     def init(key: Key) -> A2CLearner:
         params = network.init(key)
-        obs_stats = init_stats(spaces.observation.shape) if c.normalize_obs else None
+        obs_stats = init_obs_stats(spaces.observation, c.normalize_obs)
         return A2CLearner(params, optimizer.init(params), obs_stats, jnp.zeros((), jnp.int32))
 
     def policy(learner: A2CLearner, memory: Memory, obs: PyTree):

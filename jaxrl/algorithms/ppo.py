@@ -20,8 +20,8 @@ from jaxrl.networks import actor_critic
 from jaxrl.normalize import (
     ReturnScale,
     RunningStats,
+    init_obs_stats,
     init_return_scale,
-    init_stats,
     normalize,
     scale_reward,
     update_return_scale,
@@ -160,7 +160,7 @@ def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
 
     def init(key: Key) -> PPOLearner:
         params = network.init(key)
-        obs_stats = init_stats(spaces.observation.shape) if c.normalize_obs else None
+        obs_stats = init_obs_stats(spaces.observation, c.normalize_obs)
         return_scale = init_return_scale(c.env.num_envs) if c.normalize_return else None
         return PPOLearner(params, optimizer.init(params), obs_stats, return_scale, jnp.zeros((), jnp.int32))
 

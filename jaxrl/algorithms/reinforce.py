@@ -19,7 +19,7 @@ from jaxrl import metrics as m
 from jaxrl.config import EnvConfig, config, leaf, static
 from jaxrl.losses import policy_gradient_loss, value_loss
 from jaxrl.networks import actor_critic
-from jaxrl.normalize import RunningStats, init_stats, normalize, update_stats
+from jaxrl.normalize import RunningStats, init_obs_stats, normalize, update_stats
 from jaxrl.returns import discounted_returns
 from jaxrl.rollout import episodes
 from jaxrl.schedule import check_steps, linear, remaining
@@ -104,7 +104,7 @@ def make(c: Reinforce, spaces: Spaces, network: Network | None) -> Algorithm:
 
     def init(key: Key) -> ReinforceLearner:
         params = network.init(key)
-        obs_stats = init_stats(spaces.observation.shape) if c.normalize_obs else None
+        obs_stats = init_obs_stats(spaces.observation, c.normalize_obs)
         return ReinforceLearner(params, optimizer.init(params), obs_stats, jnp.zeros((), jnp.int32))
 
     def policy(learner: ReinforceLearner, memory: Memory, obs: PyTree):

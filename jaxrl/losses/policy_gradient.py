@@ -20,7 +20,8 @@ def clipped_surrogate_loss(
 
     Schulman et al. 2017, eq. 7, arXiv 1707.06347. `behaviour_log_prob` and `advantage` are held constant.
     """
-    ratio = jnp.exp(log_prob - jax.lax.stop_gradient(behaviour_log_prob))
+    # The bound lies where exp would overflow: inf in the branch not taken would make its zero gradient NaN.
+    ratio = jnp.exp(jnp.minimum(log_prob - jax.lax.stop_gradient(behaviour_log_prob), 80.0))
     advantage = jax.lax.stop_gradient(advantage)
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip_eps, 1 + clip_eps) * advantage)
 

@@ -56,7 +56,7 @@ class MLP(nnx.Module):
 
 
 class ActorCritic(nnx.Module):
-    """Separate actor and critic: params(obs) -> (distribution, value). What is not used is not computed under jit."""
+    """The parameters of an actor and a critic that share nothing, and a state-independent log std if there is one."""
 
     def __init__(self, actor: MLP, critic: MLP, log_std: Array | None):
         self.actor = actor
@@ -73,7 +73,8 @@ def actor_critic(
     head: str = "auto",
     init_std: float | Float[Array, ""] = 1.0,
 ) -> Network:
-    """An actor and a critic for the given spaces: apply(params, obs) -> (distribution, value).
+    """An actor and a critic for the given spaces: apply(params, obs) -> (distribution, value), of which
+    what is not used is not computed under jit.
 
     hidden, critic_hidden: layer widths; None gives the critic the actor's.
     head: "normal" is a Gaussian with a state-independent std, "tanh_normal" one squashed to the bounds with a
@@ -92,7 +93,8 @@ def actor_critic(
         actor = MLP(k_actor, (n_in, *hidden, n_out), act, 0.01)
         critic = MLP(k_critic, (n_in, *(hidden if critic_hidden is None else critic_hidden), 1), act, 1.0)
         if state_std:
-            raw = jnp.log(jnp.expm1(jnp.maximum(init_std - _MIN_STD, 1e-6)))  # the inverse of softplus
+            std = jnp.maximum(init_std - _MIN_STD, 1e-6)
+            raw = std + jnp.log(-jnp.expm1(-std))  # the inverse of softplus, without overflow
             actor.layers[-1].bias[...] = jnp.zeros(n_out).at[n_out // 2 :].set(raw)
         gaussian = isinstance(space, Box) and not state_std
         return ActorCritic(actor, critic, jnp.log(init_std) * jnp.ones(n_out) if gaussian else None)

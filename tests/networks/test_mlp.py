@@ -154,7 +154,7 @@ def test_init_std_is_that_of_the_first_policy_and_may_be_swept_under_vmap(head):
     "head",
     [
         "normal",
-        pytest.param("tanh_normal", marks=pytest.mark.xfail(strict=True, reason="defect: expm1 overflows above 88")),
+        "tanh_normal",
     ],
 )
 def test_a_large_init_std_is_finite(head):

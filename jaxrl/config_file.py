@@ -1,0 +1,108 @@
+"""Configs in and out of YAML, strictly: what is not understood is refused with a sentence."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from jaxrl.config import check, known
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dict of Python numbers, strings and lists, ready for YAML or JSON."""
+
+    def plain(value):
+        if dataclasses.is_dataclass(value):
+            return to_dict(value)
+        if isinstance(value, tuple):
+            return [plain(v) for v in value]
+        return np.asarray(value).tolist() if hasattr(value, "dtype") else value
+
+    return {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def from_dict(cls: type[T], values: dict[str, Any], name: str = "", default: T | None = None) -> T:
+    """The inverse of `to_dict`; what `values` leaves out comes from `default`, or from the fields' defaults.
+
+    Raises ValueError for an unknown key, naming the closest. Types and ranges are left to `check`.
+    """
+    known(cls, values, name)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    made = {key: _field(fields[key], value, f"{name}{key}") for key, value in values.items()}
+    return cls(**made) if default is None else dataclasses.replace(default, **made)
+
+
+def _field(f: dataclasses.Field, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(f.type):
+        if not isinstance(value, dict):
+            raise ValueError(f"{path} = {value!r} should hold fields of its own, as in `{f.name}:` and indented lines")
+        default = None if f.default is dataclasses.MISSING else f.default
+        return from_dict(f.type, value, f"{path}.", default)
+    if f.type in (int, float) and isinstance(value, str):
+        return _number(value, f.type)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _number(text: str, kind: type) -> Any:
+    # YAML reads 3e-4 as a string, since it has no dot
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if kind is int and number.is_integer() else number
+
+
+def load(path: str | Path, algorithms: dict[str, type]) -> Any:
+    """Read a YAML file with sections `algorithm:` (its `name` picks from `algorithms`) and `env:`, strictly.
+
+    Raises ValueError with a sentence for a missing file or section, a key that is unknown or given twice, a wrong type
+    or a value out of range.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no config file at {path}; configs/<algorithm>/*.yaml holds those that ship with jaxrl")
+    document = _parse(path)
+    if not isinstance(document, dict) or set(document) - {"algorithm", "env"} or "algorithm" not in document:
+        raise ValueError(f"{path} must have the sections `algorithm:` and `env:` and no others")
+    for title, section in document.items():
+        if not isinstance(section, dict):
+            raise ValueError(f"{path}: {title} = {section!r} should be a section with fields of its own")
+    section = dict(document["algorithm"])
+    name = section.pop("name", None)
+    if not isinstance(name, str) or name not in algorithms:
+        raise ValueError(f"{path}: algorithm.name = {name!r} is not one of {', '.join(algorithms)}")
+    loaded = from_dict(algorithms[name], {**section, "env": document.get("env", {})})
+    check(loaded)
+    return loaded
+
+
+def _parse(path: Path) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Refuses a key given twice, of which YAML would keep the last."""
+
+        def construct_mapping(self, node, deep=False):
+            keys = [key.value for key, _ in node.value]
+            twice = {key for key in keys if keys.count(key) > 1}
+            if twice:
+                raise ValueError(f"{path}: {', '.join(sorted(twice))} is given twice in one section")
+            return super().construct_mapping(node, deep)
+
+    try:
+        return Loader(path.read_text()).get_single_data()
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def save(config: Any, path: str | Path) -> None:
+    """Write the config as YAML that `load` reads back to an equal config."""
+    import yaml
+
+    fields = to_dict(config)
+    env = fields.pop("env", {})
+    document = {"algorithm": {"name": type(config).__name__.lower(), **fields}, "env": env}
+    Path(path).write_text(yaml.safe_dump(document, sort_keys=False))
