@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxrl.animation import Scene, scene_geoms
 from jaxrl.envs import registry
+from jaxrl.envs.vectorize import ActionRepeat
 from jaxrl.train import program
 from jaxrl.types import Key, Learner
 
@@ -25,12 +26,13 @@ def replay(config: Any, learner: Learner, key: Key) -> Replay:
 
     body = registry.make(config.env.name, backend=config.env.backend)
     policy = program(config).algorithm.policy
-    limit = config.env.time_limit or body.time_limit
+    repeated = ActionRepeat(body, config.env.action_repeat)
+    limit, dt = config.env.time_limit or repeated.time_limit, body.dt * config.env.action_repeat
 
     def step(carry, key):
         state, obs, memory = carry
         memory, distribution = policy(learner, memory, obs)
-        state, result = body.step(key, state, distribution.env_action(distribution.mode()))
+        state, result = repeated.step(key, state, distribution.env_action(distribution.mode()))
         seen = (*brax.frame(body, state), result.reward, result.terminated, result.info.get("x_velocity"))
         return (state, result.next_obs, memory), seen
 
@@ -41,8 +43,8 @@ def replay(config: Any, learner: Learner, key: Key) -> Replay:
     poses, qpos, reward, terminated, speed = jax.tree.map(np.asarray, jax.jit(episode)(key))
     length = int(np.argmax(terminated)) + 1 if terminated.any() else limit
     total = np.cumsum(reward)
-    captions = [f"t = {(i + 1) * body.dt:.1f} s   return {total[i]:.0f}" for i in range(length)]
+    captions = [f"t = {(i + 1) * dt:.1f} s   return {total[i]:.0f}" for i in range(length)]
     if speed is not None:
         captions = [f"{text}   {v:.1f} m/s" for text, v in zip(captions, speed[:length], strict=True)]
-    scene = Scene(scene_geoms(body.mj_model), poses[:length], body.dt, config.env.name, captions)
+    scene = Scene(scene_geoms(body.mj_model), poses[:length], dt, config.env.name, captions)
     return Replay(scene, qpos[:length], body.mj_model)

@@ -24,8 +24,9 @@ class Talkative(ActionRepeat):
 
     def step(self, key, state, action):
         state, step = self.env.step(key, state, action)
-        jax.debug.callback(lambda reward: None, step.reward)
-        return state, step
+        shape = jax.ShapeDtypeStruct((), jnp.float32)
+        reward = jax.pure_callback(lambda reward: reward, shape, step.reward, vmap_method="expand_dims")
+        return state, step._replace(reward=reward)
 
 
 jax.tree_util.register_dataclass(Talkative, data_fields=["env"], meta_fields=["repeat"])
@@ -43,5 +44,5 @@ def test_humanoid_ppo_lowers_for_cuda_and_tpu():
 
 
 def test_a_host_callback_is_caught():
-    with pytest.raises(Exception, match="(?i)callback"):
-        lower(Talkative(make("brax/humanoid", backend="spring"), 1)).serialize()
+    with pytest.raises(NotImplementedError, match="callback"):
+        lower(Talkative(make("brax/humanoid", backend="spring"), 1))

@@ -241,8 +241,9 @@ def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner,
         return (*after, stopped), jax.tree.map(lambda x: jnp.where(stopped, 0.0, x), metrics)
 
     k_shuffle, k_entropy = jax.random.split(key)
-    shuffle = lambda k: minibatch_rows(k, c.num_steps, c.env.num_envs, c.num_minibatches, c.minibatches_by)  # noqa: E731
-    indices = jnp.concatenate([shuffle(k) for k in jax.random.split(k_shuffle, c.num_epochs)])
+    sizes = (c.num_steps, c.env.num_envs, c.num_minibatches, c.minibatches_by)
+    indices = jax.vmap(lambda key: minibatch_rows(key, *sizes))(jax.random.split(k_shuffle, c.num_epochs))
+    indices = indices.reshape(c.num_epochs * c.num_minibatches, -1)
     steps = (indices, jax.random.split(k_entropy, len(indices)))
     start = (learner.params, learner.opt_state, jnp.zeros((), bool))
     (params, opt_state, _), metrics = jax.lax.scan(gradient_step, start, steps)

@@ -83,8 +83,10 @@ class EndlessPay:
 def test_constant_pay_is_worth_the_same_through_every_adapter(name, options):
     env = EndlessPay(make(name, **options))
     config = replace(PPO_SMALL, env=EnvConfig("custom", num_envs=16, resets="pool"), normalize_obs=True)
+    config = replace(config, total_steps=config.total_steps * 4)
     _, obs = jax.vmap(env.reset)(jax.random.split(jax.random.key(5), 32))
-    np.testing.assert_allclose(learned_value(config, obs, env=env), np.full(32, 10.0), rtol=0.05)
+    # zeroing the bootstrap at the limit of 5 would give between 1 and 4.1
+    np.testing.assert_allclose(learned_value(config, obs, env=env), np.full(32, 10.0), rtol=0.08)
 
 
 @pytest.mark.parametrize("config", [PPO_SMALL, A2C_SMALL, REINFORCE_SMALL], ids=["ppo", "a2c", "reinforce"])
