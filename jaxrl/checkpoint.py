@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxrl.types import PyTree
@@ -82,6 +83,8 @@ def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _undata(like: Any, array: jax.Array) -> jax.Array:
+    # By way of the host: Orbax's arrays are committed to their device, and would compile a second program.
+    array = jnp.asarray(np.asarray(array))
     return jax.random.wrap_key_data(array) if _is_key(like) else array
 
 
