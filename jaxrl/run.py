@@ -52,6 +52,13 @@ class Schedule:
     eval_episodes: int = 128
     """Episodes per evaluation, one per environment."""
 
+    def check(self, p: Program) -> None:
+        """Raises ValueError for counts that would leave a run without a log, or an evaluation without an end."""
+        if self.logs < 1 or self.eval_episodes < 1:
+            raise ValueError(f"logs = {self.logs}, eval_episodes = {self.eval_episodes}: each must be at least 1")
+        if p.env.time_limit is None:
+            raise ValueError("evaluation needs a time limit, lest an episode never end; set env.time_limit")
+
     def marks(self, num_updates: int) -> dict[str, set[int]]:
         """For each of logs, evals and saves: the updates after which it is due. All are due after the last."""
 
@@ -84,6 +91,7 @@ def run(
     with another config or seed.
     """
     p = program(config, env=env, network=network)
+    schedule.check(p)
     run_dir = _directory(config, seed, run_dir, resume)
     checkpoints, clock = Checkpoints(run_dir / "checkpoints"), _Clock()
     state, done = _start(p, seed, checkpoints, resume, clock)

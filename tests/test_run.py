@@ -177,4 +177,8 @@ def test_resume_with_another_config_or_seed_is_refused(whole, tmp_path):
 def test_a_bad_config_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="not a multiple"):
         run(replace(CONFIG, total_steps=7), 0, tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match="logs = 0"):
+        run(CONFIG, 0, tmp_path / "run", schedule=replace_schedule(logs=0), progress=False)
+    with pytest.raises(ValueError, match="needs a time limit"):
+        run(replace(CONFIG, env=EnvConfig("probe/match", num_envs=4)), 0, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
