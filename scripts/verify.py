@@ -48,7 +48,7 @@ CHECKS = {
     "hopper-ppo": config("ppo/hopper", {"return": 1500, "forward_speed": 0.8}, most={"env_steps": 10_000_000}),
     "mountain-car-ppo": config("ppo/mountain_car_continuous", {"return": 88}),
     "acrobot-a2c": config("a2c/acrobot", {"return": -90}),
-    "inverted-pendulum-a2c": config("a2c/inverted_pendulum", {"return": 950}),
+    "mountain-car-a2c": config("a2c/mountain_car_continuous", {"return": 88}),
     "acrobot-reinforce": config("reinforce/acrobot", {"return": -90}),
     "inverted-pendulum-reinforce": config("reinforce/inverted_pendulum", {"return": 950}),
 }
