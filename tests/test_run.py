@@ -129,7 +129,6 @@ def test_killed_between_saves_and_resumed_in_a_new_process_is_byte_identical(con
 def test_a_run_compiles_before_its_first_chunk_and_never_again(tmp_path, monkeypatch):
     from jaxrl import logs
 
-    after_first = []
     write = logs.Logger.row
 
     def row(self, step, *rest):
