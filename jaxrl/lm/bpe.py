@@ -1,0 +1,78 @@
+"""Byte-level BPE rebuilt from the metadata of a GGUF file, which names its way of splitting text but does not spell it.
+
+The name is `tokenizer.ggml.pre`; the splits below are those of the original models' tokenizer.json files. A wrong split
+gives text that still reads well and ids the model has seldom seen, so an unknown name is refused.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+_CONTROL, _USER_DEFINED = 3, 4  # values of tokenizer.ggml.token_type
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def _gpt2() -> Any:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+def _smollm() -> Any:
+    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _gpt2()])
+
+
+def _words(numbers: str) -> Any:
+    split = pre_tokenizers.Split(Regex(_WORDS % numbers), behavior="isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+class _Recipe(NamedTuple):
+    split: Callable[[], Any]
+    nfc: bool = False  # compose accents before anything else
+    whole_words: bool = False  # a word of the vocabulary is never cut, whatever the merges say
+    adds_bos: bool = False  # unless the file says otherwise
+
+
+_RECIPES = {
+    "gpt-2": _Recipe(_gpt2),
+    "default": _Recipe(_gpt2),
+    "smollm": _Recipe(_smollm),
+    "llama-bpe": _Recipe(lambda: _words(r"\p{N}{1,3}"), whole_words=True, adds_bos=True),
+    "qwen2": _Recipe(lambda: _words(r"\p{N}"), nfc=True),
+}
+
+
+def byte_level_bpe(metadata: dict[str, Any]) -> Tokenizer:
+    """The tokenizer that the keys under `tokenizer.ggml.` describe.
+
+    Raises ValueError if it is no byte-level BPE, or one whose way of splitting text is not known here.
+    """
+    model, pre = metadata.get("model"), metadata.get("pre")
+    remedy = "take the model's tokenizer.json from the model hub and Tokenizer.from_folder"
+    if model != "gpt2":
+        raise ValueError(f"tokenizer.ggml.model = {model!r} is no byte-level BPE ('gpt2'); {remedy}")
+    if pre not in _RECIPES:
+        raise ValueError(f"tokenizer.ggml.pre = {pre!r} is not one of {', '.join(map(repr, _RECIPES))}; {remedy}")
+    for key in ("tokens", "merges", "token_type"):
+        if key not in metadata:
+            raise ValueError(f"the file has no tokenizer.ggml.{key}; {remedy}")
+    tokens, recipe = metadata["tokens"], _RECIPES[pre]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    merges = [tuple(merge.split(" ")) for merge in metadata["merges"]]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=recipe.whole_words))
+    if recipe.nfc:
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer, tokenizer.decoder = recipe.split(), decoders.ByteLevel()
+    tokenizer.add_special_tokens(_of_type(_CONTROL, metadata))
+    tokenizer.add_tokens(_of_type(_USER_DEFINED, metadata))
+    if metadata.get("add_bos_token", recipe.adds_bos):
+        bos = metadata["bos_token_id"]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{tokens[bos]}:0 $A:0", special_tokens=[(tokens[bos], bos)]
+        )
+    return tokenizer
+
+
+def _of_type(kind: int, metadata: dict[str, Any]) -> Sequence[AddedToken]:
+    named = zip(metadata["tokens"], metadata["token_type"], strict=True)
+    return [AddedToken(token, normalized=False, special=kind == _CONTROL) for token, is_a in named if is_a == kind]

@@ -1,0 +1,252 @@
+"""Sampling from a language model with a key-value cache.
+
+Prompts are right-padded and each row goes on where its own prompt ends, so results hold no left padding: they are what
+`per_token_log_probs` takes. Rows draw from keys of their own: what a row says does not depend on its neighbours.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrl.lm.transformer import KVCache, LanguageModel, Layer, unstack
+from jaxrl.types import Key, Params
+
+
+class Generation(NamedTuple):
+    """Prompts with what was sampled after them, right-padded with zeros.
+
+    tokens: row b holds its prompt, then its completion. length: of both together, a stop token included.
+    log_prob: of each sampled token under the distribution it was drawn from (temperature and truncation applied, 0 for
+    greedy), at the token's own place; 0 elsewhere. finished: whether the row ended with a stop token.
+    """
+
+    tokens: Int[Array, "B S"]
+    prompt_length: Int[Array, " B"]
+    length: Int[Array, " B"]
+    log_prob: Float[Array, "B S"]
+    finished: Bool[Array, " B"]
+
+
+def generate(
+    model: LanguageModel,
+    params: Params,
+    tokens: Int[Array, "B P"],
+    length: Int[Array, " B"],
+    keys: Key,
+    *,
+    max_new_tokens: int,
+    temperature: float | Float[Array, ""] = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    stop: Sequence[int] = (),
+) -> Generation:
+    """Sample a completion for every row; ends early once all rows have ended.
+
+    Main arguments:
+    tokens, length: prompts, right-padded, and their lengths. keys: one random key a row, [B].
+    temperature: logits are divided by it; 0 is greedy. Traced: a new one compiles nothing.
+    Other arguments:
+    top_k: only the k most likely tokens (0 is off). top_p: only the fewest most likely tokens that have this
+    probability together (Holtzman et al. 2020, arXiv 1904.09751; 1 is off). min_p: only tokens at least this share as
+    likely as the likeliest (Nguyen et al. 2024, arXiv 2407.01082; 0 is off). Ties at the edge stay.
+    stop: tokens that end a row.
+    Raises ValueError for an empty or over-long prompt, a token out of range, or a setting out of range.
+    """
+    check_prompts(model, tokens, length, max_new_tokens)
+    choose = Chooser(top_k, top_p, min_p)
+    draw = (keys, jnp.asarray(temperature, jnp.float32))
+    return _generate(model, choose, tuple(stop), max_new_tokens, params, tokens, length, draw)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _generate(model, choose, stop, max_new_tokens, params, tokens, length, draw):
+    state = _start(model, choose, stop, max_new_tokens, params, tokens, length, draw)
+    layers = unstack(params)
+
+    def unfinished(carry: tuple[Array, tuple]) -> Bool[Array, ""]:
+        count, (out, _) = carry
+        return (count < max_new_tokens) & ~jnp.all(out.finished)
+
+    def body(carry: tuple[Array, tuple]) -> tuple[Array, tuple]:
+        count, state = carry
+        return count + 1, _advance(model, choose, stop, params, layers, draw, state)
+
+    return jax.lax.while_loop(unfinished, body, (1, state))[1][0]
+
+
+def stream(
+    model: LanguageModel,
+    params: Params,
+    prompt: Sequence[int],
+    key: Key,
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    stop: Sequence[int] = (),
+) -> Iterator[int]:
+    """Tokens of one completion as they come, stop token included: the same that `generate` gives with the same key.
+
+    Arguments and errors as for `generate`.
+    """
+    length = np.asarray([len(prompt)], np.int32)
+    tokens = np.zeros((1, max(16, 1 << (len(prompt) - 1).bit_length())), np.int32)  # few shapes to compile
+    tokens[0, : len(prompt)] = prompt
+    check_prompts(model, tokens[:, : len(prompt)], length, max_new_tokens)
+    static, draw = (model, Chooser(top_k, top_p, min_p), tuple(stop)), (key[None], jnp.float32(temperature))
+    out, cache = _jit_start(*static, max_new_tokens, params, tokens, length, draw)
+    yield int(out.tokens[0, len(prompt)])
+    layers = None
+    for position in range(len(prompt) + 1, len(prompt) + max_new_tokens):
+        if out.finished[0]:
+            return
+        layers = jax.jit(unstack)(params) if layers is None else layers
+        out, cache = _jit_advance(*static, params, layers, draw, (out, cache))
+        yield int(out.tokens[0, position])
+
+
+def _start(model, choose, stop, max_new_tokens: int, params: Params, tokens: Array, length: Array, draw):
+    """Read the prompts and draw the first token of every row. Returns (Generation, cache)."""
+    rows, width = tokens.shape
+    inside = jnp.arange(width) < length[:, None]
+    hidden, cache = model.prefill(params, tokens, width + max_new_tokens)
+    last = jnp.take_along_axis(hidden, length[:, None, None] - 1, axis=1)[:, 0]
+    out = Generation(
+        tokens=jnp.pad(jnp.where(inside, tokens, 0), ((0, 0), (0, max_new_tokens))),
+        prompt_length=length,
+        length=length,
+        log_prob=jnp.zeros((rows, width + max_new_tokens), jnp.float32),
+        finished=jnp.zeros(rows, bool),
+    )
+    return _append(choose, stop, draw, out, model.unembed(params, last)), cache
+
+
+def _advance(model, choose, stop, params: Params, layers: list[Layer], draw, state: tuple[Generation, KVCache]):
+    """Read the last token of every row and draw the next."""
+    out, cache = state
+    last = jnp.take_along_axis(out.tokens, out.length[:, None] - 1, axis=1)
+    hidden, cache = model.extend(params, layers, last, out.length - 1, cache)
+    return _append(choose, stop, draw, out, model.unembed(params, hidden[:, 0])), cache
+
+
+_jit_start = jax.jit(_start, static_argnums=(0, 1, 2, 3))
+_jit_advance = jax.jit(_advance, static_argnums=(0, 1, 2), donate_argnums=6)
+
+
+def _append(choose, stop: tuple[int, ...], draw, out: Generation, logits: Float[Array, "B V"]) -> Generation:
+    keys, temperature = draw
+    rows = jnp.arange(len(keys))
+    token_keys = jax.vmap(jax.random.fold_in)(keys, out.length - out.prompt_length)
+    token, log_prob = jax.vmap(choose, (0, 0, None))(token_keys, logits, temperature)
+    place = jnp.where(out.finished, out.tokens.shape[1], out.length)  # of finished rows out of bounds: dropped
+    return Generation(
+        tokens=out.tokens.at[rows, place].set(token, mode="drop"),
+        prompt_length=out.prompt_length,
+        length=out.length + ~out.finished,
+        log_prob=out.log_prob.at[rows, place].set(log_prob, mode="drop"),
+        finished=out.finished | jnp.isin(token, jnp.asarray(stop, token.dtype)),
+    )
+
+
+class Chooser(NamedTuple):
+    """How the next token is drawn. Hashable: a part of the compiled program."""
+
+    top_k: int
+    top_p: float
+    min_p: float
+
+    def __call__(self, key: Key, logits: Float[Array, " V"], temperature: Float[Array, ""]):
+        """(token, its log-probability under the tempered and truncated distribution)."""
+        greedy = temperature <= 0
+        logits = truncate(logits / jnp.where(greedy, 1.0, temperature), self.top_k, self.top_p, self.min_p)
+        likeliest = _first(logits == jnp.max(logits))
+        token = jnp.where(greedy, likeliest, categorical(key, logits))
+        log_prob = logits[token] - jax.nn.logsumexp(logits)
+        return token, jnp.where(greedy, 0.0, log_prob).astype(jnp.float32)
+
+
+def categorical(key: Key, logits: Float[Array, " V"]) -> Int[Array, ""]:
+    """A draw from softmax(logits) by inverting the distribution function, first over blocks, then within one.
+
+    `jax.random.categorical` draws a Gumbel number for each entry of the vocabulary, which on a CPU costs more than
+    the model does.
+    """
+    size = 256
+    p = jnp.exp(logits - jnp.max(logits))
+    blocks = jnp.pad(p, (0, -len(p) % size)).reshape(-1, size)
+    k_block, k_token = jax.random.split(key)
+    block = _invert(k_block, jnp.sum(blocks, axis=1))
+    return block * size + _invert(k_token, blocks[block])
+
+
+def _invert(key: Key, p: Float[Array, " n"]) -> Int[Array, ""]:
+    """An index with probability p / Σ p; never one of probability 0, however the sums are rounded."""
+    below = jnp.where(p > 0, jnp.cumsum(p), 0)
+    total = jnp.max(below)
+    drawn = jnp.minimum(jax.random.uniform(key) * total, jnp.nextafter(total, 0.0))
+    return _first(below > drawn)
+
+
+def _first(where: Bool[Array, " n"]) -> Int[Array, ""]:
+    # argmax, which is slow on CPU
+    return jnp.min(jnp.where(where, jnp.arange(len(where)), len(where) - 1))
+
+
+def truncate(logits: Float[Array, " V"], top_k: int, top_p: float, min_p: float) -> Float[Array, " V"]:
+    """Logits with -inf for the tokens that the settings leave out: top-k, then top-p, then min-p, as others do."""
+    if 0 < top_k < logits.shape[-1]:
+        p = jax.nn.softmax(logits)
+        logits = jnp.where(p >= _threshold(p, jnp.ones_like(p), top_k), logits, -jnp.inf)
+    if top_p < 1:
+        p = jax.nn.softmax(logits)
+        logits = jnp.where(p >= _threshold(p, p, top_p), logits, -jnp.inf)
+    if min_p > 0:
+        logits = jnp.where(logits >= jnp.max(logits) + jnp.log(min_p), logits, -jnp.inf)
+    return logits
+
+
+def _threshold(p: Float[Array, " V"], mass: Float[Array, " V"], wanted: float) -> Float[Array, ""]:
+    """The largest number t with Σ mass[p ≥ t] ≥ wanted, by bisection over the bits of t.
+
+    Floats that are not negative are ordered as their bits are; 31 sums are far cheaper than a sort of the vocabulary.
+    """
+    bits = jax.lax.bitcast_convert_type(p.astype(jnp.float32), jnp.int32)
+
+    def halve(_, bounds):
+        low, high = bounds  # low satisfies it, high does not
+        middle = low + (high - low) // 2
+        enough = jnp.sum(jnp.where(bits >= middle, mass, 0)) >= wanted
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    one = jnp.asarray(1.0, jnp.float32).view(jnp.int32)
+    low, _ = jax.lax.fori_loop(0, 31, halve, (jnp.zeros_like(one), one + 1))
+    return jax.lax.bitcast_convert_type(low, jnp.float32)
+
+
+def check_prompts(model: LanguageModel, tokens: Array, length: Array, max_new_tokens: int) -> None:
+    """Raises ValueError for prompts that the model cannot take. Values are not looked at inside a trace."""
+    context, vocabulary = model.config.max_position_embeddings, model.config.vocab_size
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens = {max_new_tokens}; it must be at least 1")
+    if isinstance(tokens, jax.core.Tracer) or isinstance(length, jax.core.Tracer):
+        return
+    tokens, length = np.asarray(tokens), np.asarray(length)
+    if length.min() < 1 or length.max() > tokens.shape[1]:
+        raise ValueError(f"prompt lengths must be from 1 to {tokens.shape[1]}; got {length.min()} to {length.max()}")
+    if length.max() + max_new_tokens > context:
+        raise ValueError(
+            f"a prompt of {length.max()} tokens and max_new_tokens = {max_new_tokens} exceed the model's context of "
+            f"{context}; shorten the prompt or ask for at most {context - length.max()} tokens"
+        )
+    inside = tokens[np.arange(tokens.shape[1]) < length[:, None]]
+    if inside.min() < 0 or inside.max() >= vocabulary:
+        bad = inside[(inside < 0) | (inside >= vocabulary)][0]
+        raise ValueError(f"token {bad} is not in the vocabulary of {vocabulary}; is this the model's own tokenizer?")

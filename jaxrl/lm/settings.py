@@ -1,0 +1,25 @@
+"""The settings of a language model that every algorithm for them shares."""
+
+from jaxrl.config import config, leaf, static
+
+
+@config
+class LMConfig:
+    """Which language model, what of it is trained, and how it is computed."""
+
+    name: str = static("smollm2-135m")
+    """An asset's name, a folder of safetensors, a .gguf file, or "organisation/model" of the Hugging Face hub."""
+    dtype: str = static("float32", choices=("float32", "bfloat16", "float64"))
+    """Of activations and matrix products. Parameters, softmax and log-probabilities are at least float32."""
+    remat: bool = static(False)
+    """Recompute each layer in the backward pass: less memory, about a third more time."""
+    logit_chunk: int | None = static(128, at_least=1)
+    """Tokens whose logits exist at the same time; None forms them all."""
+    lora_rank: int = static(0, at_least=0)
+    """Rank of low-rank adapters, which alone are then trained; 0 trains every parameter."""
+    lora_alpha: float = leaf(16.0, 0.0)
+    """Adapters are scaled by lora_alpha / lora_rank."""
+    lora_targets: tuple[str, ...] = static(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    )
+    """The projections that have adapters."""

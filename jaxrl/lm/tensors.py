@@ -1,0 +1,163 @@
+"""Named arrays on disk to the decoder's stacked parameters and back: one table of names, one way through it.
+
+Files hold matrices as [out, in], one array a layer; the decoder has kernels [in, out], all layers in one array.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.lm.transformer import Decoder, ModelConfig, language_model
+
+DTYPES = ("float32", "bfloat16", "float16")
+_LAYER, _BLOCK = "model.layers.{i}.", "blk.{i}."
+# Our key path: the name in safetensors, the name in GGUF.
+NAMES = {
+    ".embed.value": ("model.embed_tokens.weight", "token_embd.weight"),
+    ".norm.weight.value": ("model.norm.weight", "output_norm.weight"),
+    ".head.kernel.value": ("lm_head.weight", "output.weight"),
+    ".layers.attn_norm.weight.value": (_LAYER + "input_layernorm.weight", _BLOCK + "attn_norm.weight"),
+    ".layers.q_proj.kernel.value": (_LAYER + "self_attn.q_proj.weight", _BLOCK + "attn_q.weight"),
+    ".layers.k_proj.kernel.value": (_LAYER + "self_attn.k_proj.weight", _BLOCK + "attn_k.weight"),
+    ".layers.v_proj.kernel.value": (_LAYER + "self_attn.v_proj.weight", _BLOCK + "attn_v.weight"),
+    ".layers.o_proj.kernel.value": (_LAYER + "self_attn.o_proj.weight", _BLOCK + "attn_output.weight"),
+    ".layers.q_proj.bias.value": (_LAYER + "self_attn.q_proj.bias", _BLOCK + "attn_q.bias"),
+    ".layers.k_proj.bias.value": (_LAYER + "self_attn.k_proj.bias", _BLOCK + "attn_k.bias"),
+    ".layers.v_proj.bias.value": (_LAYER + "self_attn.v_proj.bias", _BLOCK + "attn_v.bias"),
+    ".layers.q_norm.weight.value": (_LAYER + "self_attn.q_norm.weight", _BLOCK + "attn_q_norm.weight"),
+    ".layers.k_norm.weight.value": (_LAYER + "self_attn.k_norm.weight", _BLOCK + "attn_k_norm.weight"),
+    ".layers.mlp_norm.weight.value": (_LAYER + "post_attention_layernorm.weight", _BLOCK + "ffn_norm.weight"),
+    ".layers.gate_proj.kernel.value": (_LAYER + "mlp.gate_proj.weight", _BLOCK + "ffn_gate.weight"),
+    ".layers.up_proj.kernel.value": (_LAYER + "mlp.up_proj.weight", _BLOCK + "ffn_up.weight"),
+    ".layers.down_proj.kernel.value": (_LAYER + "mlp.down_proj.weight", _BLOCK + "ffn_down.weight"),
+}
+HF, GGUF = ({path: names[i] for path, names in NAMES.items()} for i in (0, 1))
+IGNORED = ("rotary_emb.inv_freq", "rope_freqs.weight")
+"""Ends of the names of arrays that follow from the config and are computed instead."""
+Convert = Callable[[str, np.ndarray], np.ndarray]
+Tensor = tuple[str, tuple[int, ...], Callable[[], np.ndarray]]
+"""An array to be written: its name, its shape, and the function that makes it."""
+
+
+def package(name: str) -> Any:
+    """A module of the optional dependencies."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f'pretrained weights need the package {name}; pip install "jaxrl[lm]"') from error
+
+
+def assemble(
+    config: ModelConfig,
+    tensors: Mapping[str, np.ndarray],
+    names: Mapping[str, str],
+    convert: Convert,
+    *,
+    dtype: str = "float32",
+    source: str = "the mapping",
+) -> Decoder:
+    """The decoder whose arrays are `tensors`, each read once, when it is needed: the mapping may be lazy.
+
+    names: our key path -> name on disk, {i} standing for the layer. convert(path, array) undoes what the format does
+    to an array. Raises ValueError with a sentence naming tensors that are missing, unknown or of another shape.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
+    wanted, structure = _wanted(config)
+    _compare_names(config, set(tensors), {n for path in wanted for n in _expand(names, path, config)}, names, source)
+    _check_tied_head(config, tensors, names, source)
+
+    def read(path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        array, kernel = tensors[name], path.endswith(".kernel.value")
+        stored = shape[::-1] if kernel else shape
+        if array.shape != stored:
+            raise ValueError(f"{name} in {source} has shape {array.shape}, but its config calls for {stored}")
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(f"{name} in {source} is {array.dtype}; jaxrl reads floating-point weights only")
+        array = convert(path, array)
+        return array.T if kernel else array
+
+    def build(path: str, shape: tuple[int, ...]) -> jax.Array:
+        found = np.empty(shape, jnp.dtype(dtype))
+        slots = found if path.startswith(".layers.") else found[None]
+        for slot, name in zip(slots, _expand(names, path, config), strict=True):
+            slot[...] = read(path, name, slot.shape)
+        return jnp.asarray(found)
+
+    return jax.tree.unflatten(structure, [build(path, shape) for path, shape in wanted.items()])
+
+
+def disassemble(
+    config: ModelConfig, params: Decoder, names: Mapping[str, str], convert: Convert, dtype: str = "float32"
+) -> Iterator[Tensor]:
+    """The arrays as they are on disk, made one by one, so that a writer holds few of them at once.
+
+    The arrays are contiguous, as safetensors needs them: it writes a transposed view wrongly and says nothing.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
+    leaves = {jax.tree_util.keystr(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    wanted, _ = _wanted(config)
+    if any(".lora_" in path for path in leaves):
+        raise ValueError("these parameters have a low-rank adapter, which the file has no place for; merge it first")
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
+    if wrong := sorted(path for path in {**shapes, **wanted} if shapes.get(path) != wanted.get(path)):
+        raise ValueError(
+            f"the parameters are not of this config: it has no place, or another shape, for {_listing(wrong)}"
+        )
+    for path, leaf in leaves.items():
+        layered, transposed = path.startswith(".layers."), path.endswith(".kernel.value")
+        shape = leaf.shape[1:] if layered else leaf.shape
+        for i, name in enumerate(_expand(names, path, config)):
+
+            def make(path=path, leaf=leaf, i=i, layered=layered, transposed=transposed) -> np.ndarray:
+                array = np.asarray(leaf[i] if layered else leaf)
+                array = convert(path, array.T if transposed else array)
+                return np.ascontiguousarray(array, jnp.dtype(dtype))
+
+            yield name, shape[::-1] if transposed else shape, make
+
+
+def _wanted(config: ModelConfig) -> tuple[dict[str, tuple[int, ...]], jax.tree_util.PyTreeDef]:
+    """Shapes by key path, and the decoder's structure; nothing random is computed."""
+    shapes = jax.eval_shape(language_model(config).init, jax.random.key(0))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
+    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}, structure
+
+
+def _expand(names: Mapping[str, str], path: str, config: ModelConfig) -> list[str]:
+    if not path.startswith(".layers."):
+        return [names[path]]
+    return [names[path].format(i=i) for i in range(config.num_hidden_layers)]
+
+
+def _compare_names(
+    config: ModelConfig, found: set[str], wanted: set[str], names: Mapping[str, str], source: str
+) -> None:
+    if missing := sorted(wanted - found):
+        hint = ", or set tie_word_embeddings to true in its config" if missing == [names[".head.kernel.value"]] else ""
+        raise ValueError(f"{source} lacks {_listing(missing)}, which its config calls for; download it again{hint}")
+    allowed = wanted | ({names[".head.kernel.value"]} if config.tie_word_embeddings else set())
+    if unknown := sorted(name for name in found - allowed if not name.endswith(IGNORED)):
+        raise ValueError(
+            f"{source} holds {_listing(unknown)}, for which a {config.model_type} model has no place; "
+            "it is another architecture than its config says, or has an adapter to be merged first"
+        )
+
+
+def _check_tied_head(config: ModelConfig, tensors: Mapping, names: Mapping[str, str], source: str) -> None:
+    head, embed = names[".head.kernel.value"], names[".embed.value"]
+    if config.tie_word_embeddings and head in tensors and not np.array_equal(tensors[head], tensors[embed]):
+        raise ValueError(
+            f"{head} in {source} differs from {embed}, though its config ties them; "
+            "set tie_word_embeddings to false in config.json to use both"
+        )
+
+
+def _listing(names: list[str], shown: int = 8) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
