@@ -1,0 +1,183 @@
+"""Preferences as token arrays: the contract between words and losses.
+
+- Prompt and completion are tokenised apart and joined as ids: no token spans the boundary, nothing is put between.
+- Text is used as it is. Messages go through the chat template, whose prompt ends where the assistant begins to speak;
+  of the answer only its content is used. Markup spelled in text or messages (<|im_end|>) stays plain text, counted.
+- Every whole completion ends with EOS, and the EOS is trained. A truncated completion has none: it did not end there.
+- Truncation: the prompt keeps its end (and BOS, if the tokenizer adds one). It may fill max_prompt_length; by default
+  half of max_length or all that the longest completion of its row leaves, whichever is more. Completions get the rest,
+  which is at least one token. Both sides of a pair keep the same prompt.
+- Lengths are stored, never read off padding: in many models the padding id is the EOS.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxrl.data.prompts import encode_prompt, keep_end, lengths, padded
+from jaxrl.data.rows import Example, Row, understand
+from jaxrl.lm.tokenizer import Tokenizer
+
+_COUNTS = (
+    "rows",
+    "kept",
+    "truncated_prompts",
+    "truncated_completions",
+    "empty_prompts",  # dropped: without a token before it, the first token of a completion has no probability
+    "empty_completions",  # dropped
+    "identical",  # dropped: chosen and rejected alike, perhaps only after truncation
+    "duplicates",  # kept: rows that an earlier one equals
+    "markup",  # kept: rows that spell a special token, which stays plain text
+)
+
+
+class Sequences(NamedTuple):
+    """One completion after its prompt. tokens: prompt, completion and, unless truncated, EOS. label: 1 good, 0 bad."""
+
+    tokens: Int[np.ndarray, " l"]
+    prompt_length: int
+    label: float | None
+    prompt_id: int
+
+
+class Encoded(NamedTuple):
+    """rows: (completion,) or (chosen, rejected) each. counts: what was truncated, dropped or odd, by name."""
+
+    rows: list[tuple[Sequences, ...]]
+    counts: dict[str, int]
+    pad: int | None
+
+
+class Completions(NamedTuple):
+    """n rows of prompt + completion, right-padded to L; NumPy until put on a device.
+
+    length counts prompt and completion, EOS included: positions prompt_length <= t < length are trained.
+    prompt_id: equal where the (untruncated) prompts are equal, as KTO's mismatched pairs need.
+    """
+
+    tokens: Int[Array, "n L"]
+    prompt_length: Int[Array, " n"]
+    length: Int[Array, " n"]
+    label: Float[Array, " n"] | None
+    prompt_id: Int[Array, " n"]
+
+
+class Pairs(NamedTuple):
+    """Chosen and rejected completions of the same prompts, row by row."""
+
+    chosen: Completions
+    rejected: Completions
+
+
+def encode(
+    rows: Sequence[Row], tokenizer: Tokenizer, *, max_length: int, max_prompt_length: int | None = None
+) -> Encoded:
+    """Rows as ids, by the contract above. max_length: tokens of prompt and completion together, EOS included.
+
+    Raises ValueError, with the row's number, for rows that are malformed or of several formats, and if none is left.
+    """
+    _check(tokenizer, max_length, max_prompt_length)
+    counts = dict.fromkeys(_COUNTS, 0)
+    encoded, prompts, seen, first = [], {}, set(), None
+    for number, row in enumerate(rows, 1):
+        try:
+            example = understand(row)
+            prompt = encode_prompt(example.prompt, tokenizer)
+        except ValueError as error:
+            raise ValueError(f"row {number} {error}") from error
+        if first not in (None, example.format):
+            raise ValueError(f"row {number} is of {example.format}, but the first row is of {first}; encode them apart")
+        first = example.format
+        answers = [tokenizer.encode(text, specials=False) for text in example.completions]
+        whole = (tuple(prompt), *map(tuple, answers), example.label)
+        counts["duplicates"] += whole in seen
+        seen.add(whole)
+        counts["markup"] += any(map(tokenizer.has_markup, _texts(example)))
+        if not prompt or not all(answers):
+            counts["empty_completions" if prompt else "empty_prompts"] += 1
+            continue
+        prompt_id = prompts.setdefault(whole[0], len(prompts))
+        ended = [[*answer, tokenizer.eos] for answer in answers]
+        short, cut = _fit(prompt, ended, tokenizer.prefix, max_length, max_prompt_length)
+        if len(cut) == 2 and cut[0] == cut[1]:
+            counts["identical"] += 1
+            continue
+        counts["truncated_prompts"] += len(short) < len(prompt)
+        counts["truncated_completions"] += sum(len(c) < len(e) for c, e in zip(cut, ended, strict=True))
+        label = None if example.label is None else float(example.label)
+        encoded.append(tuple(Sequences(np.array([*short, *c], np.int32), len(short), label, prompt_id) for c in cut))
+    counts |= {"rows": len(rows), "kept": len(encoded)}
+    if not encoded:
+        raise ValueError(f"none of {len(rows)} rows is left ({', '.join(f'{k} {v}' for k, v in counts.items() if v)})")
+    return Encoded(encoded, counts, tokenizer.pad)
+
+
+def bucketed(encoded: Encoded, buckets: Sequence[int]) -> tuple[Completions | Pairs, ...]:
+    """The rows as arrays, one entry per bucket that is not empty, shortest first: each row lies in the smallest bucket
+    that holds it, a pair in that of its longer side.
+
+    buckets: lengths in tokens; each compiles one program. Raises ValueError for a row longer than all of them.
+    """
+    sizes = sorted(set(buckets))
+    longest = np.array([max(len(side.tokens) for side in row) for row in encoded.rows])
+    if not sizes or longest.max() > sizes[-1]:
+        found = f"the longest row has {longest.max()} tokens, more than buckets = {list(buckets)} hold"
+        raise ValueError(f"{found}; add {longest.max()} to them, or encode with a smaller max_length")
+    of_row = np.searchsorted(sizes, longest)
+    return tuple(
+        _stack([encoded.rows[i] for i in np.flatnonzero(of_row == b)], size, encoded.pad)
+        for b, size in enumerate(sizes)
+        if (of_row == b).any()
+    )
+
+
+def fingerprint(encoded: Encoded) -> str:
+    """sha256 over the rows as they are trained on: tokens, where completions begin, and labels, in order."""
+    digest = hashlib.sha256()
+    for row in encoded.rows:
+        for side in row:
+            digest.update(repr((len(row), len(side.tokens), side.prompt_length, side.label)).encode())
+            digest.update(side.tokens.astype("<i4").tobytes())
+    return digest.hexdigest()
+
+
+def _check(tokenizer: Tokenizer, max_length: int, max_prompt_length: int | None) -> None:
+    if tokenizer.eos is None:
+        raise ValueError("the tokenizer has no EOS, so no completion could end; give it an eos_token")
+    if max_length < 2:
+        raise ValueError(f"max_length = {max_length} holds no prompt and completion; it must be at least 2")
+    if max_prompt_length is not None and not 1 <= max_prompt_length < max_length:
+        limits = f"it must be at least 1 and less than max_length = {max_length}"
+        raise ValueError(f"max_prompt_length = {max_prompt_length} leaves no room; {limits}")
+
+
+def _texts(example: Example) -> list[str]:
+    prompt = example.prompt
+    return [*([prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]), *example.completions]
+
+
+def _fit(
+    prompt: list[int], completions: list[list[int]], prefix: list[int], max_length: int, max_prompt_length: int | None
+) -> tuple[list[int], list[list[int]]]:
+    rest = max_length - max(map(len, completions))
+    prompt = keep_end(prompt, max_prompt_length or max(max_length // 2, rest), prefix)
+    return prompt, [completion[: max_length - len(prompt)] for completion in completions]
+
+
+def _stack(rows: list[tuple[Sequences, ...]], width: int, pad: int | None) -> Completions | Pairs:
+    sides = [_completions(side, width, pad) for side in zip(*rows, strict=True)]
+    return Pairs(*sides) if len(sides) == 2 else sides[0]
+
+
+def _completions(rows: Sequence[Sequences], width: int, pad: int | None) -> Completions:
+    tokens = [row.tokens for row in rows]
+    return Completions(
+        tokens=padded(tokens, width, pad),
+        prompt_length=np.array([row.prompt_length for row in rows], np.int32),
+        length=lengths(tokens),
+        label=None if rows[0].label is None else np.array([row.label for row in rows], np.float32),
+        prompt_id=np.array([row.prompt_id for row in rows], np.int32),
+    )

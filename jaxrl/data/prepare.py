@@ -1,0 +1,45 @@
+"""From a file, or from rows at hand, to the arrays that `train` and `run` take."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jaxrl.data.batches import Data
+from jaxrl.data.preferences import Encoded, bucketed, encode
+from jaxrl.data.rows import Row, read, split
+from jaxrl.data.settings import DataConfig
+from jaxrl.lm.tokenizer import Tokenizer
+
+
+class Prepared(NamedTuple):
+    """data: for `train` and `run`. counts: of the training rows, what was truncated, dropped or odd, by name."""
+
+    data: Data
+    counts: dict[str, int]
+
+
+def prepare(
+    settings: DataConfig,
+    tokenizer: Tokenizer,
+    rows: Sequence[Row] | None = None,
+    held_out: Sequence[Row] | None = None,
+) -> Prepared:
+    """Rows as token arrays, in buckets.
+
+    rows: to train on; None reads `settings.path`. held_out: to measure on; None splits off `settings.held_out` of the
+    rows, always the same ones. Raises ValueError, with file and row number, for what cannot be read.
+    """
+    rows = read(settings.path) if rows is None else rows
+    if held_out is None and settings.held_out > 0:
+        numbered = [{**row, "_number": i} for i, row in enumerate(rows)]
+        rows, held_out = split(numbered, "_number", share=float(settings.held_out), seed=0)
+    encoded = _encode(rows, settings, tokenizer)
+    measured = (_encode(held_out, settings, tokenizer),) if held_out else ()
+    widths = settings.buckets or (
+        max(len(side.tokens) for part in (encoded, *measured) for row in part.rows for side in row),
+    )
+    train, *rest = (bucketed(part, widths) for part in (encoded, *measured))
+    return Prepared(Data(train, *rest), encoded.counts)
+
+
+def _encode(rows: Sequence[Row], settings: DataConfig, tokenizer: Tokenizer) -> Encoded:
+    return encode(rows, tokenizer, max_length=settings.max_length, max_prompt_length=settings.max_prompt_length)

@@ -1,0 +1,207 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from jaxrl.data.rows import read, split, understand, unpair
+
+PAIR = {"prompt": "p", "chosen": "good", "rejected": "bad"}
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_every_kind_of_file_gives_the_same_rows(tmp_path):
+    rows = [PAIR | {"movie": i} for i in range(3)]
+    write(tmp_path / "a.jsonl", rows)
+    write(tmp_path / "a.ndjson", rows)
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    for suffix in ("jsonl", "ndjson", "json", "parquet"):
+        assert read(tmp_path / f"a.{suffix}") == rows
+
+
+def test_folders_of_shards_by_part(tmp_path):
+    (tmp_path / "data").mkdir()
+    for part, n in (("train", 0), ("train", 1), ("test_prefs", 0)):
+        file = tmp_path / "data" / f"{part}-{n:05}-of-00002.parquet"
+        pa.parquet.write_table(pa.Table.from_pylist([PAIR | {"n": f"{part}{n}"}]), file)
+    (tmp_path / "README.md").write_text("about")
+    assert [r["n"] for r in read(tmp_path, "train")] == ["train0", "train1"]
+    assert [r["n"] for r in read(tmp_path, "test_prefs")] == ["test_prefs0"]
+    with pytest.raises(ValueError, match="has 'test_prefs', 'train'; say which, as in split='test_prefs', not None"):
+        read(tmp_path)
+    with pytest.raises(ValueError, match="not 'valid'"):
+        read(tmp_path, "valid")
+
+
+def test_folders_named_by_part_and_single_parts(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        write(tmp_path / part / "0000.jsonl", [PAIR | {"n": part}])
+    assert [r["n"] for r in read(tmp_path, "test")] == ["test"]
+    assert [r["n"] for r in read(tmp_path / "train")] == ["train"]
+
+
+def save_to_disk(folder, shards):
+    folder.mkdir(parents=True)
+    names = [f"data-{i:05}-of-{len(shards):05}.arrow" for i in range(len(shards))]
+    for name, rows in zip(names, shards, strict=True):
+        table = pa.Table.from_pylist(rows)
+        with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": n} for n in names]}))
+    (folder / "dataset_info.json").write_text("{}")
+
+
+def test_folders_of_save_to_disk(tmp_path):
+    save_to_disk(tmp_path / "d" / "train", [[PAIR | {"n": 0}], [PAIR | {"n": 1}]])
+    save_to_disk(tmp_path / "d" / "test", [[PAIR | {"n": 2}]])
+    (tmp_path / "d" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    assert [r["n"] for r in read(tmp_path / "d", "train")] == [0, 1]
+    assert [r["n"] for r in read(tmp_path / "d" / "test")] == [2]
+    with pytest.raises(ValueError, match="has no parts to choose split = 'train' from"):
+        read(tmp_path / "d" / "test", "train")
+
+
+@pytest.mark.parametrize(
+    "lines, message",
+    [
+        (
+            '{"prompt": "p", "completion": "c"}\n\n{oops\n',
+            "x.jsonl, row 3: '{oops.*' is not JSON .*one object per line",
+        ),
+        ('{"prompt": "p", "text": "c"}\n', "x.jsonl, row 1 has no `completion`; it has prompt, text, and a row is"),
+        ('{"prompt": "p", "chosen": "c"}\n', "row 1 has no `rejected`; it has prompt, chosen"),
+        ('{"chosen": "a", "rejected": "b"}\n', "row 1 has no `prompt`"),
+        ('{"prompt": "p", "completion": null}\n', "row 1 has no `completion`"),
+        ('["p", "c"]\n', "row 1 is .*, not an object"),
+        ('{"prompt": "p", "completion": 3}\n', "row 1 has completion 3; it must be text or a list"),
+        ('{"prompt": [{"role": "user"}], "completion": "c"}\n', "row 1 has prompt .*messages of text"),
+        ('{"prompt": "p", "completion": "c", "label": "yes"}\n', "row 1 has label 'yes'; it must be true"),
+        (
+            '{"messages": [{"role": "user", "content": "x"}]}\n',
+            "row 1 has `messages` that do not end with the assistant",
+        ),
+        ('{"prompt": "p", "completion": "\\ud83d"}\n', "row 1 has .* in its completion, half a character"),
+        ("\n", "x.jsonl has no rows"),
+    ],
+)
+def test_mistakes_name_file_and_line(tmp_path, lines, message):
+    (tmp_path / "x.jsonl").write_text(lines)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "x.jsonl")
+
+
+def test_all_rows_must_be_of_the_first_ones_format(tmp_path):
+    completion = {"prompt": "p", "completion": "c"}
+    for second in (completion, {"prompt": [user("p")], "chosen": "a", "rejected": "b"}):
+        with pytest.raises(ValueError, match="row 2 is of .*, but the first row is of pairs .text.; keep one format"):
+            read(write(tmp_path / "x.jsonl", [PAIR, second]))
+    with pytest.raises(ValueError, match="row 2 is of completions"):
+        read(write(tmp_path / "x.jsonl", [completion | {"label": True}, completion]))
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("x.csv", b"a", "is a .csv file; give one of .jsonl"),
+        ("x.json", b"{oops", "x.json is not JSON"),
+        ("x.json", b"{}", "x.json holds dict, not a list"),
+        ("x.parquet", b"oops", "x.parquet is not parquet"),
+        ("x.jsonl", b"\xff\n", "x.jsonl, row 1: .* is not JSON"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / name)
+
+
+def test_missing_and_empty(tmp_path):
+    with pytest.raises(ValueError, match="gone.jsonl is no such file"):
+        read(tmp_path / "gone.jsonl")
+    with pytest.raises(ValueError, match="holds no .jsonl"):
+        read(tmp_path)
+
+
+def test_messages_that_both_answers_repeat_are_the_prompt():
+    opening = [user("a"), assistant("b"), user("c")]
+    for row in (
+        {"chosen": [*opening, assistant("yes")], "rejected": [*opening, assistant("no")]},
+        {"prompt": "a", "chosen": [*opening, assistant("yes")], "rejected": [*opening, assistant("no")]},
+        {"prompt": opening, "chosen": [*opening, assistant("yes")], "rejected": [*opening, assistant("no")]},
+        {"prompt": opening, "chosen": [assistant("yes")], "rejected": [assistant("no")]},
+        {"prompt": opening, "chosen": "yes", "rejected": "no"},
+    ):
+        assert understand(row) == ("pairs (messages)", opening, ["yes", "no"], None)
+
+
+def test_equal_answers_are_still_answers():
+    talk = [user("a"), assistant("same")]
+    assert understand({"chosen": talk, "rejected": talk}) == ("pairs (messages)", [user("a")], ["same", "same"], None)
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ({"chosen": [assistant("a")], "rejected": [assistant("b")]}, "no prompt of messages; give the prompt as"),
+        ({"prompt": "p", "completion": [assistant("b")]}, "prompt of text but an answer of messages"),
+        (
+            {"chosen": [user("a"), assistant("b"), user("c"), assistant("d")], "rejected": [user("a"), assistant("x")]},
+            "answer of messages by assistant, user, assistant; it must be one message of the assistant",
+        ),
+        ({"prompt": [user("a")], "completion": [user("b")]}, "answer of messages by user"),
+    ],
+)
+def test_conversations_that_have_no_single_answer(row, message):
+    with pytest.raises(ValueError, match=message):
+        understand(row)
+
+
+def test_the_last_message_is_the_completion_and_may_be_labelled():
+    row = {"messages": [user("a"), assistant("b"), user("c"), assistant("d")], "label": False}
+    assert understand(row) == ("labelled completions (messages)", row["messages"][:-1], ["d"], False)
+
+
+def test_unpairing_shuffles_keeps_columns_and_depends_on_the_seed_only():
+    rows = [{"prompt": f"p{i}", "chosen": f"c{i}", "rejected": f"r{i}", "movie": i} for i in range(100)]
+    made = unpair(rows, seed=0)
+    expected = [(f"p{i}", f"{c}{i}", c == "c", i) for i in range(100) for c in "cr"]
+    assert sorted((r["prompt"], r["completion"], r["label"], r["movie"]) for r in made) == sorted(expected)
+    assert made == unpair(rows, seed=0) != unpair(rows, seed=1)
+    for start in range(0, 200, 20):  # unshuffled, all of 20 would be of one class
+        assert 2 <= sum(row["label"] for row in made[start : start + 20]) <= 18
+
+
+def test_unpairing_needs_pairs():
+    with pytest.raises(ValueError, match="row 2 is of completions .text.; only pairs"):
+        unpair([PAIR, {"prompt": "p", "completion": "c"}], seed=0)
+
+
+@pytest.mark.parametrize("by", ["movie", lambda row: row["movie"]])
+def test_a_split_leaves_no_group_on_both_sides(by):
+    rows = [PAIR | {"movie": i % 13, "n": i} for i in range(200)]
+    rest, held = split(rows, by, share=0.2, seed=0)
+    assert not {r["movie"] for r in rest} & {r["movie"] for r in held}
+    assert sorted(r["n"] for r in rest + held) == list(range(200))
+    assert 40 <= len(held) < 40 + 16  # at least the share, by less than a group
+    assert split(rows, by, share=0.2, seed=0) == (rest, held) != split(rows, by, share=0.2, seed=1)
+
+
+def test_a_split_that_cannot_be():
+    with pytest.raises(ValueError, match="share = 0.5 of 1 groups leaves one side empty"):
+        split([PAIR | {"movie": 1}] * 3, "movie", share=0.5, seed=0)
+    with pytest.raises(ValueError, match="row 1 has no `film` to split by; it has prompt"):
+        split([PAIR], "film", share=0.5, seed=0)
