@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import jax
 from jaxrl.algorithms import ALGORITHMS
 from jaxrl.config import check
 from jaxrl.config_file import load
+from jaxrl.lm.assets import cache
 from jaxrl.run import RunResult, Schedule
 from jaxrl.train import program
 
@@ -59,7 +59,8 @@ def parse(
     parsed = tyro.cli(arguments, description=description, args=argv)
     with sentences():
         check(parsed.config)
-        program(parsed.config)
+        if hasattr(config, "env"):
+            program(parsed.config)
     options = parsed.options
     return parsed.config, {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
 
@@ -86,7 +87,7 @@ def report(result: RunResult, **more: Any) -> None:
 def enable_compilation_cache() -> None:
     """Keep compiled programs between processes, in a directory only this user can write: whoever writes there can
     run code."""
-    path = Path(os.environ.get("JAXRL_CACHE", Path.home() / ".cache" / "jaxrl")) / "xla"
+    path = cache() / "xla"
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o700)
     jax.config.update("jax_compilation_cache_dir", str(path))

@@ -56,7 +56,8 @@ def _number(text: str, kind: type) -> Any:
 
 
 def load(path: str | Path, algorithms: dict[str, type]) -> Any:
-    """Read a YAML file with sections `algorithm:` (its `name` picks from `algorithms`) and `env:`, strictly.
+    """Read a YAML file, strictly: a section `algorithm:`, whose `name` picks from `algorithms`, and one for each of its
+    nested configs, such as `env:`.
 
     Raises ValueError with a sentence for a missing file or section, a key that is unknown or given twice, a wrong type
     or a value out of range.
@@ -65,8 +66,8 @@ def load(path: str | Path, algorithms: dict[str, type]) -> Any:
     if not path.is_file():
         raise ValueError(f"no config file at {path}; configs/<algorithm>/*.yaml holds those that ship with jaxrl")
     document = _parse(path)
-    if not isinstance(document, dict) or set(document) - {"algorithm", "env"} or "algorithm" not in document:
-        raise ValueError(f"{path} must have the sections `algorithm:` and `env:` and no others")
+    if not isinstance(document, dict) or "algorithm" not in document:
+        raise ValueError(f"{path} must have a section `algorithm:`, and one for each config within, such as `env:`")
     for title, section in document.items():
         if not isinstance(section, dict):
             raise ValueError(f"{path}: {title} = {section!r} should be a section with fields of its own")
@@ -74,7 +75,13 @@ def load(path: str | Path, algorithms: dict[str, type]) -> Any:
     name = section.pop("name", None)
     if not isinstance(name, str) or name not in algorithms:
         raise ValueError(f"{path}: algorithm.name = {name!r} is not one of {', '.join(algorithms)}")
-    loaded = from_dict(algorithms[name], {**section, "env": document.get("env", {})})
+    cls, others = algorithms[name], {title: fields for title, fields in document.items() if title != "algorithm"}
+    nested = [f.name for f in dataclasses.fields(cls) if dataclasses.is_dataclass(f.type)]
+    for title in others:
+        if title not in nested:
+            sections = ", ".join(f"`{n}:`" for n in ("algorithm", *nested))
+            raise ValueError(f"{path}: {name} has no section `{title}:`; its sections are {sections}")
+    loaded = from_dict(cls, {**section, **others})
     check(loaded)
     return loaded
 
@@ -103,6 +110,6 @@ def save(config: Any, path: str | Path) -> None:
     import yaml
 
     fields = to_dict(config)
-    env = fields.pop("env", {})
-    document = {"algorithm": {"name": type(config).__name__.lower(), **fields}, "env": env}
+    nested = {name: fields.pop(name) for name, value in list(fields.items()) if isinstance(value, dict)}
+    document = {"algorithm": {"name": type(config).__name__.lower(), **fields}, **nested}
     Path(path).write_text(yaml.safe_dump(document, sort_keys=False))

@@ -80,10 +80,9 @@ class Bar:
         self._total = total_steps
         self._progress.start()
 
-    def update(self, step: int, metrics: dict[str, float], steps_per_second: float) -> None:
-        """Show where the run is; one plain line where stderr is not a terminal."""
-        shown = metrics.get("eval_return", metrics.get("episode_return", math.nan))
-        text = f"{steps_per_second:,.0f} steps/s   return {shown:.1f}"
+    def update(self, step: int, says: str, steps_per_second: float) -> None:
+        """Show where the run is and what it says of itself; one plain line where stderr is not a terminal."""
+        text = f"{steps_per_second:,.{0 if steps_per_second > 100 else 1}f} steps/s   {says}"
         self._progress.update(self._task, completed=step, text=text)
         if self._plain is not None:
             self._plain.print(f"{step:>12,} of {self._total:,} steps   {text}")

@@ -25,10 +25,11 @@ class Mean(NamedTuple):
 
 def mean(values: Array, where: Bool[Array, "..."] | None = None) -> Mean:
     """Sum and count of all values, or of those selected."""
-    values = jnp.asarray(values, jnp.float32)
+    values = jnp.asarray(values)
+    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
     if where is None:
-        return Mean(jnp.sum(values), jnp.asarray(values.size, jnp.float32))
-    return Mean(jnp.sum(jnp.where(where, values, 0.0)), jnp.sum(where, dtype=jnp.float32))
+        return Mean(jnp.sum(values), jnp.asarray(values.size, values.dtype))
+    return Mean(jnp.sum(jnp.where(where, values, 0.0)), jnp.sum(where, dtype=values.dtype))
 
 
 def add(a: Metrics, b: Metrics) -> Metrics:

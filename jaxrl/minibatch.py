@@ -1,10 +1,15 @@
-"""Shuffled minibatches as row numbers, so that only the rows of one minibatch are ever copied."""
+"""Shuffled minibatches as row numbers, so that only the rows of one minibatch are ever copied; and its opposite, one
+gradient accumulated over micro-batches.
+"""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jaxrl.types import Key, PyTree
+from jaxrl.metrics import Mean
+from jaxrl.types import Key, Metrics, Params, PyTree
 
 
 def minibatch_rows(
@@ -29,3 +34,32 @@ def flatten(batch: PyTree) -> PyTree:
 def take(batch: PyTree, rows: Int[Array, " B"]) -> PyTree:
     """Those rows of every leaf."""
     return jax.tree.map(lambda x: x[rows], batch)
+
+
+def accumulate(
+    loss: Callable[[Params, PyTree], tuple[Mean, Metrics]], params: Params, batch: PyTree, micro_batch_size: int | None
+) -> tuple[Params, Metrics]:
+    """Gradient of Σ total / Σ count over the whole batch, a few rows at a time, and all metrics of it.
+
+    loss(params, rows) -> (Mean, metrics), its count independent of params. However the batch is cut, the result is the
+    same: totals and counts are summed first and divided once. micro_batch_size: None takes the batch whole.
+    """
+
+    def part(rows: PyTree) -> tuple[Params, Mean, Metrics]:
+        def total(params: Params):
+            mean, metrics = loss(params, rows)
+            return mean.total, (mean, metrics)
+
+        grads, (mean, metrics) = jax.grad(total, has_aux=True)(params)
+        return grads, mean, metrics
+
+    size = jax.tree.leaves(batch)[0].shape[0]
+    if micro_batch_size is None or micro_batch_size == size:
+        grads, mean, metrics = part(batch)
+    else:
+        parts = jax.tree.map(lambda x: x.reshape(-1, micro_batch_size, *x.shape[1:]), batch)
+        first = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, take(parts, 0)))
+        add = lambda total, rows: (jax.tree.map(jnp.add, total, part(rows)), None)  # noqa: E731
+        grads, mean, metrics = jax.lax.scan(add, first, parts)[0]
+    count = jnp.maximum(mean.count, 1e-8)  # of a batch without a trained token: the gradient is 0
+    return jax.tree.map(lambda g: g / count, grads), metrics

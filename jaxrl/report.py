@@ -1,15 +1,32 @@
 """Pictures of a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxrl.logs import METRICS, read_rows
 
 
-def learning_curve(run_dir: str | Path, references: dict[str, float] | None = None) -> Path:
-    """Draw return and episode length against environment steps from metrics.jsonl into curve.png; returns its path.
+class Line(NamedTuple):
+    """A metric and what the legend calls it. Metrics of evaluations are drawn with markers."""
 
-    references: horizontal lines to compare with, such as the return of the zero action.
+    metric: str
+    label: str
+
+
+class Panel(NamedTuple):
+    """One pair of axes: what is on y, and its lines."""
+
+    ylabel: str
+    lines: tuple[Line, ...]
+
+
+def learning_curve(
+    run_dir: str | Path, panels: Sequence[Panel], unit: str, references: dict[str, float] | None = None
+) -> Path:
+    """Draw metrics.jsonl into curve.png, panels above each other, and return its path.
+
+    unit: what a step is, for the x axis. references: horizontal lines of the first panel.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -18,24 +35,26 @@ def learning_curve(run_dir: str | Path, references: dict[str, float] | None = No
     rows = read_rows(run_dir / METRICS)
     figure = Figure(figsize=(7, 6), layout="constrained")
     FigureCanvasAgg(figure)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    _line(top, rows, "episode_return", "while training, actions sampled", alpha=0.6)
-    _line(top, rows, "eval_return", "evaluation, deterministic", marker="o", markersize=3)
-    for i, (name, value) in enumerate((references or {}).items()):
-        top.axhline(value, color="0.6", linestyle=(":", "--")[i % 2], linewidth=1, label=f"{name}: {value:.0f}")
-    _line(bottom, rows, "episode_length", "while training", alpha=0.6)
-    _line(bottom, rows, "eval_episode_length", "evaluation", marker="o", markersize=3)
-    top.set(ylabel="episode return", title=run_dir.name)
-    bottom.set(xlabel="environment steps", ylabel="episode length")
-    top.legend(fontsize=8)
-    for axis in (top, bottom):
+    axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=(2, *[1] * (len(panels) - 1)), squeeze=False)
+    for axis, panel in zip(axes[:, 0], panels, strict=True):
+        for line in panel.lines:
+            _draw(axis, rows, line)
+        axis.set_ylabel(panel.ylabel)
         axis.grid(alpha=0.3)
+    top, bottom = axes[0, 0], axes[-1, 0]
+    for i, (name, value) in enumerate((references or {}).items()):
+        label = f"{name}: {value:.4g}"
+        top.axhline(value, color="0.6", linestyle=(":", "--")[i % 2], linewidth=1, label=label)
+    top.set_title(run_dir.name)
+    top.legend(fontsize=8)
+    bottom.set_xlabel(unit)
     path = run_dir / "curve.png"
     figure.savefig(path, dpi=120)
     return path
 
 
-def _line(axis: Any, rows: list[dict[str, Any]], name: str, label: str, **style: Any) -> None:
-    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+def _draw(axis: Any, rows: list[dict[str, Any]], line: Line) -> None:
+    points = [(row["step"], row[line.metric]) for row in rows if row.get(line.metric) is not None]
+    style = {"marker": "o", "markersize": 3} if line.metric.startswith("eval_") else {"alpha": 0.6}
     if points:
-        axis.plot(*zip(*points, strict=True), label=label, **style)
+        axis.plot(*zip(*points, strict=True), label=line.label, **style)

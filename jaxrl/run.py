@@ -7,11 +7,7 @@ whatever means, goes on from its last checkpoint and ends in the same numbers.
 import contextlib
 import dataclasses
 import json
-import os
-import platform
 import time
-import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +17,13 @@ import jax.numpy as jnp
 from jaxrl import metrics as m
 from jaxrl.checkpoint import Checkpoints
 from jaxrl.config import float32
-from jaxrl.config_file import load, save
-from jaxrl.evaluate import BEHAVIOURS, evaluate, figures
-from jaxrl.logs import TIMING, Bar, Logger, read_rows
+from jaxrl.data.batches import Data
+from jaxrl.judge import EpisodeJudge, HeldOutJudge
+from jaxrl.logs import METRICS, TIMING, Bar, Logger, read_rows
 from jaxrl.report import learning_curve
+from jaxrl.run_dir import open_run
 from jaxrl.train import Program, program
-from jaxrl.types import Network, TrainState
+from jaxrl.types import Params, TrainState
 
 _EVAL = 0x6576616C  # folded into the seed's key: far from any number that training folds or splits
 
@@ -56,7 +53,7 @@ class Schedule:
         """Raises ValueError for counts that would leave a run without a log, or an evaluation without an end."""
         if self.logs < 1 or self.eval_episodes < 1:
             raise ValueError(f"logs = {self.logs}, eval_episodes = {self.eval_episodes}: each must be at least 1")
-        if p.env.time_limit is None:
+        if p.env is not None and p.env.time_limit is None:
             raise ValueError("evaluation needs a time limit, lest an episode never end; set env.time_limit")
 
     def marks(self, num_updates: int) -> dict[str, set[int]]:
@@ -77,7 +74,9 @@ def run(
     schedule: Schedule = Schedule(),
     progress: bool = True,
     env: Any = None,
-    network: Network | None = None,
+    network: Any = None,
+    params: Params | None = None,
+    data: Data | None = None,
 ) -> RunResult:
     """Train on the host, with everything a person wants to keep in `run_dir`.
 
@@ -86,31 +85,42 @@ def run(
     Other arguments:
     resume: go on from the newest checkpoint in run_dir, exactly; rows logged after it are cut and written again.
     schedule: how often to log, evaluate and save. progress: show a bar.
-    env, network: as in `train`.
+    env, network, params, data: as in `train`.
     Raises ValueError, before anything is compiled, for a bad config, a directory that already holds a run, or a resume
-    with another config or seed.
+    with another config, seed, parameters or data.
     """
-    p = program(config, env=env, network=network)
+    given = _Given({"env": env, "network": network}, {"params": params, "data": data})
+    p = given.program(config)
     schedule.check(p)
-    run_dir = _directory(config, seed, run_dir, resume)
+    run_dir = open_run(config, seed, run_dir, resume, given.arrays)
     checkpoints, clock = Checkpoints(run_dir / "checkpoints"), _Clock()
-    state, done = _start(p, seed, checkpoints, resume, clock)
+    state, done = _start(config, given, p, seed, checkpoints, resume, clock)
     steps_done = done * p.steps_per_update
-    logger, bar = Logger(run_dir, steps_done), Bar(config.total_steps, steps_done, progress)
+    logger, bar = Logger(run_dir, steps_done), Bar(p.num_updates * p.steps_per_update, steps_done, progress)
     clock.train = sum(row["train_seconds"] for row in read_rows(run_dir / TIMING)[-1:])
     try:
-        compiled = _compile(config, state, clock, env, network, schedule.eval_episodes)
-        state = _loop(p, state, done, compiled, schedule, seed, logger, bar, checkpoints, clock)
-        final = _final(compiled, state, seed)
+        chunk, judge = _compile(config, given, p, state, clock, schedule.eval_episodes)
+        state = _loop(p, state, done, chunk, judge, schedule, seed, logger, bar, checkpoints, clock)
+        final = judge.final(state.learner, eval_key(seed, int(state.num_steps)), read_rows(run_dir / METRICS))
     finally:
         bar.close()
         logger.close()
         checkpoints.close()
-    final |= {"env_steps": int(state.num_steps), **clock.figures(), "run_dir": str(run_dir)}
-    references = {"zero action": final["zero_action_return"], "random actions": final["random_return"]}
-    learning_curve(run_dir, references)
+    unit = "env_steps" if p.env else "rows_seen"
+    final |= {unit: int(state.num_steps), **clock.figures(), "run_dir": str(run_dir)}
+    learning_curve(run_dir, judge.panels, judge.unit, judge.references(final))
     (run_dir / "result.json").write_text(json.dumps(final, indent=1) + "\n")
     return RunResult(state, final, run_dir)
+
+
+class _Given(NamedTuple):
+    """What a run is given beside its config: functions, which fix the program, and arrays, which are its arguments."""
+
+    functions: dict[str, Any]
+    arrays: dict[str, Any]
+
+    def program(self, config: Any, arrays: dict[str, Any] | None = None) -> Program:
+        return program(config, **self.functions, **(self.arrays if arrays is None else arrays))
 
 
 class _Clock:
@@ -138,16 +148,12 @@ class _Clock:
         return {**seconds, "steps_per_second": round(rate)}
 
 
-class _Compiled(NamedTuple):
-    chunk: Any  # (state, updates) -> (state, metrics summed)
-    evaluate: Any  # (learner, key, behaviour) -> Evaluation
+def _compile(config: Any, given: _Given, p: Program, state: TrainState, clock: _Clock, episodes: int):
+    """(chunk, judge): the training of a number of updates, and what evaluates it, compiled."""
+    traced, arrays = float32(config), given.arrays
 
-
-def _compile(config: Any, state: TrainState, clock: _Clock, env: Any, network: Any, episodes: int) -> _Compiled:
-    traced = float32(config)
-
-    def chunk(config, state, updates):
-        step = program(config, env=env, network=network).step
+    def chunk(config, arrays, state, updates):
+        step = given.program(config, arrays).step
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, state)[1])
 
         def body(_, carry):
@@ -157,43 +163,34 @@ def _compile(config: Any, state: TrainState, clock: _Clock, env: Any, network: A
 
         return jax.lax.fori_loop(0, updates, body, (state, zeros))
 
-    def evaluation(config, learner, key, behaviour):
-        policy = program(config, env=env, network=network).algorithm.policy
-        return evaluate(config.env, policy, learner, key, num_episodes=episodes, behaviour=behaviour, body=env)
-
     number = jnp.zeros((), jnp.int32)
     with clock.compiling():
-        chunk = jax.jit(chunk, donate_argnums=1).lower(traced, state, number).compile()
-        evaluation = jax.jit(evaluation).lower(traced, state.learner, jax.random.key(0), number).compile()
-    return _Compiled(
-        lambda state, updates: chunk(traced, state, jnp.asarray(updates, jnp.int32)),
-        lambda learner, key, name: evaluation(traced, learner, key, jnp.asarray(BEHAVIOURS.index(name), jnp.int32)),
-    )
+        chunk = jax.jit(chunk, donate_argnums=2).lower(traced, arrays, state, number).compile()
+        if p.env is None:
+            judge = HeldOutJudge(lambda *x: given.program(*x).measure, traced, arrays, state.learner)
+        else:
+            policy, env = lambda *x: given.program(*x).algorithm.policy, given.functions["env"]
+            judge = EpisodeJudge(policy, traced, arrays, env, state.learner, episodes)
+    return lambda state, updates: chunk(traced, arrays, state, jnp.asarray(updates, jnp.int32)), judge
 
 
-def _loop(p: Program, state, done: int, compiled: _Compiled, schedule: Schedule, seed: int, logger, bar, saves, clock):
+def _loop(p: Program, state, done: int, chunk, judge, schedule: Schedule, seed: int, logger, bar, saves, clock):
     marks = schedule.marks(p.num_updates)
+    if not done and (before := judge.start(state.learner)):
+        logger.row(0, before, {"train_seconds": 0.0})
     for update in sorted(mark for mark in set().union(*marks.values()) if mark > done):
         began = time.perf_counter()
-        state, metrics = jax.block_until_ready(compiled.chunk(state, update - done))
+        state, metrics = jax.block_until_ready(chunk(state, update - done))
         timing = clock.chunk(time.perf_counter() - began, (update - done) * p.steps_per_update)
         step, done = update * p.steps_per_update, update
         row = {name: float(value) for name, value in m.values(metrics).items()}
         if update in marks["evals"]:
-            found = figures(compiled.evaluate(state.learner, eval_key(seed, step), "mode"))
-            row |= {f"eval_{name}": value for name, value in found.items() if name != "episodes"}
+            row |= judge.along(state.learner, eval_key(seed, step))
         logger.row(step, row, timing)
-        bar.update(step, row, timing["steps_per_second"])
+        bar.update(step, judge.line(row), timing["steps_per_second"])
         if update in marks["saves"]:
             saves.save(step, state)
     return state
-
-
-def _final(compiled: _Compiled, state: TrainState, seed: int) -> dict[str, Any]:
-    key = eval_key(seed, int(state.num_steps))
-    found = {name: figures(compiled.evaluate(state.learner, key, name)) for name in ("mode", "zero", "random")}
-    references = {"zero_action_return": found["zero"]["return"], "random_return": found["random"]["return"]}
-    return {**found["mode"], **references}
 
 
 def eval_key(seed: int, step: int) -> jax.Array:
@@ -201,54 +198,13 @@ def eval_key(seed: int, step: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _EVAL), step)
 
 
-def _start(p: Program, seed: int, checkpoints: Checkpoints, resume: bool, clock: _Clock) -> tuple[TrainState, int]:
+def _start(
+    config: Any, given: _Given, p: Program, seed: int, checkpoints: Checkpoints, resume: bool, clock: _Clock
+) -> tuple[TrainState, int]:
     key = jax.random.key(seed)
     if resume and checkpoints.steps():
         state = checkpoints.restore(jax.eval_shape(p.init, key))
         return state, int(state.num_steps) // p.steps_per_update
     with clock.compiling():
-        init = jax.jit(p.init).lower(key).compile()
-    return init(key), 0
-
-
-def _directory(config: Any, seed: int, run_dir: str | Path | None, resume: bool) -> Path:
-    if run_dir is None:
-        if resume:
-            raise ValueError("resume needs the run_dir to go on in")
-        name = f"{config.env.name.replace('/', '-')}_{type(config).__name__.lower()}_s{seed}"
-        run_dir = Path("runs") / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
-    run_dir = Path(run_dir)
-    about, described = run_dir / "run.json", {"seed": seed, **machine()}
-    if resume:
-        _same_run(config, seed, run_dir, about)
-    elif about.exists():
-        raise ValueError(f"{run_dir} already holds a run; pass resume=True to go on with it, or another run_dir")
-    else:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        save(config, run_dir / "config.yaml")
-        about.write_text(json.dumps(described, indent=1) + "\n")
-    return run_dir
-
-
-def _same_run(config: Any, seed: int, run_dir: Path, about: Path) -> None:
-    if not about.exists():
-        raise ValueError(f"{run_dir} holds no run to resume; leave resume out to start one there")
-    saved = load(run_dir / "config.yaml", {type(config).__name__.lower(): type(config)})
-    for f in dataclasses.fields(config):
-        old, new = getattr(saved, f.name), getattr(config, f.name)
-        if old != new:
-            raise ValueError(f"{run_dir} was run with {f.name} = {old}, not {new}; resume with its own config.yaml")
-    then = json.loads(about.read_text())
-    if then["seed"] != seed:
-        raise ValueError(f"{run_dir} was run with seed = {then['seed']}, not {seed}; resume with that seed")
-    changed = [f"{name} was {then.get(name)}, is {now}" for name, now in machine().items() if then.get(name) != now]
-    if changed:
-        warnings.warn(f"resuming where {'; '.join(changed)}: it goes on, but not bit for bit", stacklevel=4)
-
-
-def machine() -> dict[str, Any]:
-    """What exactness depends on: versions, device, processor and core count."""
-    packages = ("jax", "jaxlib", "flax", "optax", "brax", "gymnax")
-    device = jax.devices()[0]
-    about = {"platform": device.platform, "device": device.device_kind, "devices": jax.device_count()}
-    return {**about, "processor": platform.machine(), "cores": os.cpu_count(), **{p: version(p) for p in packages}}
+        init = jax.jit(lambda arrays, key: given.program(config, arrays).init(key)).lower(given.arrays, key).compile()
+    return init(given.arrays, key), 0

@@ -1,7 +1,8 @@
-"""What is shared between algorithms about time: whole numbers of updates, and linear annealing."""
+"""What is shared between algorithms about time: whole numbers of updates, and schedules of the learning rate."""
 
 from typing import Any
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
@@ -17,6 +18,21 @@ def remaining(config: Any, updates_done: Int[Array, ""]) -> Float[Array, ""]:
 def linear(start: Float[Array, ""], final: Float[Array, ""], remaining: Float[Array, ""]) -> Float[Array, ""]:
     """From `start`, where all remains, to start·final, where nothing does, linearly."""
     return start * (final + (1 - final) * remaining)
+
+
+def warmup_cosine(
+    peak: Float[Array, ""], warmup: Float[Array, ""], final: Float[Array, ""], done: Int[Array, ""], total: int
+) -> Float[Array, ""]:
+    """Learning rate of update `done` (from 0) of `total`: linear up to `peak` over the first warmup·total updates, then
+    half a cosine down to peak·final, reached after the last (Loshchilov & Hutter 2017, arXiv 1608.03983).
+
+    The first update's rate is not 0. `peak`, `warmup` and `final` may be traced, which optax's schedule does not allow.
+    """
+    rising = warmup * total
+    up = (done + 1) / jnp.maximum(rising, 1.0)
+    share = jnp.clip((done - rising) / jnp.maximum(total - rising, 1e-6), 0.0, 1.0)
+    down = final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * share))
+    return peak * jnp.where(done + 1 < rising, up, down)
 
 
 def check_steps(config: Any) -> None:

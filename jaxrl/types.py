@@ -56,22 +56,29 @@ class Algorithm(NamedTuple):
     """init(key) -> learner; update(key, learner, batch) -> (learner, metrics).
 
     policy(learner, memory, obs) -> (memory, distribution): sample it to explore, take its mode to evaluate.
+    measure(learner, batch) -> metrics: of a batch that is not learned from, for those that learn from data.
     """
 
     init: Callable[[Key], Learner]
     update: Callable[[Key, Learner, Batch], tuple[Learner, Metrics]]
     policy: Callable[[Learner, Memory, PyTree], tuple[Memory, Any]] | None
+    measure: Callable[[Learner, Batch], Metrics] | None = None
 
 
 class Source(NamedTuple):
-    """Where batches come from: init(key) -> carry; collect(key, learner, carry) -> (carry, batch)."""
+    """Where batches come from: init(key) -> carry; collect(key, learner, carry) -> (carry, batch).
+
+    A source whose batches differ in shape has a tuple of collects, and branch(carry) says which of them is next.
+    """
 
     init: Callable[[Key], Carry]
-    collect: Callable[[Key, Learner, Carry], tuple[Carry, Batch]]
+    collect: Callable[[Key, Learner, Carry], tuple[Carry, Batch]] | tuple[Callable, ...]
+    branch: Callable[[Carry], Int[Array, ""]] | None = None
 
 
 class TrainState(NamedTuple):
-    """All that is needed to go on: the one object a checkpoint holds. `num_steps` counts environment steps."""
+    """All that is needed to go on: the one object a checkpoint holds. `num_steps` counts environment steps,
+    or rows of data."""
 
     key: Key
     learner: Learner

@@ -3,5 +3,6 @@
 from jaxrl.algorithms.a2c import A2C as A2C
 from jaxrl.algorithms.ppo import PPO as PPO
 from jaxrl.algorithms.reinforce import Reinforce as Reinforce
+from jaxrl.algorithms.sft import SFT as SFT
 
-ALGORITHMS = {cls.__name__.lower(): cls for cls in (Reinforce, A2C, PPO)}
+ALGORITHMS = {cls.__name__.lower(): cls for cls in (Reinforce, A2C, PPO, SFT)}

@@ -1,0 +1,110 @@
+"""How a run is judged while it goes: episodes of a policy, or the loss on rows held out. Compiled once, before it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl import metrics as m
+from jaxrl.evaluate import BEHAVIOURS, evaluate, figures
+from jaxrl.report import Line, Panel
+from jaxrl.types import Key, Learner
+
+
+class EpisodeJudge:
+    """Whole episodes of the deterministic policy; at the end the zero and the random action for comparison."""
+
+    unit = "environment steps"
+    panels = (
+        Panel(
+            "episode return",
+            (
+                Line("episode_return", "while training, actions sampled"),
+                Line("eval_return", "evaluation, deterministic"),
+            ),
+        ),
+        Panel(
+            "episode length",
+            (Line("episode_length", "while training"), Line("eval_episode_length", "evaluation")),
+        ),
+    )
+
+    def __init__(self, policy: Callable, config: Any, arrays: Any, env: Any, learner: Learner, episodes: int):
+        """policy(config, arrays) -> `algorithm.policy`; config and arrays are traced."""
+
+        def evaluation(config, arrays, learner, key, behaviour):
+            act = policy(config, arrays)
+            return evaluate(config.env, act, learner, key, num_episodes=episodes, behaviour=behaviour, body=env)
+
+        number = jnp.zeros((), jnp.int32)
+        compiled = jax.jit(evaluation).lower(config, arrays, learner, jax.random.key(0), number).compile()
+        self._play = lambda learner, key, name: figures(
+            compiled(config, arrays, learner, key, jnp.asarray(BEHAVIOURS.index(name), jnp.int32))
+        )
+
+    def start(self, learner: Learner) -> dict[str, float]:
+        """What is known before the first update."""
+        return {}
+
+    def along(self, learner: Learner, key: Key) -> dict[str, float]:
+        """What an evaluation adds to a row of metrics."""
+        found = self._play(learner, key, "mode")
+        return {f"eval_{name}": value for name, value in found.items() if name != "episodes"}
+
+    def final(self, learner: Learner, key: Key, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """The figures of a run that has ended."""
+        found = {name: self._play(learner, key, name) for name in ("mode", "zero", "random")}
+        references = {"zero_action_return": found["zero"]["return"], "random_return": found["random"]["return"]}
+        return {**found["mode"], **references}
+
+    def references(self, final: dict[str, Any]) -> dict[str, float]:
+        """Horizontal lines of the learning curve."""
+        return {"zero action": final["zero_action_return"], "random actions": final["random_return"]}
+
+    def line(self, row: dict[str, float]) -> str:
+        """What the progress bar says."""
+        return f"return {row.get('eval_return', row.get('episode_return', float('nan'))):.1f}"
+
+
+class HeldOutJudge:
+    """The algorithm's own metrics on rows that are not trained on, before, along and after; none without such rows."""
+
+    unit = "rows"
+    panels = (
+        Panel("loss", (Line("loss", "training batches"), Line("eval_loss", "held-out rows"))),
+        Panel("gradient norm", (Line("grad_norm", "before clipping"),)),
+    )
+
+    def __init__(self, measure: Callable, config: Any, arrays: Any, learner: Learner):
+        """measure(config, arrays) -> the program's `measure`, or None; config and arrays are traced."""
+        if measure(config, arrays) is None:
+            self._values = lambda learner: {}
+            return
+        apply = jax.jit(lambda config, arrays, learner: measure(config, arrays)(learner))
+        compiled = apply.lower(config, arrays, learner).compile()
+        self._values = lambda learner: {
+            name: float(value) for name, value in m.values(compiled(config, arrays, learner)).items()
+        }
+
+    def start(self, learner: Learner) -> dict[str, float]:
+        """What is known before the first update."""
+        return {f"eval_{name}": value for name, value in self._values(learner).items()}
+
+    def along(self, learner: Learner, key: Key) -> dict[str, float]:
+        """What an evaluation adds to a row of metrics."""
+        return self.start(learner)
+
+    def final(self, learner: Learner, key: Key, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """The figures of a run that has ended, and the held-out loss before it began."""
+        before = {"loss_before": rows[0]["eval_loss"]} if "eval_loss" in rows[0] else {}
+        return {**self._values(learner), **before}
+
+    def references(self, final: dict[str, Any]) -> dict[str, float]:
+        """Horizontal lines of the learning curve."""
+        return {"held out, before": final["loss_before"]} if "loss_before" in final else {}
+
+    def line(self, row: dict[str, float]) -> str:
+        """What the progress bar says."""
+        held_out = f", held out {row['eval_loss']:.3f}" if "eval_loss" in row else ""
+        return f"loss {row['loss']:.3f}{held_out}"

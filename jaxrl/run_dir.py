@@ -1,0 +1,84 @@
+"""The directory of a run: what was run, on what, and whether a resume is of the same run."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl.config_file import load, save
+from jaxrl.types import PyTree
+
+
+def open_run(config: Any, seed: int, run_dir: str | Path | None, resume: bool, arrays: PyTree) -> Path:
+    """The run's directory, made or recognised. arrays: the parameters and data that the run is given.
+
+    Raises ValueError for a directory that already holds a run, or a resume with another config, seed or arrays.
+    """
+    if run_dir is None:
+        if resume:
+            raise ValueError("resume needs the run_dir to go on in")
+        what = config.env.name if hasattr(config, "env") else Path(config.lm.name).name
+        name = f"{what.replace('/', '-')}_{type(config).__name__.lower()}_s{seed}"
+        run_dir = Path("runs") / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
+    run_dir = Path(run_dir)
+    about, described = run_dir / "run.json", {"seed": seed, **fingerprints(arrays), **machine()}
+    if resume:
+        _same_run(config, run_dir, about, described)
+    elif about.exists():
+        raise ValueError(f"{run_dir} already holds a run; pass resume=True to go on with it, or another run_dir")
+    else:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        save(config, run_dir / "config.yaml")
+        about.write_text(json.dumps(described, indent=1) + "\n")
+    return run_dir
+
+
+def _same_run(config: Any, run_dir: Path, about: Path, described: dict[str, Any]) -> None:
+    if not about.exists():
+        raise ValueError(f"{run_dir} holds no run to resume; leave resume out to start one there")
+    saved = load(run_dir / "config.yaml", {type(config).__name__.lower(): type(config)})
+    for f in dataclasses.fields(config):
+        old, new = getattr(saved, f.name), getattr(config, f.name)
+        if old != new:
+            raise ValueError(f"{run_dir} was run with {f.name} = {old}, not {new}; resume with its own config.yaml")
+    then = json.loads(about.read_text())
+    if then["seed"] != described["seed"]:
+        now = described["seed"]
+        raise ValueError(f"{run_dir} was run with seed = {then['seed']}, not {now}; resume with that seed")
+    for name in ("params", "data"):
+        if then.get(name) != described.get(name):
+            raise ValueError(f"{run_dir} was run with other {name}; resume with those it was started with")
+    changed = [f"{name} was {then.get(name)}, is {now}" for name, now in machine().items() if then.get(name) != now]
+    if changed:
+        warnings.warn(f"resuming where {'; '.join(changed)}: it goes on, but not bit for bit", stacklevel=4)
+
+
+def fingerprints(arrays: dict[str, PyTree]) -> dict[str, str]:
+    """name -> sha256 over paths, shapes, types and bytes of its leaves, for every tree that has any."""
+    return {name: _fingerprint(tree) for name, tree in arrays.items() if jax.tree.leaves(tree)}
+
+
+def _fingerprint(tree: PyTree) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        leaf = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype}{leaf.shape}".encode())
+        digest.update(leaf.view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def machine() -> dict[str, Any]:
+    """What exactness depends on: versions, device, processor and core count."""
+    packages = ("jax", "jaxlib", "flax", "optax", "brax", "gymnax")
+    device = jax.devices()[0]
+    about = {"platform": device.platform, "device": device.device_kind, "devices": jax.device_count()}
+    return {**about, "processor": platform.machine(), "cores": os.cpu_count(), **{p: version(p) for p in packages}}
