@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxrl import PPO, EnvConfig, cli, replace
-from jaxrl.run import machine
+from jaxrl.run_dir import machine
 from jaxrl.train import program
 
 
