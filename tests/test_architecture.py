@@ -14,7 +14,7 @@ LAYERS = [
     {"networks", "envs", "lm"},
     {"rollout", "data"},
     {"algorithms"},
-    {"train", "evaluate", "checkpoint", "logs", "report", "animation", "replay", "judge", "run_dir", "run"},
+    {"train", "evaluate", "checkpoint", "logs", "report", "animation", "replay", "judge", "run_dir", "run", "tune"},
     {"cli", "commands"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -3,11 +3,12 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxrl.algorithms import A2C, PPO, Reinforce
 from jaxrl.config import EnvConfig, check, replace
-from jaxrl.schedule import check_steps, linear, remaining
+from jaxrl.schedule import check_steps, linear, remaining, warmup_cosine
 
 UPDATES = [1, 2, 3, 7, 10, 41, 480, 1953, 12_345]
 
@@ -84,3 +85,68 @@ def test_every_algorithm_checks_its_steps(make):
     check(make())
     with pytest.raises(ValueError, match="is not a multiple of num_envs"):
         check(replace(make(), total_steps=make().total_steps + 1))
+
+
+def rates(peak, warmup, final, total, extra=1):
+    """The learning rate of every update, and after the last."""
+    done = jnp.arange(total + extra)
+    return np.asarray(warmup_cosine(jnp.float32(peak), jnp.float32(warmup), jnp.float32(final), done, total))
+
+
+def test_warmup_cosine_by_hand():
+    # 10 updates to a peak of 2, of which 2 rise: 1, 2; then the cosine's shares 0/8, 1/8, ..., of which 4/8 is half way
+    # from 2 to 2·0.5 and 8/8, after the last update, is there.
+    found = rates(2.0, 0.2, 0.5, 10)
+    np.testing.assert_allclose(found[[0, 1, 2, 6, 10]], [1.0, 2.0, 2.0, 1.5, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(found[4], 1 + (1 + np.cos(np.pi / 4)) / 2, rtol=1e-6)
+
+
+def test_without_warmup_the_first_update_has_the_peak_and_with_nothing_else_the_last():
+    np.testing.assert_allclose(rates(3.0, 0.0, 0.0, 4, 0), 1.5 * (1 + np.cos(np.pi * np.arange(4) / 4)), rtol=1e-6)
+    np.testing.assert_allclose(rates(3.0, 1.0, 0.0, 4, 0), [0.75, 1.5, 2.25, 3.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 0.9])
+def test_the_rate_is_exactly_zero_after_the_last_update_and_at_no_update(warmup, compiled):
+    for updates in UPDATES:
+        f = lambda peak, warmup, done, n=updates: warmup_cosine(peak, warmup, jnp.float32(0.0), done, n)  # noqa: E731
+        f = jax.jit(f) if compiled else f
+        peak, share = jnp.float32(3e-4), jnp.float32(warmup)
+        assert f(peak, share, jnp.int32(updates)) == 0
+        assert f(peak, share, jnp.int32(0)) > 0 and f(peak, share, jnp.int32(updates - 1)) > 0
+
+
+@pytest.mark.parametrize("total", [1, 2, 7, 100])
+@pytest.mark.parametrize("warmup", [0.0, 0.03, 0.1, 0.25, 0.77, 1.0])
+def test_the_rate_rises_to_its_peak_and_then_falls_and_never_is_outside(warmup, total):
+    found = rates(1.0, warmup, 0.1, total, 0)
+    top = int(found.argmax())
+    assert (np.diff(found[: top + 1]) > 0).all() and (np.diff(found[top:]) <= 1e-7).all()
+    assert 0 < found.min() and found.max() == pytest.approx(1.0)
+    assert abs(top + 1 - warmup * total) <= 1
+
+
+@pytest.mark.parametrize(("rising", "total", "final"), [(10, 40, 0.0), (5, 50, 0.2), (1, 8, 0.5), (0, 8, 0.0)])
+def test_it_is_optax_schedule_without_its_first_zero(rising, total, final):
+    # While rising, optax's update n + 1 is our n, for its update 0 has rate 0; then the two agree.
+    theirs = optax.warmup_cosine_decay_schedule(0.0, 3e-4, rising, total, 3e-4 * final)
+    found = rates(3e-4, rising / total, final, total)
+    expected = [theirs(n + 1 if n + 1 <= rising else n) for n in range(total + 1)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-10)
+
+
+def test_a_schedule_is_traced_and_swept_without_compiling_anew():
+    count = []
+
+    @jax.jit
+    def f(peak, warmup, final, done):
+        count.append(1)
+        return warmup_cosine(peak, warmup, final, done, 10)
+
+    for peak, warmup, final, done in [(2.0, 0.2, 0.5, 6), (1.0, 0.0, 0.0, 0), (3.0, 0.9, 0.3, 10)]:
+        given = jnp.float32(peak), jnp.float32(warmup), jnp.float32(final)
+        np.testing.assert_allclose(f(*given, jnp.int32(done)), rates(peak, warmup, final, 10)[done], rtol=1e-6)
+    assert len(count) == 1
+    swept = jax.vmap(lambda w: warmup_cosine(jnp.float32(1.0), w, jnp.float32(0.0), jnp.int32(3), 10))
+    np.testing.assert_allclose(swept(jnp.array([0.0, 0.8])), [rates(1.0, w, 0.0, 10)[3] for w in (0.0, 0.8)], rtol=1e-6)

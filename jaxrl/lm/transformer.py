@@ -237,7 +237,7 @@ def block(c: ModelConfig, layer: Layer, x: Float[Array, "B L D"], rotation: tupl
 def cached_attention(
     q: Float[Array, "B T H C"], k: Float[Array, "B K S C"], v: Float[Array, "B K S C"], seen: Bool[Array, "B T S"]
 ) -> Float[Array, "B T H C"]:
-    """Attention of few tokens to many, in the layout of the cache: `dot_product_attention` would transpose all of it."""
+    """Attention of few tokens to many, in the cache's layout: `dot_product_attention` would transpose all of it."""
     grouped = q.reshape(*q.shape[:2], k.shape[1], -1, q.shape[-1])
     wide = jnp.promote_types(q.dtype, jnp.float32)
     score = jnp.einsum("btkgc,bksc->bkgts", grouped, k, preferred_element_type=wide) / math.sqrt(q.shape[-1])

@@ -102,6 +102,14 @@ def test_how_space_is_split(tokenizer, max_length, max_prompt_length, prompt, an
     assert encoded.counts["truncated_completions"] == (answer[-1] != EOS)
 
 
+def test_the_longer_side_of_a_pair_decides_how_far_the_prompt_of_both_is_cut(tokenizer):
+    # 10 tokens of prompt, 1 + EOS and 6 + EOS of answers in 15: the longer answer leaves 8
+    row = {"prompt": PROMPT, "chosen": "g", "rejected": ANSWER}
+    chosen, rejected = one(row, tokenizer, max_length=15)
+    assert parts(chosen) == (ids(PROMPT[2:]), [*ids("g"), EOS])
+    assert parts(rejected) == (ids(PROMPT[2:]), [*ids(ANSWER), EOS])
+
+
 def test_properties_of_truncation(tokenizer):
     rng = np.random.default_rng(0)
     for _ in range(300):

@@ -162,6 +162,11 @@ def test_equal_answers_are_still_answers():
             {"chosen": [user("a"), assistant("b"), user("c"), assistant("d")], "rejected": [user("a"), assistant("x")]},
             "answer of messages by assistant, user, assistant; it must be one message of the assistant",
         ),
+        (
+            {"chosen": [user("a"), assistant("b"), user("c"), assistant("d")]}  # they part before the last message
+            | {"rejected": [user("a"), assistant("x"), user("c"), assistant("y")]},
+            "answer of messages by assistant, user, assistant",
+        ),
         ({"prompt": [user("a")], "completion": [user("b")]}, "answer of messages by user"),
     ],
 )
