@@ -106,6 +106,7 @@ def run(
         bar.close()
         logger.close()
         checkpoints.close()
+        clock.close()
     unit = "env_steps" if p.env else "rows_seen"
     final |= {unit: int(state.num_steps), **clock.figures(), "run_dir": str(run_dir)}
     learning_curve(run_dir, judge.panels, judge.unit, judge.references(final))
@@ -124,17 +125,25 @@ class _Given(NamedTuple):
 
 
 class _Clock:
-    """Seconds spent training, over all sessions of a run, and compiling, in this one."""
+    """Seconds spent training, over all sessions of a run, and compiling, in this one; and how often it compiled."""
 
     def __init__(self):
         self.train, self.compile = 0.0, 0.0
-        self.trained, self.steps = 0.0, 0
+        self.trained, self.steps, self.compilations = 0.0, 0, 0
+        jax.monitoring.register_event_duration_secs_listener(self._heard)
+
+    def close(self) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._heard)
+
+    def _heard(self, event: str, *_: Any, **__: Any) -> None:
+        self.compilations += event == "/jax/core/compile/backend_compile_duration"
 
     def chunk(self, seconds: float, steps: int) -> dict[str, float]:
         self.train += seconds
         self.trained += seconds
         self.steps += steps
-        return {"train_seconds": self.train, "steps_per_second": steps / seconds}
+        rate = {"train_seconds": self.train, "steps_per_second": steps / seconds}
+        return {**rate, "num_compilations": self.compilations}
 
     @contextlib.contextmanager
     def compiling(self):
@@ -145,7 +154,8 @@ class _Clock:
     def figures(self) -> dict[str, float]:
         rate = self.steps / self.trained if self.trained else 0.0
         seconds = {"train_seconds": round(self.train, 2), "compile_seconds": round(self.compile, 2)}
-        return {**seconds, "steps_per_second": round(rate)}
+        rate = round(rate, 0 if rate >= 100 else 2)
+        return {**seconds, "steps_per_second": rate, "num_compilations": self.compilations}
 
 
 def _compile(config: Any, given: _Given, p: Program, state: TrainState, clock: _Clock, episodes: int):

@@ -332,13 +332,13 @@ def test_load_refuses_what_it_cannot_mean_and_says_why(tmp_path, algorithm, env,
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("algorithm:\n  name: pop\n", ["'pop'", "reinforce, a2c, ppo"]),
+        ("algorithm:\n  name: pop\n", ["'pop'", "reinforce, a2c, ppo, sft"]),
         ("algorithm:\n  gamma: 0.9\n", ["algorithm.name", "None"]),
         ("env:\n  num_envs: 3\n", ["`algorithm:`"]),
-        ("algorithm:\n  name: ppo\nenvs:\n  num_envs: 3\n", ["`env:`", "no others"]),
+        ("algorithm:\n  name: ppo\nenvs:\n  num_envs: 3\n", ["no section `envs:`", "`algorithm:`, `env:`"]),
         ("algorithm:\n  name: ppo\nenv: gymnax/CartPole-v1\n", ["env", "gymnax/CartPole-v1"]),
-        ("- ppo\n", ["sections"]),
-        ("", ["sections"]),
+        ("- ppo\n", ["section `algorithm:`"]),
+        ("", ["section `algorithm:`"]),
     ],
 )
 def test_load_refuses_a_document_of_another_form(tmp_path, text, words):

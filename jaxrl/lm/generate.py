@@ -59,6 +59,7 @@ def generate(
     Raises ValueError for an empty or over-long prompt, a token out of range, or a setting out of range.
     """
     check_prompts(model, tokens, length, max_new_tokens)
+    check_settings(temperature, top_k, top_p, min_p)
     choose = Chooser(top_k, top_p, min_p)
     draw = (keys, jnp.asarray(temperature, jnp.float32))
     return _generate(model, choose, tuple(stop), max_new_tokens, params, tokens, length, draw)
@@ -101,6 +102,7 @@ def stream(
     tokens = np.zeros((1, max(16, 1 << (len(prompt) - 1).bit_length())), np.int32)  # few shapes to compile
     tokens[0, : len(prompt)] = prompt
     check_prompts(model, tokens[:, : len(prompt)], length, max_new_tokens)
+    check_settings(temperature, top_k, top_p, min_p)
     static, draw = (model, Chooser(top_k, top_p, min_p), tuple(stop)), (key[None], jnp.float32(temperature))
     out, cache = _jit_start(*static, max_new_tokens, params, tokens, length, draw)
     yield int(out.tokens[0, len(prompt)])
@@ -204,17 +206,17 @@ def truncate(logits: Float[Array, " V"], top_k: int, top_p: float, min_p: float)
     """Logits with -inf for the tokens that the settings leave out: top-k, then top-p, then min-p, as others do."""
     if 0 < top_k < logits.shape[-1]:
         p = jax.nn.softmax(logits)
-        logits = jnp.where(p >= _threshold(p, jnp.ones_like(p), top_k), logits, -jnp.inf)
+        logits = jnp.where(_likeliest(p, jnp.ones_like(p), top_k), logits, -jnp.inf)
     if top_p < 1:
         p = jax.nn.softmax(logits)
-        logits = jnp.where(p >= _threshold(p, p, top_p), logits, -jnp.inf)
+        logits = jnp.where(_likeliest(p, p, top_p), logits, -jnp.inf)
     if min_p > 0:
         logits = jnp.where(logits >= jnp.max(logits) + jnp.log(min_p), logits, -jnp.inf)
     return logits
 
 
-def _threshold(p: Float[Array, " V"], mass: Float[Array, " V"], wanted: float) -> Float[Array, ""]:
-    """The largest number t with Σ mass[p ≥ t] ≥ wanted, by bisection over the bits of t.
+def _likeliest(p: Float[Array, " V"], mass: Float[Array, " V"], wanted: float) -> Bool[Array, " V"]:
+    """Where p ≥ t, for the largest number t with Σ mass[p ≥ t] ≥ wanted, by bisection over the bits of t (float32).
 
     Floats that are not negative are ordered as their bits are; 31 sums are far cheaper than a sort of the vocabulary.
     """
@@ -228,7 +230,7 @@ def _threshold(p: Float[Array, " V"], mass: Float[Array, " V"], wanted: float) -
 
     one = jnp.asarray(1.0, jnp.float32).view(jnp.int32)
     low, _ = jax.lax.fori_loop(0, 31, halve, (jnp.zeros_like(one), one + 1))
-    return jax.lax.bitcast_convert_type(low, jnp.float32)
+    return bits >= low
 
 
 def check_prompts(model: LanguageModel, tokens: Array, length: Array, max_new_tokens: int) -> None:
@@ -239,8 +241,10 @@ def check_prompts(model: LanguageModel, tokens: Array, length: Array, max_new_to
     if isinstance(tokens, jax.core.Tracer) or isinstance(length, jax.core.Tracer):
         return
     tokens, length = np.asarray(tokens), np.asarray(length)
-    if length.min() < 1 or length.max() > tokens.shape[1]:
-        raise ValueError(f"prompt lengths must be from 1 to {tokens.shape[1]}; got {length.min()} to {length.max()}")
+    if length.min() < 1:
+        raise ValueError(f"prompt {length.argmin() + 1} is empty; give it a token to go on from, such as BOS")
+    if length.max() > tokens.shape[1]:
+        raise ValueError(f"a prompt length is {length.max()}, but tokens have only {tokens.shape[1]} columns")
     if length.max() + max_new_tokens > context:
         raise ValueError(
             f"a prompt of {length.max()} tokens and max_new_tokens = {max_new_tokens} exceed the model's context of "
@@ -250,3 +254,15 @@ def check_prompts(model: LanguageModel, tokens: Array, length: Array, max_new_to
     if inside.min() < 0 or inside.max() >= vocabulary:
         bad = inside[(inside < 0) | (inside >= vocabulary)][0]
         raise ValueError(f"token {bad} is not in the vocabulary of {vocabulary}; is this the model's own tokenizer?")
+
+
+def check_settings(temperature: float | Array, top_k: int, top_p: float, min_p: float) -> None:
+    """Raises ValueError for a setting that leaves no token, or means nothing. A traced temperature is not looked at."""
+    if not isinstance(temperature, jax.core.Tracer) and not 0 <= float(temperature) < float("inf"):
+        raise ValueError(f"temperature = {float(temperature):g}; it must be 0 (greedy) or a positive number")
+    if top_k < 0:
+        raise ValueError(f"top_k = {top_k}; it must be 0 (off) or a positive number of tokens")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p = {top_p:g}; it must be above 0 and at most 1 (off)")
+    if not 0 <= min_p <= 1:
+        raise ValueError(f"min_p = {min_p:g}; it must be between 0 (off) and 1")
