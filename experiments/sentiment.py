@@ -12,7 +12,10 @@ from typing import Any
 from jaxrl.data import split
 from jaxrl.lm import assets
 
-PROMPT = "Movie review:"
+
+def prompt(title: str) -> str:
+    """What the critic is asked."""
+    return f'Review of "{title}":'
 
 
 def reviews() -> list[dict[str, Any]]:
@@ -24,8 +27,9 @@ def reviews() -> list[dict[str, Any]]:
             if row["category"] not in ("fresh", "rotten") or not text or text in seen:
                 continue
             seen.add(text)
+            title = row["movie_name"].replace("_", " ").title()
             label = row["category"] == "fresh"
-            made.append({"prompt": PROMPT, "completion": f" {text}", "label": label, "movie": row["movie_name"]})
+            made.append({"prompt": prompt(title), "completion": f" {text}", "label": label, "movie": title})
     return made
 
 

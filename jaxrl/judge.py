@@ -43,7 +43,7 @@ class EpisodeJudge:
             compiled(config, arrays, learner, key, jnp.asarray(BEHAVIOURS.index(name), jnp.int32))
         )
 
-    def start(self, learner: Learner) -> dict[str, float]:
+    def start(self, learner: Learner, key: Key) -> dict[str, float]:
         """What is known before the first update."""
         return {}
 
@@ -68,7 +68,7 @@ class EpisodeJudge:
 
 
 class HeldOutJudge:
-    """The algorithm's own metrics on rows that are not trained on, before, along and after; none without such rows."""
+    """The algorithm's own metrics on the rows held out, before, along and after, and `probe`'s figures beside them."""
 
     unit = "rows"
     panels = (
@@ -76,33 +76,39 @@ class HeldOutJudge:
         Panel("gradient norm", (Line("grad_norm", "before clipping"),)),
     )
 
-    def __init__(self, measure: Callable, config: Any, arrays: Any, learner: Learner):
-        """measure(config, arrays) -> the program's `measure`, or None; config and arrays are traced."""
-        if measure(config, arrays) is None:
-            self._values = lambda learner: {}
-            return
+    def __init__(self, measure: Callable, config: Any, arrays: Any, learner: Learner, probe: Callable | None):
+        """measure(config, arrays) -> the program's `measure`; config and arrays are traced. probe(learner, key) ->
+        figures.
+        """
         apply = jax.jit(lambda config, arrays, learner: measure(config, arrays)(learner))
         compiled = apply.lower(config, arrays, learner).compile()
-        self._values = lambda learner: {
-            name: float(value) for name, value in m.values(compiled(config, arrays, learner)).items()
-        }
+        self._measure = lambda learner: m.values(compiled(config, arrays, learner))
+        self._check = getattr(config, "check_start", lambda metrics: None)
+        self._probe = probe or (lambda learner, key: {})
 
-    def start(self, learner: Learner) -> dict[str, float]:
-        """What is known before the first update."""
-        return {f"eval_{name}": value for name, value in self._values(learner).items()}
+    def start(self, learner: Learner, key: Key) -> dict[str, float]:
+        """What is known before the first update. Raises ValueError if it is not what the algorithm starts with."""
+        found = self._values(learner)
+        self._check(found)
+        return self.along(learner, key, found)
 
-    def along(self, learner: Learner, key: Key) -> dict[str, float]:
+    def along(self, learner: Learner, key: Key, found: dict[str, float] | None = None) -> dict[str, float]:
         """What an evaluation adds to a row of metrics."""
-        return self.start(learner)
+        found = (found or self._values(learner)) | self._probe(learner, key)
+        return {f"eval_{name}": value for name, value in found.items()}
 
     def final(self, learner: Learner, key: Key, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """The figures of a run that has ended, and the held-out loss before it began."""
-        before = {"loss_before": rows[0]["eval_loss"]} if "eval_loss" in rows[0] else {}
-        return {**self._values(learner), **before}
+        last = rows[-1] if "eval_loss" in rows[-1] else self.along(learner, key)
+        found = {name.removeprefix("eval_"): x for name, x in last.items() if name.startswith("eval_")}
+        return {**found, "loss_before": rows[0]["eval_loss"]}
+
+    def _values(self, learner: Learner) -> dict[str, float]:
+        return {name: float(value) for name, value in self._measure(learner).items()}
 
     def references(self, final: dict[str, Any]) -> dict[str, float]:
         """Horizontal lines of the learning curve."""
-        return {"held out, before": final["loss_before"]} if "loss_before" in final else {}
+        return {"held out, before": final["loss_before"]}
 
     def line(self, row: dict[str, float]) -> str:
         """What the progress bar says."""

@@ -36,6 +36,12 @@ def take(batch: PyTree, rows: Int[Array, " B"]) -> PyTree:
     return jax.tree.map(lambda x: x[rows], batch)
 
 
+def split(batch: PyTree, micro_batch_size: int | None) -> PyTree:
+    """[B, ...] -> [parts, micro_batch_size, ...] in every leaf; None makes one part."""
+    size = micro_batch_size or jax.tree.leaves(batch)[0].shape[0]
+    return jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), batch)
+
+
 def accumulate(
     loss: Callable[[Params, PyTree], tuple[Mean, Metrics]], params: Params, batch: PyTree, micro_batch_size: int | None
 ) -> tuple[Params, Metrics]:
@@ -57,8 +63,9 @@ def accumulate(
     if micro_batch_size is None or micro_batch_size == size:
         grads, mean, metrics = part(batch)
     else:
-        parts = jax.tree.map(lambda x: x.reshape(-1, micro_batch_size, *x.shape[1:]), batch)
-        first = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, take(parts, 0)))
+        parts = split(batch, micro_batch_size)
+        shapes = jax.eval_shape(part, jax.tree.map(lambda x: x[0], parts))
+        first = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         add = lambda total, rows: (jax.tree.map(jnp.add, total, part(rows)), None)  # noqa: E731
         grads, mean, metrics = jax.lax.scan(add, first, parts)[0]
     count = jnp.maximum(mean.count, 1e-8)  # of a batch without a trained token: the gradient is 0

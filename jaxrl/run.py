@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from jaxrl.logs import METRICS, TIMING, Bar, Logger, read_rows
 from jaxrl.report import learning_curve
 from jaxrl.run_dir import open_run
 from jaxrl.train import Program, program
-from jaxrl.types import Params, TrainState
+from jaxrl.types import Key, Learner, Params, TrainState
 
 _EVAL = 0x6576616C  # folded into the seed's key: far from any number that training folds or splits
 
@@ -77,6 +78,7 @@ def run(
     network: Any = None,
     params: Params | None = None,
     data: Data | None = None,
+    probe: Callable[[Learner, Key], dict[str, float]] | None = None,
 ) -> RunResult:
     """Train on the host, with everything a person wants to keep in `run_dir`.
 
@@ -85,21 +87,22 @@ def run(
     Other arguments:
     resume: go on from the newest checkpoint in run_dir, exactly; rows logged after it are cut and written again.
     schedule: how often to log, evaluate and save. progress: show a bar.
-    env, network, params, data: as in `train`.
+    env, network, params, data: as in `train`. probe: further figures of an evaluation, for those that learn from data.
     Raises ValueError, before anything is compiled, for a bad config, a directory that already holds a run, or a resume
     with another config, seed, parameters or data.
     """
     given = _Given({"env": env, "network": network}, {"params": params, "data": data})
     p = given.program(config)
     schedule.check(p)
-    run_dir = open_run(config, seed, run_dir, resume, given.arrays)
+    run_dir = open_run(config, seed, None if run_dir is None else Path(run_dir), resume, network, given.arrays)
     checkpoints, clock = Checkpoints(run_dir / "checkpoints"), _Clock()
     state, done = _start(config, given, p, seed, checkpoints, resume, clock)
     steps_done = done * p.steps_per_update
-    logger, bar = Logger(run_dir, steps_done), Bar(p.num_updates * p.steps_per_update, steps_done, progress)
+    logger = Logger(run_dir, steps_done if done else -1)
+    bar = Bar(p.num_updates * p.steps_per_update, steps_done, progress)
     clock.train = sum(row["train_seconds"] for row in read_rows(run_dir / TIMING)[-1:])
     try:
-        chunk, judge = _compile(config, given, p, state, clock, schedule.eval_episodes)
+        chunk, judge = _compile(config, given, p, state, clock, schedule.eval_episodes, probe)
         state = _loop(p, state, done, chunk, judge, schedule, seed, logger, bar, checkpoints, clock)
         final = judge.final(state.learner, eval_key(seed, int(state.num_steps)), read_rows(run_dir / METRICS))
     finally:
@@ -158,7 +161,7 @@ class _Clock:
         return {**seconds, "steps_per_second": rate, "num_compilations": self.compilations}
 
 
-def _compile(config: Any, given: _Given, p: Program, state: TrainState, clock: _Clock, episodes: int):
+def _compile(config: Any, given: _Given, p: Program, state: TrainState, clock: _Clock, episodes: int, probe):
     """(chunk, judge): the training of a number of updates, and what evaluates it, compiled."""
     traced, arrays = float32(config), given.arrays
 
@@ -177,7 +180,7 @@ def _compile(config: Any, given: _Given, p: Program, state: TrainState, clock: _
     with clock.compiling():
         chunk = jax.jit(chunk, donate_argnums=2).lower(traced, arrays, state, number).compile()
         if p.env is None:
-            judge = HeldOutJudge(lambda *x: given.program(*x).measure, traced, arrays, state.learner)
+            judge = HeldOutJudge(lambda *x: given.program(*x).measure, traced, arrays, state.learner, probe)
         else:
             policy, env = lambda *x: given.program(*x).algorithm.policy, given.functions["env"]
             judge = EpisodeJudge(policy, traced, arrays, env, state.learner, episodes)
@@ -186,7 +189,7 @@ def _compile(config: Any, given: _Given, p: Program, state: TrainState, clock: _
 
 def _loop(p: Program, state, done: int, chunk, judge, schedule: Schedule, seed: int, logger, bar, saves, clock):
     marks = schedule.marks(p.num_updates)
-    if not done and (before := judge.start(state.learner)):
+    if not done and (before := judge.start(state.learner, eval_key(seed, 0))):
         logger.row(0, before, {"train_seconds": 0.0})
     for update in sorted(mark for mark in set().union(*marks.values()) if mark > done):
         began = time.perf_counter()

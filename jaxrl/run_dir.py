@@ -7,6 +7,7 @@ import os
 import platform
 import time
 import warnings
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,23 @@ from jaxrl.config_file import load, save
 from jaxrl.types import PyTree
 
 
-def open_run(config: Any, seed: int, run_dir: str | Path | None, resume: bool, arrays: PyTree) -> Path:
-    """The run's directory, made or recognised. arrays: the parameters and data that the run is given.
+def run_name(config: Any, seed: int) -> Path:
+    """A new directory under runs/, named after what is run and when."""
+    what = config.env.name if hasattr(config, "env") else Path(config.lm.name).name
+    name = f"{what.replace('/', '-')}_{type(config).__name__.lower()}_s{seed}"
+    return Path("runs") / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
 
-    Raises ValueError for a directory that already holds a run, or a resume with another config, seed or arrays.
+
+def open_run(config: Any, seed: int, run_dir: Path | None, resume: bool, network: Any, arrays: PyTree) -> Path:
+    """The run's directory, made or recognised. network, arrays: the model, parameters and data that the run is given.
+
+    Raises ValueError for a directory that already holds a run, or a resume with another config, seed or given things.
     """
-    if run_dir is None:
-        if resume:
-            raise ValueError("resume needs the run_dir to go on in")
-        what = config.env.name if hasattr(config, "env") else Path(config.lm.name).name
-        name = f"{what.replace('/', '-')}_{type(config).__name__.lower()}_s{seed}"
-        run_dir = Path("runs") / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
-    run_dir = Path(run_dir)
-    about, described = run_dir / "run.json", {"seed": seed, **fingerprints(arrays), **machine()}
+    if run_dir is None and resume:
+        raise ValueError("resume needs the run_dir to go on in")
+    run_dir = run_name(config, seed) if run_dir is None else run_dir
+    model = {"model": f"{network.config} {network.dtype}"} if hasattr(network, "config") else {}
+    about, described = run_dir / "run.json", {"seed": seed, **model, **fingerprints(arrays), **machine()}
     if resume:
         _same_run(config, run_dir, about, described)
     elif about.exists():
@@ -46,20 +51,27 @@ def _same_run(config: Any, run_dir: Path, about: Path, described: dict[str, Any]
     if not about.exists():
         raise ValueError(f"{run_dir} holds no run to resume; leave resume out to start one there")
     saved = load(run_dir / "config.yaml", {type(config).__name__.lower(): type(config)})
-    for f in dataclasses.fields(config):
-        old, new = getattr(saved, f.name), getattr(config, f.name)
-        if old != new:
-            raise ValueError(f"{run_dir} was run with {f.name} = {old}, not {new}; resume with its own config.yaml")
+    for name, old, new in _differences(saved, config):
+        raise ValueError(f"{run_dir} was run with {name} = {old}, not {new}; resume with its own config.yaml")
     then = json.loads(about.read_text())
     if then["seed"] != described["seed"]:
         now = described["seed"]
         raise ValueError(f"{run_dir} was run with seed = {then['seed']}, not {now}; resume with that seed")
-    for name in ("params", "data"):
+    for name in ("model", "params", "data"):
         if then.get(name) != described.get(name):
             raise ValueError(f"{run_dir} was run with other {name}; resume with those it was started with")
     changed = [f"{name} was {then.get(name)}, is {now}" for name, now in machine().items() if then.get(name) != now]
     if changed:
         warnings.warn(f"resuming where {'; '.join(changed)}: it goes on, but not bit for bit", stacklevel=4)
+
+
+def _differences(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    for f in dataclasses.fields(new):
+        was, now = getattr(old, f.name), getattr(new, f.name)
+        if dataclasses.is_dataclass(now):
+            yield from ((f"{f.name}.{name}", *values) for name, *values in _differences(was, now))
+        elif was != now:
+            yield f.name, was, now
 
 
 def fingerprints(arrays: dict[str, PyTree]) -> dict[str, str]:

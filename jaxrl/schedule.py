@@ -30,9 +30,9 @@ def warmup_cosine(
     """
     rising = warmup * total
     up = (done + 1) / jnp.maximum(rising, 1.0)
-    share = jnp.clip((done - rising) / jnp.maximum(total - rising, 1e-6), 0.0, 1.0)
+    share = jnp.where(done < total, jnp.clip((done - rising) / jnp.maximum(total - rising, 1e-6), 0.0, 1.0), 1.0)
     down = final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * share))
-    return peak * jnp.where(done + 1 < rising, up, down)
+    return peak * jnp.where((done + 1 < rising) & (done < total), up, down)
 
 
 def check_steps(config: Any) -> None:

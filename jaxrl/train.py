@@ -18,7 +18,7 @@ class Program(NamedTuple):
     """One training run as pure functions: init(key) -> state, step(state) -> (state, metrics); and its length.
 
     env: the environments, or None for algorithms that learn from data; those have measure(learner) -> metrics of the
-    held-out rows, unless there are none.
+    held-out rows, or of the first training rows where there are none.
     """
 
     init: Callable[[Key], TrainState]
@@ -27,7 +27,7 @@ class Program(NamedTuple):
     steps_per_update: int
     algorithm: Algorithm
     env: Any
-    measure: Callable[[Learner], Metrics] | None
+    measure: Callable[[Learner], Metrics] | None = None
 
 
 def program(
@@ -44,7 +44,7 @@ def program(
         if params is not None or data is not None:
             raise ValueError(f"{type(config).__name__} learns from environments; leave params and data out")
         return _control(config, env, network)
-    if env is not None or None in (network, params, data):
+    if env is not None or network is None or params is None or data is None:
         raise ValueError(f"{type(config).__name__} learns from data; give network, params and data, and no env")
     return _language(config, network, params, data)
 
@@ -59,13 +59,15 @@ def _control(config: Any, env: Any, network: Any) -> Program:
 
 
 def _language(config: Any, network: Any, params: Params, data: Data) -> Program:
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(data))
+    if hasattr(config, "check_data") and not traced:
+        config.check_data(data)
     updates = config.epochs * batches_per_epoch(data.train, config.batch_size)
     updates = updates if config.max_updates is None else min(updates, config.max_updates)
     algorithm = config.make(network, params, updates)
     made = _assemble(algorithm, batches(data.train, config.batch_size), updates, config.batch_size)
-    if not data.held_out:
-        return made
-    held_out = in_order(data.held_out, config.batch_size)
+    few = jax.tree.map(lambda x: x[: config.batch_size], data.train[:1])
+    held_out = in_order(data.held_out or few, config.batch_size)
 
     def measure(learner: Learner) -> Metrics:
         buckets = [m.total(jax.lax.map(partial(algorithm.measure, learner), bucket)) for bucket in held_out]
@@ -90,7 +92,7 @@ def _assemble(algorithm: Algorithm, source: Source, num_updates: int, steps_per_
             return step_with(source.collect, state)
         return jax.lax.switch(source.branch(state.carry), [partial(step_with, c) for c in source.collect], state)
 
-    return Program(init, step, num_updates, steps_per_update, algorithm, None, None)
+    return Program(init, step, num_updates, steps_per_update, algorithm, None)
 
 
 def train(

@@ -1,15 +1,20 @@
 """Fine-tune and align: from a model's name and rows of text to a folder that other libraries load."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxrl.config import check
-from jaxrl.data import prepare
+from jaxrl.data import Data, prepare
 from jaxrl.data.rows import Row
 from jaxrl.lm import LanguageModel, Pretrained, language_model, load, save
+from jaxrl.lm.assets import cache
 from jaxrl.lm.lora import trained
+from jaxrl.lm.reference import with_reference
 from jaxrl.run import RunResult, run
+from jaxrl.run_dir import fingerprints, run_name
+from jaxrl.samples import first_prompts, sampler
 from jaxrl.types import Params
 
 
@@ -28,12 +33,20 @@ class Tuned(NamedTuple):
 
 
 def tune(
-    config: Any, rows: Sequence[Row] | None = None, held_out: Sequence[Row] | None = None, **options: Any
+    config: Any,
+    rows: Sequence[Row] | None = None,
+    held_out: Sequence[Row] | None = None,
+    *,
+    samples: int = 0,
+    sample_length: int = 64,
+    **options: Any,
 ) -> Tuned:
-    """Load `config.lm`, learn from rows as `config` says (SFT), and save the model in the run's directory.
+    """Load `config.lm`, learn from rows as `config` says (SFT, DPO, KTO), and save the model in the run's directory.
 
     rows: to train on; None reads `config.data.path`. held_out: to measure on; None splits off `config.data.held_out`.
-    options: as for `run`: seed, run_dir, resume, schedule, progress. Raises ValueError as `load`, `read`, `run` do.
+    samples: at every evaluation, complete so many of the held-out prompts by up to `sample_length` tokens, into
+    samples.jsonl, and measure the KL to the model before. options: as for `run`: seed, run_dir, resume, schedule,
+    progress. Raises ValueError as `load`, `read`, `run` do.
     """
     check(config)
     base = load(config.lm.name)
@@ -41,9 +54,27 @@ def tune(
         raise ValueError(f"lm.name = {config.lm.name!r} has no tokenizer; put its tokenizer.json beside the weights")
     model = language_model(base.config, dtype=config.lm.dtype, remat=config.lm.remat)
     data, counts = prepare(config.data, base.tokenizer, rows, held_out)
-    result = run(config, **options, network=model, params=base.params, data=data)
-    params = trained(config.lm, base.params).merged(result.state.learner.trained)
-    folder = result.run_dir / "model"
+    if getattr(config, "reference", None) == "cached":
+        data = _with_reference(config, model, base.params, data)
+    weights = trained(config.lm, base.params)
+    run_dir = Path(options.pop("run_dir", None) or run_name(config, options.get("seed", 0)))
+    probe = None
+    if samples:
+        of_learner = lambda learner: weights.model(learner.trained)  # noqa: E731
+        prompts = first_prompts(data.held_out or data.train, samples)
+        file = run_dir / "samples.jsonl"
+        probe = sampler(model, base.params, of_learner, base.tokenizer, prompts, sample_length, file)
+    result = run(config, **options, run_dir=run_dir, network=model, params=base.params, data=data, probe=probe)
+    params = weights.merged(result.state.learner.trained)
+    folder = run_dir / "model"
     if not folder.exists():  # a resume of a run that had ended
         save(folder, base.config, params, base.tokenizer)
     return Tuned(result, model, params, base, counts, folder)
+
+
+def _with_reference(config: Any, model: LanguageModel, params: Params, data: Data) -> Data:
+    about = fingerprints({"params": params, "data": data})
+    identity = hashlib.sha256(f"{about} {model.config} {model.dtype} 1".encode()).hexdigest()
+    path = Path(config.reference_cache or cache() / "reference" / f"{identity}.npz")
+    buckets = with_reference(data.train + data.held_out, path, identity, model, params, config.batch_size)
+    return Data(buckets[: len(data.train)], buckets[len(data.train) :])

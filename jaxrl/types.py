@@ -78,7 +78,7 @@ class Source(NamedTuple):
 
 class TrainState(NamedTuple):
     """All that is needed to go on: the one object a checkpoint holds. `num_steps` counts environment steps,
-    or rows of data."""
+    or rows of data (those that fill up a last batch included)."""
 
     key: Key
     learner: Learner

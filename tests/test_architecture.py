@@ -10,11 +10,24 @@ import pytest
 ROOT = Path(__file__).parent.parent / "jaxrl"
 LAYERS = [
     {"types", "spaces", "config", "config_file"},
-    {"distributions", "returns", "losses", "minibatch", "normalize", "metrics", "schedule"},
+    {"distributions", "returns", "losses", "minibatch", "normalize", "metrics", "schedule", "optimizer"},
     {"networks", "envs", "lm"},
     {"rollout", "data"},
     {"algorithms"},
-    {"train", "evaluate", "checkpoint", "logs", "report", "animation", "replay", "judge", "run_dir", "run", "tune"},
+    {
+        "train",
+        "evaluate",
+        "checkpoint",
+        "logs",
+        "report",
+        "animation",
+        "replay",
+        "judge",
+        "run_dir",
+        "run",
+        "samples",
+        "tune",
+    },
     {"cli", "commands"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -123,7 +123,7 @@ def test_the_rate_rises_to_its_peak_and_then_falls_and_never_is_outside(warmup, 
     found = rates(1.0, warmup, 0.1, total, 0)
     top = int(found.argmax())
     assert (np.diff(found[: top + 1]) > 0).all() and (np.diff(found[top:]) <= 1e-7).all()
-    assert 0 < found.min() and found.max() == pytest.approx(1.0)
+    assert found.min() > 0 and found.max() == pytest.approx(1.0)
     assert abs(top + 1 - warmup * total) <= 1
 
 

@@ -1,8 +1,10 @@
 """Algorithms, one file each, and their names in YAML."""
 
 from jaxrl.algorithms.a2c import A2C as A2C
+from jaxrl.algorithms.dpo import DPO as DPO
+from jaxrl.algorithms.kto import KTO as KTO
 from jaxrl.algorithms.ppo import PPO as PPO
 from jaxrl.algorithms.reinforce import Reinforce as Reinforce
 from jaxrl.algorithms.sft import SFT as SFT
 
-ALGORITHMS = {cls.__name__.lower(): cls for cls in (Reinforce, A2C, PPO, SFT)}
+ALGORITHMS = {cls.__name__.lower(): cls for cls in (Reinforce, A2C, PPO, SFT, DPO, KTO)}

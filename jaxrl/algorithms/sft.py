@@ -4,11 +4,10 @@ The loss is the mean of -ln p over the completions' tokens of a batch, end token
 counts alike, however rows are batched, padded or cut into micro-batches.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Int
 
 from jaxrl import metrics as m
@@ -20,7 +19,7 @@ from jaxrl.lm.lora import trained
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.minibatch import accumulate
-from jaxrl.schedule import warmup_cosine
+from jaxrl.optimizer import adamw, adamw_step, check_micro_batches
 from jaxrl.types import Algorithm, Key, Learner, Metrics, Params, PyTree
 
 
@@ -78,49 +77,26 @@ class SFTLearner(NamedTuple):
 def make(c: SFT, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
     """The functions of SFT."""
     tuned = trained(c.lm, params)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(c.max_grad_norm),
-        optax.scale_by_adam(c.adam_b1, c.adam_b2, c.adam_eps),
-        optax.add_decayed_weights(c.weight_decay, mask=matrices),
-    )
 
     def init(key: Key) -> SFTLearner:
         start = tuned.init(key)
-        return SFTLearner(start, optimizer.init(start), jnp.zeros((), jnp.int32))
+        return SFTLearner(start, adamw(c).init(start), jnp.zeros((), jnp.int32))
 
     def loss(weights: Params, batch: DataBatch) -> tuple[m.Mean, Metrics]:
         stats, where = completion_stats(model, tuned.model(weights), batch.rows, c.lm.logit_chunk)
         where &= batch.weight[:, None] > 0
         nll = m.mean(-stats.log_prob, where)
-        return nll, {"loss": nll, "entropy": m.mean(stats.entropy, where), "tokens": m.mean(where.sum(1))}
+        tokens = m.mean(where.sum(1), batch.weight > 0)
+        return nll, {"loss": nll, "entropy": m.mean(stats.entropy, where), "tokens": tokens}
 
     def update(key: Key, learner: SFTLearner, batch: DataBatch) -> tuple[SFTLearner, Metrics]:
         grads, metrics = accumulate(loss, learner.trained, batch, c.micro_batch_size)
-        learning_rate = warmup_cosine(c.learning_rate, c.warmup, c.lr_final, learner.num_updates, num_updates)
-        updates, opt_state = optimizer.update(grads, learner.opt_state, learner.trained)
-        new = optax.apply_updates(learner.trained, optax.tree.scale(-learning_rate, updates))
-        metrics |= {"grad_norm": m.mean(optax.tree.norm(grads)), "learning_rate": m.mean(learning_rate)}
-        return SFTLearner(new, opt_state, learner.num_updates + 1), metrics
+        new, opt_state, more = adamw_step(
+            c, learner.trained, learner.opt_state, grads, learner.num_updates, num_updates
+        )
+        return SFTLearner(new, opt_state, learner.num_updates + 1), metrics | more
 
     def measure(learner: Learner, batch: DataBatch) -> Metrics:
         return loss(learner.trained, batch)[1]
 
     return Algorithm(init, update, policy=None, measure=measure)
-
-
-def check_micro_batches(config: Any) -> None:
-    """Raises ValueError, naming the nearest divisors, unless batch_size is a whole number of micro-batches."""
-    micro, batch = config.micro_batch_size, config.batch_size
-    if micro is not None and batch % micro:
-        divisors = [d for d in range(1, batch + 1) if batch % d == 0]
-        near = sorted(divisors, key=lambda d: abs(d - micro))[:2]
-        raise ValueError(f"batch_size = {batch} is not a multiple of micro_batch_size = {micro}; try {near}")
-
-
-def matrices(params: Params) -> PyTree:
-    """Which parameters decay: kernels, embeddings and adapters, not norms and biases."""
-
-    def decays(path: tuple, _: Any) -> bool:
-        return not any(name in jax.tree_util.keystr(path) for name in ("norm", "bias"))
-
-    return jax.tree_util.tree_map_with_path(decays, params)

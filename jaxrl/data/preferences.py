@@ -56,6 +56,7 @@ class Completions(NamedTuple):
 
     length counts prompt and completion, EOS included: positions prompt_length <= t < length are trained.
     prompt_id: equal where the (untruncated) prompts are equal, as KTO's mismatched pairs need.
+    ref_log_prob: of the completion under the reference model, summed, where that was computed beforehand.
     """
 
     tokens: Int[Array, "n L"]
@@ -63,6 +64,7 @@ class Completions(NamedTuple):
     length: Int[Array, " n"]
     label: Float[Array, " n"] | None
     prompt_id: Int[Array, " n"]
+    ref_log_prob: Float[Array, " n"] | None = None
 
 
 class Pairs(NamedTuple):

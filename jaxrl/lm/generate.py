@@ -58,6 +58,8 @@ def generate(
     stop: tokens that end a row.
     Raises ValueError for an empty or over-long prompt, a token out of range, or a setting out of range.
     """
+    if keys.shape != (len(tokens),):
+        raise ValueError(f"keys have shape {keys.shape}, but there are {len(tokens)} rows; split the key, one a row")
     check_prompts(model, tokens, length, max_new_tokens)
     check_settings(temperature, top_k, top_p, min_p)
     choose = Chooser(top_k, top_p, min_p)
@@ -193,7 +195,8 @@ def _invert(key: Key, p: Float[Array, " n"]) -> Int[Array, ""]:
     """An index with probability p / Σ p; never one of probability 0, however the sums are rounded."""
     below = jnp.where(p > 0, jnp.cumsum(p), 0)
     total = jnp.max(below)
-    drawn = jnp.minimum(jax.random.uniform(key) * total, jnp.nextafter(total, 0.0))
+    uniform = jax.random.uniform(key) + 2.0**-24  # an exact 0 would always be the first index
+    drawn = jnp.minimum(uniform * total, jnp.nextafter(total, 0.0))
     return _first(below > drawn)
 
 

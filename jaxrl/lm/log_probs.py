@@ -16,6 +16,14 @@ from jaxrl.types import Params, PyTree
 CHUNK = 128
 
 
+class Rows(NamedTuple):
+    """The least that rows must tell: right-padded tokens, and where completions begin and end."""
+
+    tokens: Int[Array, "B L"]
+    prompt_length: Int[Array, " B"]
+    length: Int[Array, " B"]
+
+
 class TokenStats(NamedTuple):
     """Of the distribution that a token was drawn from: its log-probability, the entropy -Σ p ln p (nats), and Σ p²."""
 
@@ -30,6 +38,8 @@ def token_stats(logits: Float[Array, "*b V"], target: Int[Array, "*b"]) -> Token
     ln p_y = z_y - logsumexp z. Arguments: unnormalised logits, and the index of each token.
     """
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    # in the entropy a large common offset would cancel badly
+    logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     normalizer = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
     p = jnp.exp(logits - normalizer[..., None])
@@ -47,7 +57,7 @@ def per_token_log_probs(
     chunk: tokens whose logits exist at the same time; None forms all of [B, L-1, V]. The numbers are the same.
     """
     hidden, target = model.hidden(params, tokens)[:, :-1], tokens[:, 1:]
-    if chunk is None:
+    if chunk is None or target.size == 0:
         return token_stats(model.unembed(params, hidden), target)
 
     @jax.checkpoint
@@ -66,6 +76,38 @@ def completion_stats(
     model: LanguageModel, params: Params, rows: PyTree, chunk: int | None = CHUNK
 ) -> tuple[TokenStats, Bool[Array, "B L-1"]]:
     """Per-token statistics of rows (tokens, prompt_length, length), and which of them are the completion's tokens."""
+    return per_token_log_probs(model, params, rows.tokens, chunk=chunk), completion_mask(rows)
+
+
+def completion_mask(rows: PyTree) -> Bool[Array, "B L-1"]:
+    """Which entries of `per_token_log_probs` are about tokens of the completion, its end token included."""
     place = jnp.arange(1, rows.tokens.shape[1])
-    where = (place >= rows.prompt_length[:, None]) & (place < rows.length[:, None])
-    return per_token_log_probs(model, params, rows.tokens, chunk=chunk), where
+    return (place >= rows.prompt_length[:, None]) & (place < rows.length[:, None])
+
+
+class Scores(NamedTuple):
+    """Of whole completions: log_prob, summed over its tokens; length, how many; entropy, summed; and log_sum_p2, the
+    mean over tokens of ln Σp².
+    """
+
+    log_prob: Float[Array, " B"]
+    length: Float[Array, " B"]
+    entropy: Float[Array, " B"]
+    log_sum_p2: Float[Array, " B"]
+
+    @property
+    def mean_log_prob(self) -> Float[Array, " B"]:
+        """log_prob per token; 0 for a completion without tokens."""
+        return self.log_prob / jnp.maximum(self.length, 1)
+
+
+def completion_scores(model: LanguageModel, params: Params, rows: PyTree, chunk: int | None = CHUNK) -> Scores:
+    """Scores of rows (tokens, prompt_length, length). A row without completion tokens scores 0 and has no gradient."""
+    stats, where = completion_stats(model, params, rows, chunk)
+
+    def total(x: Float[Array, "B L"]) -> Float[Array, " B"]:
+        return jnp.sum(jnp.where(where, x, 0), axis=1)
+
+    length = jnp.sum(where, axis=1, dtype=stats.log_prob.dtype)
+    log_sum_p2 = total(jnp.log(jnp.where(where, stats.sum_p2, 1))) / jnp.maximum(length, 1)
+    return Scores(total(stats.log_prob), length, total(stats.entropy), log_sum_p2)

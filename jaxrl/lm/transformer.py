@@ -152,21 +152,25 @@ class LanguageModel(NamedTuple):
     extend: Callable[..., tuple[Float[Array, "B T D"], KVCache]]
 
 
-@functools.cache  # equal arguments are one program
 def language_model(config: ModelConfig, *, dtype: str = "float32", remat: bool = False) -> LanguageModel:
     """The functions of a model of this shape.
 
     dtype: of activations and matrix products; normalisation, softmax and logits are at least float32 in any case.
     remat: recompute each layer in the backward pass, which keeps one activation a layer instead of about twenty.
     """
-    c, dtype = config, jnp.dtype(dtype)
+    return _language_model(config, jnp.dtype(dtype), remat)
+
+
+@functools.cache  # equal arguments are one program
+def _language_model(c: ModelConfig, dtype: jnp.dtype, remat: bool) -> LanguageModel:
 
     def embed(params: Decoder, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
         x = params.embed[...][tokens].astype(dtype)
         return x * jnp.asarray(math.sqrt(c.hidden_size), dtype) if c.scale_embeddings else x
 
     def forward(params: Decoder, tokens: Int[Array, "B L"], keep: bool):
-        rotation = rotary(c, jnp.arange(tokens.shape[1])[None])
+        places = jnp.arange(tokens.shape[1])[None]
+        rotation = rotary(c, places)
         window = None if c.sliding_window is None else (c.sliding_window - 1, 0)
 
         def body(x, layer):
@@ -175,6 +179,8 @@ def language_model(config: ModelConfig, *, dtype: str = "float32", remat: bool =
             def attend(q, k, v):
                 nonlocal kept
                 kept = (k, v) if keep else None
+                if dtype == jnp.float64:  # dot_product_attention would take its softmax in float32
+                    return cached_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), visible(c, places, q.shape[1]))
                 return jax.nn.dot_product_attention(q, k, v, is_causal=True, local_window_size=window)
 
             return block(c, layer, x, rotation, attend), kept
@@ -201,8 +207,7 @@ def language_model(config: ModelConfig, *, dtype: str = "float32", remat: bool =
     ):
         positions = start[:, None] + jnp.arange(tokens.shape[1])
         rotation, rows = rotary(c, positions), jnp.arange(tokens.shape[0])[:, None]
-        distance = positions[:, :, None] - jnp.arange(cache[0][0].shape[2])
-        seen = distance >= 0 if c.sliding_window is None else (distance >= 0) & (distance < c.sliding_window)
+        seen = visible(c, positions, cache[0][0].shape[2])
         x, extended = embed(params, tokens), []
         for layer, (keys, values) in zip(layers, cache, strict=True):
 
@@ -232,6 +237,12 @@ def block(c: ModelConfig, layer: Layer, x: Float[Array, "B L D"], rotation: tupl
     x = x + layer.o_proj(attend(q, k, heads(layer.v_proj(y))).reshape(*x.shape[:2], -1))
     y = layer.mlp_norm(x, c.rms_norm_eps)
     return x + layer.down_proj(ACTIVATIONS[c.hidden_act](layer.gate_proj(y)) * layer.up_proj(y))
+
+
+def visible(c: ModelConfig, positions: Int[Array, "B T"], length: int) -> Bool[Array, "B T S"]:
+    """Which of the places 0 … length - 1 a token at each position attends to."""
+    distance = positions[:, :, None] - jnp.arange(length)
+    return (distance >= 0) & (distance < (c.sliding_window or length))
 
 
 def cached_attention(

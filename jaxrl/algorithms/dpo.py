@@ -1,0 +1,233 @@
+"""Direct Preference Optimization and its family: learn from pairs of answers, without a reward model.
+
+(Not Discovered Policy Optimisation, which other JAX libraries call DPO.) One update: score both answers of every pair
+under the policy and the reference, take the loss of the pair, step. Every score is a sum of log-probabilities over the
+completion's tokens, its end token included; what differs between DPO, IPO, SimPO and the rest is one line of `LOSSES`.
+
+The reference is the model as it was given: the same parameters with adapters off, a frozen copy, or its log-probs
+computed beforehand; all three go through the same code, so the loss starts at exactly ln 2, which `check_start` holds.
+
+Is it going well? rewards/margin and rewards/accuracy rise, and eval_loss falls. The chosen log-probs may fall too: only
+the margin is trained. Trouble is when rewards/chosen falls by many nats while the margin hardly grows (lower the
+learning rate, raise beta, or add nll_coef), or when entropy collapses.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxrl import losses
+from jaxrl import metrics as m
+from jaxrl.config import config, leaf, static
+from jaxrl.data.batches import DataBatch
+from jaxrl.data.preferences import Pairs
+from jaxrl.data.settings import DataConfig
+from jaxrl.lm.log_probs import Scores, completion_scores
+from jaxrl.lm.lora import trained
+from jaxrl.lm.settings import LMConfig
+from jaxrl.lm.transformer import LanguageModel
+from jaxrl.minibatch import accumulate
+from jaxrl.optimizer import adamw, adamw_step, check_micro_batches
+from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
+
+
+class Pair(NamedTuple):
+    """What a loss sees of B pairs: summed log-probs, under the policy and the reference, and numbers of tokens."""
+
+    chosen: Float[Array, " B"]
+    rejected: Float[Array, " B"]
+    ref_chosen: Float[Array, " B"]
+    ref_rejected: Float[Array, " B"]
+    chosen_length: Float[Array, " B"]
+    rejected_length: Float[Array, " B"]
+
+
+def _means(p: Pair) -> tuple[Array, Array]:
+    return p.chosen / jnp.maximum(p.chosen_length, 1), p.rejected / jnp.maximum(p.rejected_length, 1)
+
+
+LOSSES: dict[str, Callable[["DPO", Pair], Float[Array, " B"]]] = {
+    "dpo": lambda c, p: losses.dpo_loss(*p[:4], c.beta, c.label_smoothing),
+    "robust": lambda c, p: losses.robust_dpo_loss(*p[:4], c.beta, c.label_smoothing),
+    "ipo": lambda c, p: losses.ipo_loss(*p[:4], c.beta),
+    "ipo_mean": lambda c, p: losses.ipo_mean_loss(*p, c.beta),
+    "dpo_norm": lambda c, p: losses.dpo_norm_loss(*p, c.beta),
+    "hinge": lambda c, p: losses.hinge_loss(*p[:4], c.beta),
+    "apo_zero": lambda c, p: losses.apo_zero_loss(*p[:4], c.beta),
+    "apo_down": lambda c, p: losses.apo_down_loss(*p[:4], c.beta),
+    "bco": lambda c, p: losses.bco_loss(*p[:4], c.beta, 0.0),
+    "nca": lambda c, p: losses.nca_loss(*p[:4], c.beta),
+    "exo": lambda c, p: losses.exo_loss(*p[:4], c.beta, jnp.maximum(c.label_smoothing, 1e-3)),
+    "sppo": lambda c, p: losses.sppo_loss(*p[:4], c.beta),
+    "discopop": lambda c, p: losses.discopop_loss(*p[:4], c.beta),
+    "js": lambda c, p: losses.f_dpo_loss(*p[:4], c.beta, losses.jensen_shannon_link),
+    "forward_kl": lambda c, p: losses.f_dpo_loss(*p[:4], c.beta, losses.forward_kl_link),
+    "simpo": lambda c, p: losses.simpo_loss(*_means(p), c.beta, c.gamma),
+    "orpo": lambda c, p: losses.orpo_loss(*_means(p), c.beta),
+    "cpo": lambda c, p: losses.cpo_loss(*p[:2], c.beta, 0.0),
+    "slic": lambda c, p: losses.slic_loss(*p[:2], c.gamma, 0.0),
+}
+REFERENCE_FREE = ("simpo", "orpo", "cpo", "slic")
+
+
+@config
+class DPO:
+    """Settings of DPO and its family. Floats can be traced and swept; the other fields fix the program."""
+
+    lm: LMConfig = LMConfig()
+    """The model to align, by rule one that was fine-tuned on such texts, and what of it is trained."""
+    data: DataConfig = DataConfig()
+    """The pairs: {prompt, chosen, rejected}."""
+    epochs: int = static(1, at_least=1)
+    """Times that every pair is seen."""
+    max_updates: int | None = static(None, at_least=1)
+    """Stop, and end the learning rate's schedule, after this many updates even if epochs remain."""
+    batch_size: int = static(64, at_least=1)
+    """Pairs per update."""
+    micro_batch_size: int | None = static(None, at_least=1)
+    """Pairs whose gradient is taken at once: less memory, the same result. None takes the batch whole."""
+
+    loss: str = static("dpo", choices=tuple(LOSSES))
+    """Start with dpo; ipo or label_smoothing for noisy labels; simpo or orpo to do without a reference."""
+    beta: float = leaf(0.1, 0.0)
+    """Reward per nat of log-ratio: larger stays closer to the reference. 0.1, in 0.01 to 0.5; dpo_norm 5; simpo 2 to
+    2.5. For ipo it is τ, for orpo λ."""
+    label_smoothing: float = leaf(0.0, 0.0, 0.5)
+    """ε: the share of labels believed wrong. With dpo this is cDPO; robust uses it too, and exo, at least 1e-3."""
+    gamma: float = leaf(1.0, 0.0)
+    """The margin of simpo, in units of reward (0.5 to 1.5), and δ of slic, in nats."""
+    nll_coef: float = leaf(0.0, 0.0)
+    """Weight of the chosen answer's NLL per token, added to any loss: keeps its probability from falling."""
+    wpo: bool = static(False)
+    """Weigh each pair by how likely the policy itself is to say it (Zhou et al. 2024, arXiv 2406.11827)."""
+    reference: str = static("frozen", choices=("frozen", "cached", "none"))
+    """frozen: the model as given, beside the policy. cached: its log-probs, computed before. none: only without one."""
+    reference_cache: str = static("")
+    """Where the cached log-probs are kept; by default in the user's cache, under a hash of all they depend on."""
+    sync_every: int = static(0, at_least=0)
+    """TR-DPO (Gorbatovski et al. 2024, arXiv 2404.09656): move the reference every so many updates; 0 never does."""
+    sync_alpha: float = leaf(0.6, 0.0, 1.0)
+    """How far towards the policy the reference moves then."""
+
+    learning_rate: float = leaf(1e-6, 0.0)
+    """AdamW's step size at its peak: 5e-7 to 1e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
+    warmup: float = leaf(0.1, 0.0, 1.0)
+    """Share of the updates over which the learning rate rises."""
+    lr_final: float = leaf(0.0, 0.0, 1.0)
+    """Share of the learning rate left after the last update, reached along a cosine."""
+    weight_decay: float = leaf(0.0, 0.0)
+    """AdamW's decoupled decay, of matrices only."""
+    adam_b1: float = leaf(0.9, 0.0, 1.0)
+    """Adam's β₁."""
+    adam_b2: float = leaf(0.999, 0.0, 1.0)
+    """Adam's β₂."""
+    adam_eps: float = leaf(1e-8, 0.0)
+    """Adam's ε."""
+    max_grad_norm: float = leaf(1.0, 0.0)
+    """Global norm that gradients are clipped to; inf is off."""
+
+    def validate(self) -> None:
+        """Raises ValueError for sizes that do not divide, and for a reference that the loss cannot do without."""
+        check_micro_batches(self)
+        if self.reference == "none" and self.loss not in REFERENCE_FREE:
+            free = ", ".join(REFERENCE_FREE)
+            raise ValueError(f"loss = {self.loss!r} compares with a reference; set reference = 'frozen', or use {free}")
+        if self.sync_every and (self.reference != "frozen" or self.lm.lora_rank):
+            need = (
+                "reference = 'frozen' and lm.lora_rank = 0: parameters are averaged, and adapters' factors are not them"
+            )
+            raise ValueError(f"sync_every = {self.sync_every} needs {need}")
+
+    def make(self, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
+        """DPO of `params`, which are also the reference, in `num_updates` updates. May run in a trace."""
+        return make(self, model, params, num_updates)
+
+    def check_start(self, metrics: dict[str, float]) -> None:
+        """Raises ValueError unless the loss before the first update is what equal policy and reference give."""
+        if self.loss in REFERENCE_FREE:
+            return
+        nothing = jnp.zeros(1)
+        expected = float(LOSSES[self.loss](self, Pair(*[nothing] * 4, nothing + 1, nothing + 1))[0])
+        found, tolerance = metrics["preference_loss"], 1e-4 if self.reference == "cached" else 1e-6
+        if not self.wpo and not abs(found - expected) <= tolerance * max(1.0, abs(expected)):
+            raise ValueError(
+                f"the {self.loss} loss starts at {found:.8f}, not {expected:.8f}: policy and reference differ before "
+                "the first update; give them the same parameters, dtype and rows, or remove a stale reference cache"
+            )
+
+
+class DPOLearner(NamedTuple):
+    """All that DPO carries from update to update. reference: parameters of its own if it moves, else ()."""
+
+    trained: Params
+    opt_state: PyTree
+    reference: Params
+    num_updates: Int[jax.Array, ""]
+
+
+def make(c: DPO, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
+    """The functions of DPO."""
+    tuned = trained(c.lm, params)
+
+    def init(key: Key) -> DPOLearner:
+        start = tuned.init(key)
+        return DPOLearner(start, adamw(c).init(start), params if c.sync_every else (), jnp.zeros((), jnp.int32))
+
+    def reference(moving: Params, rows: Pairs) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+        if c.reference == "none":
+            return jnp.zeros(len(rows.chosen.length)), jnp.zeros(len(rows.chosen.length))
+        if c.reference == "cached":
+            return rows.chosen.ref_log_prob, rows.rejected.ref_log_prob
+        scores = score(model, moving if c.sync_every else params, rows, c.lm.logit_chunk)
+        return jax.lax.stop_gradient((scores[0].log_prob, scores[1].log_prob))
+
+    def loss(moving: Params, weights: Params, batch: DataBatch) -> tuple[m.Mean, Metrics]:
+        chosen, rejected = score(model, tuned.model(weights), batch.rows, c.lm.logit_chunk)
+        ref = reference(moving, batch.rows)
+        pair = Pair(chosen.log_prob, rejected.log_prob, *ref, chosen.length, rejected.length)
+        preference = LOSSES[c.loss](c, pair)
+        total = preference - c.nll_coef * chosen.mean_log_prob
+        if c.wpo:
+            total *= wpo_weight(chosen) * wpo_weight(rejected)
+        where = batch.weight > 0
+        figures = {"loss": total, "preference_loss": preference, **losses.preference_metrics(*pair[:4], c.beta)}
+        figures |= {"logps/chosen": chosen.log_prob, "logps/rejected": rejected.log_prob}
+        figures |= {"length/chosen": chosen.length, "length/rejected": rejected.length}
+        metrics = {name: m.mean(values, where) for name, values in figures.items()}
+        tokens = jnp.sum(jnp.where(where, chosen.length + rejected.length, 0))
+        entropy = jnp.sum(jnp.where(where, chosen.entropy + rejected.entropy, 0))
+        metrics["entropy"] = m.Mean(jax.lax.stop_gradient(entropy), tokens)
+        return metrics["loss"], metrics
+
+    def update(key: Key, learner: DPOLearner, batch: DataBatch) -> tuple[DPOLearner, Metrics]:
+        grads, metrics = accumulate(partial(loss, learner.reference), learner.trained, batch, c.micro_batch_size)
+        new, opt_state, more = adamw_step(
+            c, learner.trained, learner.opt_state, grads, learner.num_updates, num_updates
+        )
+        done, moved = learner.num_updates + 1, learner.reference
+        if c.sync_every:
+            share = jnp.where(done % c.sync_every == 0, c.sync_alpha, 0.0)
+            moved = jax.tree.map(lambda ref, now: ref + share * (now - ref), moved, new)
+        return DPOLearner(new, opt_state, moved, done), metrics | more
+
+    def measure(learner: DPOLearner, batch: DataBatch) -> Metrics:
+        return loss(learner.reference, learner.trained, batch)[1]
+
+    return Algorithm(init, update, policy=None, measure=measure)
+
+
+def score(model: LanguageModel, params: Params, rows: Pairs, chunk: int | None) -> tuple[Scores, Scores]:
+    """(chosen, rejected): both sides in one forward pass, chosen rows first."""
+    rows = Pairs(*(side._replace(label=None, ref_log_prob=None) for side in rows))
+    both = jax.tree.map(lambda *sides: jnp.concatenate(sides), *rows)
+    scores, half = completion_scores(model, params, both, chunk), len(rows.chosen.length)
+    return jax.tree.map(lambda x: x[:half], scores), jax.tree.map(lambda x: x[half:], scores)
+
+
+def wpo_weight(scores: Scores) -> Float[Array, " B"]:
+    """WPO's weight of an answer, held constant."""
+    return losses.wpo_weight(scores.mean_log_prob, scores.log_sum_p2)

@@ -1,0 +1,208 @@
+"""Kahneman-Tversky Optimization: learn from answers with a thumb up or down, no pairs needed.
+
+One update: estimate z0, how far the policy has moved from the reference, on prompts with other prompts' answers; then
+compare every answer's log-ratio with it. z0 belongs to the whole batch of the update: it is summed over micro-batches
+first, divided and clamped once, so that neither their size nor the number of devices changes the loss.
+
+The reference is the model as it was given: the same parameters with adapters off, or a frozen copy.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrl import losses
+from jaxrl import metrics as m
+from jaxrl.config import config, leaf, static
+from jaxrl.data.batches import Data, DataBatch
+from jaxrl.data.preferences import Completions
+from jaxrl.data.settings import DataConfig
+from jaxrl.lm.log_probs import completion_scores
+from jaxrl.lm.lora import trained
+from jaxrl.lm.settings import LMConfig
+from jaxrl.lm.transformer import LanguageModel
+from jaxrl.minibatch import accumulate, split, take
+from jaxrl.optimizer import adamw, adamw_step, check_micro_batches
+from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
+
+
+@config
+class KTO:
+    """Settings of KTO. Floats can be traced and swept; the other fields fix the program."""
+
+    lm: LMConfig = LMConfig()
+    """The model to align, by rule one that was fine-tuned on such texts, and what of it is trained."""
+    data: DataConfig = DataConfig()
+    """The answers: {prompt, completion, label}, label true for a good one."""
+    epochs: int = static(1, at_least=1)
+    """Times that every answer is seen."""
+    max_updates: int | None = static(None, at_least=1)
+    """Stop, and end the learning rate's schedule, after this many updates even if epochs remain."""
+    batch_size: int = static(64, at_least=2)
+    """Answers per update."""
+    micro_batch_size: int | None = static(None, at_least=1)
+    """Answers whose gradient is taken at once: less memory, the same result. None takes the batch whole."""
+
+    beta: float = leaf(0.1, 0.0)
+    """Reward per nat of log-ratio: larger stays closer to the reference. 0.1, in 0.01 to 0.5."""
+    desirable_weight: float = leaf(1.0, 0.0)
+    """λ_D, of good answers. With n_D good and n_U bad ones, keep λ_D·n_D / (λ_U·n_U) between 1 and 4/3."""
+    undesirable_weight: float = leaf(1.0, 0.0)
+    """λ_U, of bad answers."""
+    kl: bool = static(True)
+    """Compare with z0. Without, z0 = 0: APO-zero of single answers (arXiv 2408.06266), for half the time."""
+    reference: str = static("frozen", choices=("frozen", "cached"))
+    """frozen: the model as given, beside the policy. cached: its log-probs of the answers, computed before; z0 still
+    asks the model itself, since its pairs are drawn anew for each update."""
+    reference_cache: str = static("")
+    """Where the cached log-probs are kept; by default in the user's cache, under a hash of all they depend on."""
+
+    learning_rate: float = leaf(1e-6, 0.0)
+    """AdamW's step size at its peak: 5e-7 to 5e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
+    warmup: float = leaf(0.1, 0.0, 1.0)
+    """Share of the updates over which the learning rate rises."""
+    lr_final: float = leaf(0.0, 0.0, 1.0)
+    """Share of the learning rate left after the last update, reached along a cosine."""
+    weight_decay: float = leaf(0.0, 0.0)
+    """AdamW's decoupled decay, of matrices only."""
+    adam_b1: float = leaf(0.9, 0.0, 1.0)
+    """Adam's β₁."""
+    adam_b2: float = leaf(0.999, 0.0, 1.0)
+    """Adam's β₂."""
+    adam_eps: float = leaf(1e-8, 0.0)
+    """Adam's ε."""
+    max_grad_norm: float = leaf(1.0, 0.0)
+    """Global norm that gradients are clipped to; inf is off."""
+
+    def validate(self) -> None:
+        """Raises ValueError, naming the nearest valid number, where the sizes do not divide."""
+        check_micro_batches(self)
+
+    def make(self, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
+        """KTO of `params`, which are also the reference, in `num_updates` updates. May run in a trace."""
+        return make(self, model, params, num_updates)
+
+    def check_data(self, data: Data) -> None:
+        """Raises ValueError for rows without labels, or with a single prompt while z0 needs two."""
+        if any(not isinstance(bucket, Completions) or bucket.label is None for bucket in data.train + data.held_out):
+            raise ValueError(
+                "KTO learns from {prompt, completion, label}; give every row a label, or `unpair` the pairs"
+            )
+        prompts = {int(i) for bucket in data.train for i in np.unique(bucket.prompt_id)}
+        if self.kl and len(prompts) < 2:
+            raise ValueError("every row has the same prompt, so none can be mismatched for z0; set kl = False")
+
+    def check_start(self, metrics: dict[str, float]) -> None:
+        """Raises ValueError unless rewards are 0 before the first update, as equal policy and reference give."""
+        tolerance = 1e-3 if self.reference == "cached" else 1e-6
+        worst = max(abs(x) for x in (metrics["rewards/chosen"], metrics["rewards/rejected"]) if x == x)
+        if worst > tolerance:
+            raise ValueError(
+                f"rewards start at {worst:.8f}, not 0: policy and reference differ before the first update; give them "
+                "the same parameters, dtype and rows, or remove a stale reference cache"
+            )
+
+
+class KTOLearner(NamedTuple):
+    """All that KTO carries from update to update."""
+
+    trained: Params
+    opt_state: PyTree
+    num_updates: Int[jax.Array, ""]
+
+
+def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
+    """The functions of KTO."""
+    tuned, width = trained(c.lm, params), c.data.max_prompt_length
+
+    def init(key: Key) -> KTOLearner:
+        start = tuned.init(key)
+        return KTOLearner(start, adamw(c).init(start), jnp.zeros((), jnp.int32))
+
+    def log_ratio(weights: Params, rows: Completions) -> Float[Array, " B"]:
+        scores = completion_scores(model, tuned.model(weights), rows, c.lm.logit_chunk)
+        if rows.ref_log_prob is not None and c.reference == "cached":
+            return scores.log_prob - rows.ref_log_prob
+        return scores.log_prob - jax.lax.stop_gradient(
+            completion_scores(model, params, rows, c.lm.logit_chunk).log_prob
+        )
+
+    def divergence(key: Key, weights: Params, batch: DataBatch) -> m.Mean:
+        other, valid = mismatch(key, batch.rows.prompt_id, batch.weight > 0)
+        crossed = cross(batch.rows, other, width)
+
+        def part(rows: tuple[Completions, Bool[Array, " B"]]) -> m.Mean:
+            return m.mean(log_ratio(weights, rows[0]), rows[1])
+
+        parts = split((crossed, valid), c.micro_batch_size)
+        return jax.lax.stop_gradient(m.total({"z0": jax.lax.map(part, parts)}))["z0"]
+
+    def loss(z0: Float[Array, ""], weights: Params, batch: DataBatch) -> tuple[m.Mean, Metrics]:
+        h = log_ratio(weights, batch.rows)
+        good, where = batch.rows.label > 0.5, batch.weight > 0
+        values = losses.kto_loss(h, good, z0, c.beta, c.desirable_weight, c.undesirable_weight)
+        reward = jax.lax.stop_gradient(c.beta * h)
+        metrics = {
+            "loss": m.mean(values, where),
+            "rewards/chosen": m.mean(reward, where & good),
+            "rewards/rejected": m.mean(reward, where & ~good),
+            "desirable": m.mean(good, where),
+        }
+        return metrics["loss"], metrics
+
+    def z0_of(key: Key, weights: Params, batch: DataBatch) -> tuple[Float[Array, ""], Metrics]:
+        if not c.kl:
+            return jnp.zeros(()), {}
+        raw = divergence(key, weights, batch)
+        z0 = losses.kto_z0(raw.total, raw.count)
+        return z0, {"z0_raw": raw, "z0": m.mean(z0)}
+
+    def update(key: Key, learner: KTOLearner, batch: DataBatch) -> tuple[KTOLearner, Metrics]:
+        z0, found = z0_of(key, learner.trained, batch)
+        grads, metrics = accumulate(partial(loss, z0), learner.trained, batch, c.micro_batch_size)
+        new, opt_state, more = adamw_step(
+            c, learner.trained, learner.opt_state, grads, learner.num_updates, num_updates
+        )
+        return KTOLearner(new, opt_state, learner.num_updates + 1), metrics | found | more
+
+    def measure(learner: KTOLearner, batch: DataBatch) -> Metrics:
+        z0, found = z0_of(jax.random.key(0), learner.trained, batch)
+        return loss(z0, learner.trained, batch)[1] | found
+
+    return Algorithm(init, update, policy=None, measure=measure)
+
+
+def mismatch(
+    key: Key, prompt_id: Int[Array, " B"], real: Bool[Array, " B"]
+) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
+    """For every row the number of a row with another prompt, drawn at random, and where there is one.
+
+    Rows are put in a random order in which equal prompts are neighbours, and each takes the row m places on, m the size
+    of the largest group: a derangement by prompt wherever there is one. Rows that are not `real` take no part.
+    """
+    k_group, k_row = jax.random.split(key)
+    ids = jnp.where(real, prompt_id, -1)
+    group = jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(k_group, i)))(ids)
+    # real rows first, groups in random order, equal bits of two groups told apart by their ids
+    order = jnp.lexsort((jax.random.bits(k_row, ids.shape), ids, group, ~real))
+    largest = jnp.max(jnp.sum((ids[:, None] == ids) & real, axis=1))
+    count = jnp.maximum(jnp.sum(real), 1)
+    partner = order[(jnp.arange(len(ids)) + largest) % count]
+    other = jnp.zeros_like(order).at[order].set(partner)
+    return other, real & real[other] & (prompt_id != prompt_id[other])
+
+
+def cross(rows: Completions, other: Int[Array, " B"], max_prompt_length: int | None) -> Completions:
+    """Every row's prompt with the completion of row `other`. As wide as any two of them need."""
+    width = rows.tokens.shape[1]
+    own, theirs = rows.prompt_length, take(rows, other)
+    place = jnp.arange(width + min(width, max_prompt_length or width))
+    source = place - own[:, None] + theirs.prompt_length[:, None]
+    completion = jnp.take_along_axis(theirs.tokens, jnp.clip(source, 0, width - 1), axis=1)
+    prompt = jnp.pad(rows.tokens, ((0, 0), (0, len(place) - width)))
+    tokens = jnp.where(place < own[:, None], prompt, completion)
+    return Completions(tokens, own, own + theirs.length - theirs.prompt_length, None, rows.prompt_id)

@@ -1,0 +1,102 @@
+"""How far a language model is from its reference: log-probs computed once and kept in a file, and divergences."""
+
+import zipfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxrl.lm.log_probs import Rows, completion_mask, completion_scores, completion_stats
+from jaxrl.lm.transformer import LanguageModel
+from jaxrl.types import Params, PyTree
+
+
+def sampled_kl(
+    model: LanguageModel, params: Params, reference: Params, rows: PyTree
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """KL(π ‖ ref) of whole completions, in nats, from completions that π itself said: (k1, k3), unbiased both.
+
+    k1 = Σ_t Δ_t with Δ = ln π - ln ref; k3 = Σ_t e^(-Δ_t) - 1 + Δ_t, never negative, of less variance where the two are
+    close (Schulman 2020, "Approximating KL divergence"). rows: tokens, prompt_length, length.
+    """
+    stats, where = completion_stats(model, params, rows)
+    other, _ = completion_stats(model, reference, rows)
+    ratio = jnp.where(where, stats.log_prob - other.log_prob, 0.0)
+    return jnp.sum(ratio, axis=1), jnp.sum(jnp.expm1(-ratio) + ratio, axis=1)
+
+
+def exact_kl(
+    model: LanguageModel, params: Params, reference: Params, rows: PyTree, chunk: int = 128
+) -> Float[Array, " B"]:
+    """Σ over the completion's tokens of KL(π(·|before) ‖ ref(·|before)), the whole vocabulary summed: what sampling
+    the next token at these places costs, without the noise of drawing it. rows: tokens, prompt_length, length.
+    """
+    where = completion_mask(rows)
+    hidden = [model.hidden(p, rows.tokens)[:, :-1] for p in (params, reference)]
+    count = where.size
+    flat = [
+        jnp.pad(h.reshape(count, -1), ((0, -count % chunk), (0, 0))).reshape(-1, chunk, h.shape[-1]) for h in hidden
+    ]
+
+    def divergence(pair: tuple[Array, Array]) -> Float[Array, " n"]:
+        p, q = (jax.nn.log_softmax(model.unembed(w, h)) for w, h in zip((params, reference), pair, strict=True))
+        return jnp.sum(jnp.exp(p) * (p - q), axis=-1)
+
+    per_token = jax.lax.map(divergence, flat).reshape(-1)[:count].reshape(where.shape)
+    return jnp.sum(jnp.where(where, per_token, 0.0), axis=1)
+
+
+def with_reference(
+    buckets: tuple[PyTree, ...], path: Path, identity: str, model: LanguageModel, params: Params, batch_size: int
+) -> tuple[PyTree, ...]:
+    """The rows with `ref_log_prob` filled in: read from `path`, or computed and written there.
+
+    identity: of everything that the numbers depend on (weights, rows, dtype). Raises ValueError if the file was made
+    for another identity, or is damaged: stale numbers are refused, never silently used or replaced.
+    """
+    sides = [side for rows in buckets for side in _sides(rows)]
+    if path.exists():
+        found = _read(path, identity)
+    else:
+        found = [_compute(model, params, side, batch_size) for side in sides]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".tmp.npz")
+        np.savez(draft, identity=np.array(identity), **{str(i): x for i, x in enumerate(found)})
+        draft.replace(path)
+    filled = iter([side._replace(ref_log_prob=x) for side, x in zip(sides, found, strict=True)])
+    return tuple(
+        next(filled) if hasattr(rows, "tokens") else type(rows)(next(filled), next(filled)) for rows in buckets
+    )
+
+
+def _sides(rows: PyTree) -> tuple[Any, ...]:
+    return (rows,) if hasattr(rows, "tokens") else tuple(rows)
+
+
+def _read(path: Path, identity: str) -> list[np.ndarray]:
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"the reference cache {path} is damaged ({error}); remove it") from error
+    if str(arrays.pop("identity", "")) != identity:
+        raise ValueError(
+            f"the reference cache {path} was made with other weights, rows or settings; remove it, or name another"
+        )
+    return [arrays[str(i)] for i in range(len(arrays))]
+
+
+def _compute(model: LanguageModel, params: Params, rows: Any, batch_size: int) -> np.ndarray:
+    count = len(rows.length)
+    batches = np.arange(-(-count // batch_size) * batch_size).reshape(-1, batch_size) % count
+    score = jax.jit(partial(_log_prob, model))
+    made = [score(params, rows.tokens[i], rows.prompt_length[i], rows.length[i]) for i in batches]
+    return np.concatenate([np.asarray(x) for x in made])[:count]
+
+
+def _log_prob(model: LanguageModel, params: Params, tokens: Array, prompt_length: Array, length: Array) -> Array:
+    return completion_scores(model, params, Rows(tokens, prompt_length, length)).log_prob
