@@ -173,7 +173,7 @@ def test_attention_without_its_mask_would_be_noticed(changes, monkeypatch):
     shipped = jax.nn.dot_product_attention
     monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *x, **k: shipped(*x, **{**k, **changes}))
     with pytest.raises(AssertionError):
-        check_causal(language_model.__wrapped__(CONFIG), PARAMS)
+        check_causal(transformer._language_model.__wrapped__(CONFIG, jnp.dtype("float32"), False), PARAMS)
 
 
 def test_neither_neighbours_nor_padding_change_a_row():
@@ -285,7 +285,7 @@ def test_a_cache_read_too_far_would_be_noticed(monkeypatch):
     further = lambda q, k, v, seen: shipped(q, k, v, seen | jnp.roll(seen, 1, axis=2))  # noqa: E731
     monkeypatch.setattr(transformer, "cached_attention", further)
     with pytest.raises(AssertionError):
-        check_extends(language_model.__wrapped__(CONFIG), PARAMS)
+        check_extends(transformer._language_model.__wrapped__(CONFIG, jnp.dtype("float32"), False), PARAMS)
 
 
 def test_grouped_queries_equal_repeated_heads():
