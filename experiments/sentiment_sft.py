@@ -7,6 +7,8 @@ Ends with the loss on films that were not trained on, what the model says before
 transformers loads. `finetune.py` does the same with a file of your own.
 """
 
+from pathlib import Path
+
 import jax
 from sentiment import by_film, prompt, reviews
 
@@ -35,6 +37,15 @@ def main() -> None:
         tuned = tune(config, train, held_out[:HELD_OUT], **options)
     show(tuned, [row["movie"] for row in held_out], options["seed"])
     cli.report(tuned.result)
+
+
+def model(run_dir: Path) -> Path:
+    """The folder of the model that such a run leaves; made now, with the settings above, if it is not there."""
+    if not (run_dir / "model").is_dir():
+        train, held_out = by_film(reviews(), share=0.1)
+        resume = (run_dir / "run.json").is_file()
+        tune(CONFIG, train, held_out[:HELD_OUT], run_dir=run_dir, schedule=OPTIONS.schedule, resume=resume)
+    return run_dir / "model"
 
 
 def show(tuned: Tuned, films: list[str], seed: int, count: int = 6) -> None:

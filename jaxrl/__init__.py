@@ -1,12 +1,16 @@
-"""jaxrl: pure-functional reinforcement learning in JAX, from CartPole to humanoids.
+"""jaxrl: pure-functional reinforcement learning in JAX, from CartPole to humanoids to language models.
 
     config = jaxrl.PPO(env=jaxrl.EnvConfig("gymnax/CartPole-v1", num_envs=8))
     state, metrics = jax.jit(jaxrl.train)(config, jax.random.key(0))
 
+    tuned = jaxrl.tune(jaxrl.SFT(data=jaxrl.DataConfig("mine.jsonl")))
+
 Nothing here is imported before it is asked for from an environment package: they are slow.
 """
 
+from jaxrl import data as data
 from jaxrl import envs as envs
+from jaxrl import lm as lm
 from jaxrl import losses as losses
 from jaxrl import metrics as metrics
 from jaxrl import networks as networks
@@ -14,7 +18,10 @@ from jaxrl import returns as returns
 
 # algorithms, one config each
 from jaxrl.algorithms import A2C as A2C
+from jaxrl.algorithms import DPO as DPO
+from jaxrl.algorithms import KTO as KTO
 from jaxrl.algorithms import PPO as PPO
+from jaxrl.algorithms import SFT as SFT
 from jaxrl.algorithms import Reinforce as Reinforce
 
 # configs and sweeps
@@ -24,6 +31,8 @@ from jaxrl.config import config as config
 from jaxrl.config import replace as replace
 from jaxrl.config import stack as stack
 from jaxrl.config import static as static
+from jaxrl.data import Data as Data
+from jaxrl.data import DataConfig as DataConfig
 
 # environments
 from jaxrl.envs import make as make
@@ -31,11 +40,13 @@ from jaxrl.envs import vectorize as vectorize
 
 # drivers
 from jaxrl.evaluate import evaluate as evaluate
+from jaxrl.lm import LMConfig as LMConfig
 from jaxrl.rollout import episodes as episodes
 from jaxrl.rollout import rollouts as rollouts
 from jaxrl.run import Schedule as Schedule
 from jaxrl.run import run as run
 from jaxrl.train import train as train
+from jaxrl.tune import tune as tune
 
 # the core types
 from jaxrl.types import Algorithm as Algorithm

@@ -1,0 +1,65 @@
+"""Align SmolLM2-135M with film critics' labels by DPO: more positive reviews, or more negative ones.
+
+    scripts/run experiments/sentiment_dpo.py
+    scripts/run experiments/sentiment_dpo.py --direction negative --seed 1
+    scripts/run experiments/sentiment_dpo.py --loss ipo --beta 0.1
+
+First the model is taught to write reviews (sentiment_sft.py, once, into runs/sentiment_sft); that model is the
+reference. Then it learns from pairs of reviews of one film, a fresh and a rotten one. Ends with reviews before and
+after, gold reward against KL with intervals, and a folder that transformers loads. It is sentiment that moves, not
+helpfulness: see sentiment_report.py.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import sentiment_sft
+from sentiment import by_film, pairs, reviews
+from sentiment_report import report
+
+from jaxrl import cli, replace
+from jaxrl.algorithms import DPO
+from jaxrl.data import DataConfig
+from jaxrl.lm import LMConfig
+from jaxrl.run import Schedule
+from jaxrl.tune import tune
+
+CONFIG = DPO(
+    lm=LMConfig(lora_rank=16),
+    data=DataConfig(max_length=96, buckets=(48, 96)),
+    max_updates=80,
+    batch_size=8,
+    learning_rate=5e-4,
+)
+HELD_OUT = 64  # pairs measured along the way
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(cli.Options):
+    """What is asked of one run, beside its config."""
+
+    schedule: Schedule = Schedule(logs=40, evals=2, saves=2)
+    direction: Literal["positive", "negative"] = "positive"
+    """Which reviews to prefer."""
+    sft: Path = Path("runs/sentiment_sft")
+    """The run of sentiment_sft.py whose model is the reference; it is made if it is not there."""
+
+
+def main() -> None:
+    config, options = cli.parse(CONFIG, __doc__, options=Options())
+    direction, sft = options.pop("direction"), options.pop("sft")
+    with cli.sentences():
+        config = replace(config, lm=replace(config.lm, name=str(sentiment_sft.model(sft))))
+        train, held_out = by_film(reviews(), share=0.1)
+        chosen = pairs(train, direction, options["seed"])
+        tuned = tune(config, chosen, pairs(held_out, direction)[:HELD_OUT], samples=8, **options)
+        films = sorted({row["movie"] for row in held_out})
+        found = report(tuned, films, direction, options["seed"])
+    print(f"samples     {tuned.result.run_dir / 'samples.md'}\nreward      {tuned.result.run_dir / 'reward.png'}")
+    print(f"model       {tuned.folder}")
+    cli.report(tuned.result, report=found)
+
+
+if __name__ == "__main__":
+    main()
