@@ -38,7 +38,7 @@ def answers() -> jax.Array:
 
 
 def hidden(params: Params, tokens: jax.Array) -> jax.Array:
-    """Logits of the token after each prefix. Prefixes are numbered as in a V-ary heap; the first token is the prompt."""
+    """Logits of the token after each prefix. Prefixes are numbered as in a V-ary heap; token 0 is the prompt."""
     node = [jnp.zeros(len(tokens), jnp.int32)]
     for t in range(1, tokens.shape[1] - 1):
         node.append(node[-1] * VOCAB + 1 + tokens[:, t])
@@ -83,7 +83,7 @@ def all_pairs(ref: Vector, prefer: Matrix) -> Matrix:
 def sampled_pairs(key: jax.Array, ref: Vector, prefer: Matrix, count: int) -> Matrix:
     """The same as frequencies among `count` labelled pairs."""
     k_pair, k_label = jax.random.split(key)
-    i, j = jax.random.categorical(k_pair, ref, shape=(2, count))
+    i, j = jax.random.choice(k_pair, len(ref), (2, count), p=jnp.exp(ref))
     first = jax.random.bernoulli(k_label, prefer[i, j])
     return jnp.zeros_like(prefer).at[jnp.where(first, i, j), jnp.where(first, j, i)].add(1 / count)
 
@@ -98,7 +98,7 @@ def total_variation(log_p: Vector, log_q: Vector) -> Array:
     return 0.5 * jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)))
 
 
-# --- objectives: functions of every answer's log-prob under the policy, and under the policy at the round's start ------
+# --- objectives: of every answer's log-prob under the policy, and under the policy at the round's start ---------------
 
 
 def pair_objective(loss: Callable[..., Array], ref: Vector, share: Matrix, *hypers: float | Array) -> Objective:
@@ -138,8 +138,8 @@ def ppo_objective(ref: Vector, reward: Vector, beta: float | Array, clip_eps: fl
     return objective
 
 
-def fit(objective: Objective, start: Params, updates: int, inner: int = 1) -> Vector:
-    """log π after Adam at 0.05 with a cosine to 0. `inner`: updates per round."""
+def fit(objective: Objective, start: Params, updates: int, inner: int = 1) -> Params:
+    """Parameters after Adam at 0.05 with a cosine to 0. `inner`: updates per round."""
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, updates), b2=0.99, eps=1e-12)
 
     def round_(carry: Any, _: None) -> tuple[Any, None]:
@@ -152,7 +152,7 @@ def fit(objective: Objective, start: Params, updates: int, inner: int = 1) -> Ve
 
         return jax.lax.scan(step, carry, None, inner)
 
-    return log_probs(jax.lax.scan(round_, (start, optimizer.init(start)), None, updates // inner)[0][0])
+    return jax.lax.scan(round_, (start, optimizer.init(start)), None, updates // inner)[0][0]
 
 
 # --- where they end ---------------------------------------------------------------------------------------------------
@@ -194,9 +194,13 @@ def bradley_terry_optimum(ref: Vector, share: Matrix, beta: float | Array, itera
 
 
 def kto_optimum(
-    ref: Vector, desirable: Vector, beta: float | Array, undesirable_weight: float | Array = 1.0, z0: float | Array = 0.0
+    ref: Vector,
+    desirable: Vector,
+    beta: float | Array,
+    undesirable_weight: float | Array = 1.0,
+    z0: float | Array = 0.0,
 ) -> Vector:
-    """KTO's fixed point for a given z0, 0 < β < 1.
+    """KTO's fixed point for a given z0, 0 < β <= 1.
 
     With c = λ_D d - λ_U (1 - d), d the probability of a thumb up, the loss is Σ w c σ(-β(h - z0)) + const, monotone in
     each h: only Σ w e^h = 1 holds it. Stationarity with the multiplier μ > 0 is

@@ -8,10 +8,10 @@ by Adam for several strengths from several starting points, in one program, and 
 (derivations in `enumerable.py`); the picture shows where that is. What to see:
 
 - DPO and PPO (reward r - β·h, as in RLHF) have one optimum, π* ∝ π_ref exp(r/β): the Pareto curve itself.
-- IPO's is π ∝ π_ref exp(p/τ), p the rate of winning against the reference. A little below the curve, since p is σ-shaped
-  in r; it is Pareto for p.
-- KTO's is not of that form: an answer with more thumbs down than λ allows gets probability 0, however large β is. β
-  hardly moves the optimum (KL 0.92 to 0.96 from β = 0.9 to 0.1); the weights of the classes do.
+- IPO's is π ∝ π_ref exp(p/τ), p the rate of winning against the reference: Pareto for p, and a little below the curve
+  for r, since p is σ-shaped in r.
+- KTO's is not of that form: answers with too many thumbs down get probability 0, however large β is. β hardly moves the
+  optimum (KL 0.84 to 0.80 nats from β = 0.1 to 0.9), the weights of the classes do (0.21 to 1.92 from λ_U = 0.15 to 3).
 """
 
 import json
@@ -128,9 +128,12 @@ def frontier(ref: e.Vector, reward: e.Vector, kl: jax.Array) -> jax.Array:
 def solve(method: Method, starts: jax.Array, ref: e.Vector, reward: e.Vector) -> Found:
     """Train every setting from every start, [k, starts, n], and compare."""
     settings = jnp.array(method.settings)
-    one = jax.vmap(lambda x, start: e.fit(method.objective(x), start, method.updates, method.inner), (None, 0))
+
+    def train(x: jax.Array, start: e.Params) -> e.Vector:
+        return e.log_probs(e.fit(method.objective(x), start, method.updates, method.inner))
+
     began = time.perf_counter()
-    compiled = jax.jit(jax.vmap(one, (0, None))).lower(settings, starts).compile()
+    compiled = jax.jit(jax.vmap(jax.vmap(train, (None, 0)), (0, None))).lower(settings, starts).compile()
     middle = time.perf_counter()
     log_p = jax.block_until_ready(compiled(settings, starts))
     seconds = (middle - began, time.perf_counter() - middle)
@@ -171,7 +174,12 @@ STYLE = {
     "IPO": {"marker": "^", "markersize": 6, "color": "C2"},
     "KTO": {"marker": "s", "markersize": 5, "color": "C1"},
 }
-LABELS = {"DPO": "DPO, β", "PPO": "PPO with KL penalty, β", "IPO": "IPO, τ", "KTO": "KTO, β and λ_U"}
+LABELS = {
+    "DPO": "DPO, β as written",
+    "PPO": "PPO with KL penalty, the same β",
+    "IPO": "IPO, seven τ",
+    "KTO": "KTO, three β and six $λ_U$",
+}
 
 
 def plot(path: Path, world: dict[str, Method], found: dict[str, Found], ref: e.Vector, reward: e.Vector) -> Path:
@@ -190,15 +198,19 @@ def plot(path: Path, world: dict[str, Method], found: dict[str, Found], ref: e.V
     limits = jax.vmap(lambda weight: e.kto_optimum(ref, thumb_up, 0.5, weight))(weights)
     shares = jnp.exp(limits)
     kto_kl = jnp.sum(shares * jnp.where(shares > 0, limits - ref, 0.0), axis=1)
-    top.plot(kto_kl, shares @ reward, color="C1", linewidth=1, alpha=0.6, label="KTO's optimum, β = 0.5, any λ_U")
+    top.plot(kto_kl, shares @ reward, color="C1", linewidth=1, alpha=0.6, label="KTO's optimum, β = 0.5, any $λ_U$")
     for name, got in found.items():
         style = {"linestyle": "none", "label": LABELS[name], **STYLE[name]}
         top.plot(got.kl, got.reward, **style)
         bottom.semilogy(got.kl, np.maximum(np.abs(got.gap), 1e-16), **style)
+    for (beta,), kl, expected in zip(BETAS, found["DPO"].kl, found["DPO"].reward, strict=True):
+        top.annotate(
+            f"{beta:g}", (kl, expected), (-7, 6), textcoords="offset points", ha="right", fontsize=8, color="C0"
+        )
     top.set_ylabel("expected reward E[r]")
-    top.set_title("Trained to the end: where each loss leads")
+    top.set_title("Where each loss leads: trained policies and the exact Pareto curve")
     top.legend(loc="lower right", fontsize=9)
-    bottom.set(xlabel="KL(π ‖ reference), nats", ylabel="reward below the curve", ylim=(1e-17, 3))
+    bottom.set(xlabel="KL(π ‖ reference), nats", ylabel="E[r] below the curve", ylim=(1e-17, 3))
     for axis in (top, bottom):
         axis.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,11 +40,11 @@ def token_stats(logits: Float[Array, "*b V"], target: Int[Array, "*b"]) -> Token
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     # in the entropy a large common offset would cancel badly
     logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-    normalizer = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-    p = jnp.exp(logits - normalizer[..., None])
-    entropy = normalizer - jnp.sum(p * logits, axis=-1)
-    return TokenStats(chosen - normalizer, entropy, jnp.sum(p * p, axis=-1))
+    mass = jnp.exp(logits)
+    total = jnp.sum(mass, axis=-1)
+    entropy = jnp.log(total) - jnp.sum(mass * logits, axis=-1) / total
+    return TokenStats(chosen - jnp.log(total), entropy, jnp.sum(mass * mass, axis=-1) / (total * total))
 
 
 def per_token_log_probs(
