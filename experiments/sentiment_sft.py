@@ -22,7 +22,7 @@ from jaxrl.tune import Tuned, tune
 CONFIG = SFT(
     lm=LMConfig("smollm2-135m", lora_rank=16),
     data=DataConfig(max_length=96, buckets=(32, 40, 48, 96)),
-    max_updates=160,
+    max_updates=120,
     batch_size=16,
     learning_rate=1e-3,
 )
