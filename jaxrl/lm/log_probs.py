@@ -38,13 +38,11 @@ def token_stats(logits: Float[Array, "*b V"], target: Int[Array, "*b"]) -> Token
     ln p_y = z_y - logsumexp z. Arguments: unnormalised logits, and the index of each token.
     """
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    # in the entropy a large common offset would cancel badly
-    logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    normalizer = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-    mass = jnp.exp(logits)
-    total = jnp.sum(mass, axis=-1)
-    entropy = jnp.log(total) - jnp.sum(mass * logits, axis=-1) / total
-    return TokenStats(chosen - jnp.log(total), entropy, jnp.sum(mass * mass, axis=-1) / (total * total))
+    log_p = logits - normalizer[..., None]  # subtracted before the sum: a common offset would cancel badly in entropy
+    p = jnp.exp(log_p)
+    return TokenStats(chosen - normalizer, -jnp.sum(p * log_p, axis=-1), jnp.sum(p * p, axis=-1))
 
 
 def per_token_log_probs(

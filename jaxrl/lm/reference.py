@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrl.lm.log_probs import Rows, completion_mask, completion_scores, completion_stats
+from jaxrl.lm.log_probs import CHUNK, Rows, completion_mask, completion_scores, completion_stats
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.types import Params, PyTree
 
@@ -30,7 +30,7 @@ def sampled_kl(
 
 
 def exact_kl(
-    model: LanguageModel, params: Params, reference: Params, rows: PyTree, chunk: int = 128
+    model: LanguageModel, params: Params, reference: Params, rows: PyTree, chunk: int = CHUNK
 ) -> Float[Array, " B"]:
     """Σ over the completion's tokens of KL(π(·|before) ‖ ref(·|before)), the whole vocabulary summed: what sampling
     the next token at these places costs, without the noise of drawing it. rows: tokens, prompt_length, length.
