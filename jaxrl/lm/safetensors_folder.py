@@ -45,7 +45,7 @@ def _files(folder: Path) -> list[Path]:
             raise ValueError(f"{folder / INDEX} names files outside its folder; download it again")
     for name in sorted(names):
         if not (folder / name).is_file():
-            pickled = ", only a pickle, which could run code" if list(folder.glob("*.bin")) else ""
+            pickled = ", only .bin files, and unpickling those could run code" if list(folder.glob("*.bin")) else ""
             raise ValueError(f"{folder} has no {name}{pickled}; download it again, or save the model as safetensors")
     return [folder / name for name in sorted(names)]
 

@@ -1,6 +1,6 @@
 """Pretrained models in and out: GGUF files, safetensors folders, the Hugging Face hub.
 
-Never pickle: a folder that holds only pytorch_model.bin is refused, since unpickling a download runs its code.
+A folder that holds only pytorch_model.bin is refused: unpickling a download runs its code.
 """
 
 import re

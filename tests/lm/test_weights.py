@@ -139,7 +139,7 @@ def test_damaged_folders(saved, tmp_path):
     with pytest.raises(ValueError, match="is not a safetensors file or is cut short .*download it again"):
         load(folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="has no model.safetensors, only a pickle"):
+    with pytest.raises(ValueError, match="has no model.safetensors, only .bin files"):
         load(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json is not JSON"):
