@@ -40,9 +40,12 @@ def token_stats(logits: Float[Array, "*b V"], target: Int[Array, "*b"]) -> Token
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     normalizer = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-    log_p = logits - normalizer[..., None]  # subtracted before the sum: a common offset would cancel badly in entropy
+    log_p = logits - normalizer[..., None]
     p = jnp.exp(log_p)
-    return TokenStats(chosen - normalizer, -jnp.sum(p * log_p, axis=-1), jnp.sum(p * p, axis=-1))
+    # Σ p is 1 but for the rounding of a large normalizer, which it thus tells: a common offset changes no number.
+    total = jax.lax.stop_gradient(jnp.sum(p, axis=-1))
+    entropy = jnp.log(total) - jnp.sum(p * log_p, axis=-1) / total
+    return TokenStats(chosen - normalizer - jnp.log(total), entropy, jnp.sum(p * p, axis=-1) / (total * total))
 
 
 def per_token_log_probs(
