@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxrl import metrics as m
 from jaxrl.evaluate import BEHAVIOURS, evaluate, figures
 from jaxrl.report import Line, Panel
-from jaxrl.types import Key, Learner
+from jaxrl.types import Key, Learner, TrainState
 
 
 class EpisodeJudge:
@@ -43,18 +43,18 @@ class EpisodeJudge:
             compiled(config, arrays, learner, key, jnp.asarray(BEHAVIOURS.index(name), jnp.int32))
         )
 
-    def start(self, learner: Learner, key: Key) -> dict[str, float]:
+    def start(self, state: TrainState, key: Key) -> dict[str, float]:
         """What is known before the first update."""
         return {}
 
-    def along(self, learner: Learner, key: Key) -> dict[str, float]:
+    def along(self, state: TrainState, key: Key) -> dict[str, float]:
         """What an evaluation adds to a row of metrics."""
-        found = self._play(learner, key, "mode")
+        found = self._play(state.learner, key, "mode")
         return {f"eval_{name}": value for name, value in found.items() if name != "episodes"}
 
-    def final(self, learner: Learner, key: Key, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def final(self, state: TrainState, key: Key, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """The figures of a run that has ended."""
-        found = {name: self._play(learner, key, name) for name in ("mode", "zero", "random")}
+        found = {name: self._play(state.learner, key, name) for name in ("mode", "zero", "random")}
         references = {"zero_action_return": found["zero"]["return"], "random_return": found["random"]["return"]}
         return {**found["mode"], **references}
 
@@ -77,34 +77,34 @@ class HeldOutJudge:
     )
 
     def __init__(self, measure: Callable, config: Any, arrays: Any, learner: Learner, probe: Callable | None):
-        """measure(config, arrays) -> the program's `measure`; config and arrays are traced. probe(learner, key) ->
+        """measure(config, arrays) -> the program's `measure`; config and arrays are traced. probe(state, key) ->
         figures.
         """
         apply = jax.jit(lambda config, arrays, learner: measure(config, arrays)(learner))
         compiled = apply.lower(config, arrays, learner).compile()
         self._measure = lambda learner: m.values(compiled(config, arrays, learner))
         self._check = getattr(config, "check_start", lambda metrics: None)
-        self._probe = probe or (lambda learner, key: {})
+        self._probe = probe or (lambda state, key: {})
 
-    def start(self, learner: Learner, key: Key) -> dict[str, float]:
+    def start(self, state: TrainState, key: Key) -> dict[str, float]:
         """What is known before the first update. Raises ValueError if it is not what the algorithm starts with."""
-        found = self._values(learner)
+        found = self._values(state)
         self._check(found)
-        return self.along(learner, key, found)
+        return self.along(state, key, found)
 
-    def along(self, learner: Learner, key: Key, found: dict[str, float] | None = None) -> dict[str, float]:
+    def along(self, state: TrainState, key: Key, found: dict[str, float] | None = None) -> dict[str, float]:
         """What an evaluation adds to a row of metrics."""
-        found = (found or self._values(learner)) | self._probe(learner, key)
+        found = (found or self._values(state)) | self._probe(state, key)
         return {f"eval_{name}": value for name, value in found.items()}
 
-    def final(self, learner: Learner, key: Key, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def final(self, state: TrainState, key: Key, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """The figures of a run that has ended, and the held-out loss before it began."""
-        last = rows[-1] if "eval_loss" in rows[-1] else self.along(learner, key)
+        last = rows[-1] if "eval_loss" in rows[-1] else self.along(state, key)
         found = {name.removeprefix("eval_"): x for name, x in last.items() if name.startswith("eval_")}
         return {**found, "loss_before": rows[0]["eval_loss"]}
 
-    def _values(self, learner: Learner) -> dict[str, float]:
-        return {name: float(value) for name, value in self._measure(learner).items()}
+    def _values(self, state: TrainState) -> dict[str, float]:
+        return {name: float(value) for name, value in self._measure(state.learner).items()}
 
     def references(self, final: dict[str, Any]) -> dict[str, float]:
         """Horizontal lines of the learning curve."""

@@ -30,7 +30,7 @@ class Logger:
 
         self._files = {}
         for name in (METRICS, TIMING):
-            _keep_until(run_dir / name, last_step)
+            keep_until(run_dir / name, last_step)
             self._files[name] = (run_dir / name).open("a")
         self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=last_step + 1)
 
@@ -51,7 +51,8 @@ class Logger:
         self._writer.close()
 
 
-def _keep_until(path: Path, step: int) -> None:
+def keep_until(path: Path, step: int) -> None:
+    """Cut the rows of a .jsonl file that lie after `step`."""
     kept = [json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= step]
     draft = path.with_suffix(".tmp")
     draft.write_text("".join(kept))

@@ -32,6 +32,11 @@ def mean(values: Array, where: Bool[Array, "..."] | None = None) -> Mean:
     return Mean(jnp.sum(jnp.where(where, values, 0.0)), jnp.sum(where, dtype=values.dtype))
 
 
+def ratio(total: Array, count: Array, where: Bool[Array, "..."]) -> Mean:
+    """Σ total / Σ count of the rows selected: per token, where rows hold sums over tokens and numbers of them."""
+    return Mean(mean(total, where).total, mean(count, where).total)
+
+
 def add(a: Metrics, b: Metrics) -> Metrics:
     """Metrics over both."""
     return jax.tree.map(jnp.add, a, b)

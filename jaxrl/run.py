@@ -24,7 +24,7 @@ from jaxrl.logs import METRICS, TIMING, Bar, Logger, read_rows
 from jaxrl.report import learning_curve
 from jaxrl.run_dir import open_run
 from jaxrl.train import Program, program
-from jaxrl.types import Key, Learner, Params, TrainState
+from jaxrl.types import Key, Params, TrainState
 
 _EVAL = 0x6576616C  # folded into the seed's key: far from any number that training folds or splits
 
@@ -78,7 +78,7 @@ def run(
     network: Any = None,
     params: Params | None = None,
     data: Data | None = None,
-    probe: Callable[[Learner, Key], dict[str, float]] | None = None,
+    probe: Callable[[TrainState, Key], dict[str, float]] | None = None,
 ) -> RunResult:
     """Train on the host, with everything a person wants to keep in `run_dir`.
 
@@ -104,7 +104,7 @@ def run(
     try:
         chunk, judge = _compile(config, given, p, state, clock, schedule.eval_episodes, probe)
         state = _loop(p, state, done, chunk, judge, schedule, seed, logger, bar, checkpoints, clock)
-        final = judge.final(state.learner, eval_key(seed, int(state.num_steps)), read_rows(run_dir / METRICS))
+        final = judge.final(state, eval_key(seed, int(state.num_steps)), read_rows(run_dir / METRICS))
     finally:
         bar.close()
         logger.close()
@@ -189,7 +189,7 @@ def _compile(config: Any, given: _Given, p: Program, state: TrainState, clock: _
 
 def _loop(p: Program, state, done: int, chunk, judge, schedule: Schedule, seed: int, logger, bar, saves, clock):
     marks = schedule.marks(p.num_updates)
-    if not done and (before := judge.start(state.learner, eval_key(seed, 0))):
+    if not done and (before := judge.start(state, eval_key(seed, 0))):
         logger.row(0, before, {"train_seconds": 0.0})
     for update in sorted(mark for mark in set().union(*marks.values()) if mark > done):
         began = time.perf_counter()
@@ -198,7 +198,7 @@ def _loop(p: Program, state, done: int, chunk, judge, schedule: Schedule, seed: 
         step, done = update * p.steps_per_update, update
         row = {name: float(value) for name, value in m.values(metrics).items()}
         if update in marks["evals"]:
-            row |= judge.along(state.learner, eval_key(seed, step))
+            row |= judge.along(state, eval_key(seed, step))
         logger.row(step, row, timing)
         bar.update(step, judge.line(row), timing["steps_per_second"])
         if update in marks["saves"]:

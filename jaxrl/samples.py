@@ -16,7 +16,8 @@ from jaxrl.lm.log_probs import Rows
 from jaxrl.lm.reference import sampled_kl
 from jaxrl.lm.tokenizer import Tokenizer
 from jaxrl.lm.transformer import LanguageModel
-from jaxrl.types import Key, Learner, Params
+from jaxrl.logs import keep_until
+from jaxrl.types import Key, Learner, Params, TrainState
 
 
 def sampler(
@@ -27,10 +28,10 @@ def sampler(
     prompts: Prompts,
     max_new_tokens: int,
     file: Path,
-) -> Callable[[Learner, Key], dict[str, float]]:
-    """probe(learner, key) -> figures of one completion of each prompt at temperature 1: length, share that ended,
-    KL to `reference` in nats per completion (k1 and k3 of `sampled_kl`). The texts are appended to `file`, a line of
-    JSON per evaluation.
+) -> Callable[[TrainState, Key], dict[str, float]]:
+    """probe(state, key) -> figures of one completion of each prompt at temperature 1: length, share that ended,
+    KL to `reference` in nats per completion (k1 and k3 of `sampled_kl`). The texts are appended to `file`, a row
+    {step, samples} per evaluation; rows that a stopped run had written later than that are cut.
     """
     stop = sorted(tokenizer.stops)
 
@@ -39,13 +40,15 @@ def sampler(
         rows = Rows(made.tokens, made.prompt_length, made.length)
         return sampled_kl(model, of_learner(learner), reference, rows)
 
-    def probe(learner: Learner, key: Key) -> dict[str, float]:
+    def probe(state: TrainState, key: Key) -> dict[str, float]:
+        step, learner = int(state.num_steps), state.learner
         keys = jax.random.split(key, len(prompts.length))
         params = jax.jit(of_learner)(learner)
         made = generate(model, params, *prompts, keys, max_new_tokens=max_new_tokens, stop=stop)
         k1, k3 = measure(learner, reference, made)
+        keep_until(file, step - 1)
         with file.open("a") as out:
-            out.write(json.dumps(said(tokenizer, made)) + "\n")
+            out.write(json.dumps({"step": step, "samples": said(tokenizer, made)}) + "\n")
         figures = {"sample_kl": k1, "sample_kl_k3": k3, "sample_length": made.length - made.prompt_length}
         figures["sample_ended"] = made.finished
         return {name: float(jnp.mean(x)) for name, x in figures.items()}

@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from jaxrl.lm.transformer import language_model
 from jaxrl.logs import read_rows
 from jaxrl.samples import first_prompts, sampler
 from jaxrl.tune import tune
+from jaxrl.types import TrainState
 from tests.data.conftest import byte_tokenizer
 from tests.lm.families import config_of, params_of
 from tests.test_run import same_bytes
@@ -35,22 +37,26 @@ def probe_of(file, reference=PARAMS):
     return sampler(MODEL, reference, lambda learner: learner, TOKENIZER, PROMPTS, NEW, file)
 
 
+def state(params, step):
+    return TrainState(jax.random.key(0), params, (), jnp.asarray(step))
+
+
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
     """Two evaluations: of the reference itself, and of a model that differs from it."""
     file = tmp_path_factory.mktemp("samples") / "samples.jsonl"
     probe, policy = probe_of(file), jax.tree.map(lambda x, y: 0.8 * x + 0.2 * y, PARAMS, params_of(CONFIG, 1))
-    figures = [probe(params, jax.random.key(i)) for i, params in enumerate((PARAMS, policy))]
+    figures = [probe(state(params, i), jax.random.key(i)) for i, params in enumerate((PARAMS, policy))]
     return SimpleNamespace(file=file, policy=policy, figures=figures, lines=file.read_text().splitlines())
 
 
 def test_each_evaluation_is_a_line_of_a_completion_for_every_prompt(asked):
     lines = [json.loads(line) for line in asked.lines]
-    assert len(lines) == 2
+    assert [line["step"] for line in lines] == [0, 1]
     for line in lines:
-        assert [row["prompt"] for row in line] == TEXTS and all(set(row) == {"prompt", "completion"} for row in line)
-        assert all(isinstance(row["completion"], str) for row in line)
-    assert lines[0] != lines[1]
+        assert [row["prompt"] for row in line["samples"]] == TEXTS
+        assert all(set(row) == {"prompt", "completion"} and isinstance(row["completion"], str) for row in line["samples"])
+    assert lines[0]["samples"] != lines[1]["samples"]
 
 
 def test_the_reference_is_at_no_distance_from_itself(asked):
@@ -72,13 +78,13 @@ def test_figures_are_those_of_the_completions(asked):
     assert set(asked.figures[1]) == set(expected) and expected["sample_kl_k3"] > 0.01
     for name, value in expected.items():
         np.testing.assert_allclose(asked.figures[1][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
-    said = [json.loads(asked.lines[1])[i]["completion"] for i in range(3)]
+    said = [json.loads(asked.lines[1])["samples"][i]["completion"] for i in range(3)]
     places = zip(np.asarray(made.tokens), made.prompt_length, made.length, strict=True)
     assert said == [TOKENIZER.decode(row[start:end], True) for row, start, end in places]
 
 
 def test_the_same_key_says_the_same(asked, tmp_path):
-    again = probe_of(tmp_path / "samples.jsonl")(asked.policy, jax.random.key(1))
+    again = probe_of(tmp_path / "samples.jsonl")(state(asked.policy, 1), jax.random.key(1))
     assert again == asked.figures[1] and (tmp_path / "samples.jsonl").read_text().splitlines() == asked.lines[1:]
 
 
@@ -135,16 +141,16 @@ def test_a_run_samples_before_along_and_after(tuned):
     run_dir = tuned[1].result.run_dir
     lines = [json.loads(line) for line in (run_dir / "samples.jsonl").read_text().splitlines()]
     rows = [row for row in read_rows(run_dir / "metrics.jsonl") if "eval_loss" in row]
-    assert len(lines) == len(rows) == 5 and all(len(line) == 3 for line in lines)
+    assert len(lines) == len(rows) == 5 and all(len(line["samples"]) == 3 for line in lines)
     kl = [(row["eval_sample_kl"], row["eval_sample_kl_k3"]) for row in rows]
     assert kl[0] == (0, 0) and min(kl[1][1], kl[2][1]) > 0.01
     assert all(1 <= row["eval_sample_length"] <= 6 and 0 <= row["eval_sample_ended"] <= 1 for row in rows)
-    held_out = {row["prompt"] for row in lines[0]}
+    assert [line["step"] for line in lines] == [row["step"] for row in rows]
+    held_out = {row["prompt"] for row in lines[0]["samples"]}
     assert len(held_out) == 3 and held_out <= {row["prompt"] for row in ROWS}
     assert tuned[1].result.figures["sample_kl"] == rows[-1]["eval_sample_kl"]
 
 
-@pytest.mark.xfail(strict=True, reason="lines of evaluations that are repeated after a resume are not cut")
 def test_a_resumed_run_has_every_line_once(settings, tuned, tmp_path, monkeypatch):
     write = logs.Logger.row
 

@@ -23,11 +23,12 @@ from jaxtyping import Array, Float, Int
 from jaxrl import losses
 from jaxrl import metrics as m
 from jaxrl.config import config, leaf, static
-from jaxrl.data.batches import DataBatch
+from jaxrl.data.batches import Data, DataBatch
 from jaxrl.data.preferences import Pairs
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.log_probs import Scores, completion_scores
 from jaxrl.lm.lora import trained
+from jaxrl.lm.reference import check_cached
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.minibatch import accumulate
@@ -103,7 +104,7 @@ class DPO:
     nll_coef: float = leaf(0.0, 0.0)
     """Weight of the chosen answer's NLL per token, added to any loss: keeps its probability from falling."""
     wpo: bool = static(False)
-    """Weigh each pair by how likely the policy itself is to say it (Zhou et al. 2024, arXiv 2406.11827)."""
+    """Weigh each pair, its NLL too, by how likely the policy itself is to say it (Zhou et al. 2024, arXiv 2406.11827)."""
     reference: str = static("frozen", choices=("frozen", "cached", "none"))
     """frozen: the model as given, beside the policy. cached: its log-probs, computed before. none: only without one."""
     reference_cache: str = static("")
@@ -146,6 +147,13 @@ class DPO:
         """DPO of `params`, which are also the reference, in `num_updates` updates. May run in a trace."""
         return make(self, model, params, num_updates)
 
+    def check_data(self, data: Data) -> None:
+        """Raises ValueError for rows that are not pairs, or lack the log-probs that a cached reference reads."""
+        pairs = data.train + data.held_out
+        if any(not isinstance(bucket, Pairs) for bucket in pairs):
+            raise ValueError("DPO learns from {prompt, chosen, rejected}; give pairs, or use KTO for single answers")
+        check_cached(self, [side for pair in pairs for side in pair])
+
     def check_start(self, metrics: dict[str, float]) -> None:
         """Raises ValueError unless the loss before the first update is what equal policy and reference give."""
         if self.loss in REFERENCE_FREE:
@@ -153,7 +161,7 @@ class DPO:
         nothing = jnp.zeros(1)
         expected = float(LOSSES[self.loss](self, Pair(*[nothing] * 4, nothing + 1, nothing + 1))[0])
         found, tolerance = metrics["preference_loss"], 1e-4 if self.reference == "cached" else 1e-6
-        if not self.wpo and not abs(found - expected) <= tolerance * max(1.0, abs(expected)):
+        if not abs(found - expected) <= tolerance * max(1.0, abs(expected)):
             raise ValueError(
                 f"the {self.loss} loss starts at {found:.8f}, not {expected:.8f}: policy and reference differ before "
                 "the first update; give them the same parameters, dtype and rows, or remove a stale reference cache"
@@ -198,9 +206,8 @@ def make(c: DPO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         figures |= {"logps/chosen": chosen.log_prob, "logps/rejected": rejected.log_prob}
         figures |= {"length/chosen": chosen.length, "length/rejected": rejected.length}
         metrics = {name: m.mean(values, where) for name, values in figures.items()}
-        tokens = jnp.sum(jnp.where(where, chosen.length + rejected.length, 0))
-        entropy = jnp.sum(jnp.where(where, chosen.entropy + rejected.entropy, 0))
-        metrics["entropy"] = m.Mean(jax.lax.stop_gradient(entropy), tokens)
+        tokens = chosen.length + rejected.length
+        metrics["entropy"] = m.ratio(chosen.entropy + rejected.entropy, tokens, where)
         return metrics["loss"], metrics
 
     def update(key: Key, learner: DPOLearner, batch: DataBatch) -> tuple[DPOLearner, Metrics]:

@@ -5,8 +5,12 @@ compare every answer's log-ratio with it. z0 belongs to the whole batch of the u
 first, divided and clamped once, so that neither their size nor the number of devices changes the loss.
 
 The reference is the model as it was given: the same parameters with adapters off, or a frozen copy.
+
+Is it going well? rewards/chosen rises above rewards/rejected: rewards/margin, and rewards/accuracy, the share of answers
+on the right side of z0. logps/chosen may fall all the same. A batch in which all prompts are equal has z0 = 0.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -21,8 +25,9 @@ from jaxrl.config import config, leaf, static
 from jaxrl.data.batches import Data, DataBatch
 from jaxrl.data.preferences import Completions
 from jaxrl.data.settings import DataConfig
-from jaxrl.lm.log_probs import completion_scores
+from jaxrl.lm.log_probs import Scores, completion_scores
 from jaxrl.lm.lora import trained
+from jaxrl.lm.reference import check_cached
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.minibatch import accumulate, split, take
@@ -93,14 +98,16 @@ class KTO:
                 "KTO learns from {prompt, completion, label}; give every row a label, or `unpair` the pairs"
             )
         prompts = {int(i) for bucket in data.train for i in np.unique(bucket.prompt_id)}
-        if self.kl and len(prompts) < 2:
+        if self.kl and len(prompts) == 1:
             raise ValueError("every row has the same prompt, so none can be mismatched for z0; set kl = False")
+        check_cached(self, data.train + data.held_out)
 
     def check_start(self, metrics: dict[str, float]) -> None:
         """Raises ValueError unless rewards are 0 before the first update, as equal policy and reference give."""
         tolerance = 1e-3 if self.reference == "cached" else 1e-6
-        worst = max(abs(x) for x in (metrics["rewards/chosen"], metrics["rewards/rejected"]) if x == x)
-        if worst > tolerance:
+        found = [abs(x) for x in (metrics["rewards/chosen"], metrics["rewards/rejected"]) if x == x]  # nan: none of it
+        worst = max(found, default=math.nan)
+        if not worst <= tolerance or math.isnan(metrics["loss"]):
             raise ValueError(
                 f"rewards start at {worst:.8f}, not 0: policy and reference differ before the first update; give them "
                 "the same parameters, dtype and rows, or remove a stale reference cache"
@@ -123,35 +130,33 @@ def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         start = tuned.init(key)
         return KTOLearner(start, adamw(c).init(start), jnp.zeros((), jnp.int32))
 
-    def log_ratio(weights: Params, rows: Completions) -> Float[Array, " B"]:
-        scores = completion_scores(model, tuned.model(weights), rows, c.lm.logit_chunk)
-        if rows.ref_log_prob is not None and c.reference == "cached":
-            return scores.log_prob - rows.ref_log_prob
-        return scores.log_prob - jax.lax.stop_gradient(
-            completion_scores(model, params, rows, c.lm.logit_chunk).log_prob
-        )
+    def compare(weights: Params, rows: Completions) -> tuple[Scores, Float[Array, " B"]]:
+        """Scores of the policy, and its log-ratio to the reference."""
+        scores, ref = completion_scores(model, tuned.model(weights), rows, c.lm.logit_chunk), rows.ref_log_prob
+        if ref is None or c.reference != "cached":
+            ref = completion_scores(model, params, rows, c.lm.logit_chunk).log_prob
+        return scores, scores.log_prob - jax.lax.stop_gradient(ref)
 
     def divergence(key: Key, weights: Params, batch: DataBatch) -> m.Mean:
         other, valid = mismatch(key, batch.rows.prompt_id, batch.weight > 0)
         crossed = cross(batch.rows, other, width)
 
         def part(rows: tuple[Completions, Bool[Array, " B"]]) -> m.Mean:
-            return m.mean(log_ratio(weights, rows[0]), rows[1])
+            return m.mean(compare(weights, rows[0])[1], rows[1])
 
         parts = split((crossed, valid), c.micro_batch_size)
         return jax.lax.stop_gradient(m.total({"z0": jax.lax.map(part, parts)}))["z0"]
 
     def loss(z0: Float[Array, ""], weights: Params, batch: DataBatch) -> tuple[m.Mean, Metrics]:
-        h = log_ratio(weights, batch.rows)
+        scores, h = compare(weights, batch.rows)
         good, where = batch.rows.label > 0.5, batch.weight > 0
         values = losses.kto_loss(h, good, z0, c.beta, c.desirable_weight, c.undesirable_weight)
-        reward = jax.lax.stop_gradient(c.beta * h)
-        metrics = {
-            "loss": m.mean(values, where),
-            "rewards/chosen": m.mean(reward, where & good),
-            "rewards/rejected": m.mean(reward, where & ~good),
-            "desirable": m.mean(good, where),
-        }
+        figures = {"rewards": c.beta * h, "logps": scores.log_prob, "length": scores.length}
+        metrics = {"loss": m.mean(values, where), "desirable": m.mean(good, where)}
+        for name, x in figures.items():
+            metrics |= {f"{name}/chosen": m.mean(x, where & good), f"{name}/rejected": m.mean(x, where & ~good)}
+        metrics["rewards/accuracy"] = m.mean(jnp.where(good, h > z0, h < z0), where)
+        metrics["entropy"] = m.ratio(scores.entropy, scores.length, where)
         return metrics["loss"], metrics
 
     def z0_of(key: Key, weights: Params, batch: DataBatch) -> tuple[Float[Array, ""], Metrics]:
@@ -167,13 +172,20 @@ def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         new, opt_state, more = adamw_step(
             c, learner.trained, learner.opt_state, grads, learner.num_updates, num_updates
         )
-        return KTOLearner(new, opt_state, learner.num_updates + 1), metrics | found | more
+        return KTOLearner(new, opt_state, learner.num_updates + 1), metrics | margin(metrics) | found | more
 
     def measure(learner: KTOLearner, batch: DataBatch) -> Metrics:
         z0, found = z0_of(jax.random.key(0), learner.trained, batch)
-        return loss(z0, learner.trained, batch)[1] | found
+        metrics = loss(z0, learner.trained, batch)[1]
+        return metrics | margin(metrics) | found
 
     return Algorithm(init, update, policy=None, measure=measure)
+
+
+def margin(metrics: Metrics) -> Metrics:
+    """Mean reward of the batch's good answers less that of its bad ones, where it has both."""
+    good, bad = metrics["rewards/chosen"], metrics["rewards/rejected"]
+    return {"rewards/margin": m.mean(good.value - bad.value, (good.count > 0) & (bad.count > 0))}
 
 
 def mismatch(

@@ -1,6 +1,7 @@
 """How far a language model is from its reference: log-probs computed once and kept in a file, and divergences."""
 
 import zipfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def with_reference(
     """
     sides = [side for rows in buckets for side in _sides(rows)]
     if path.exists():
-        found = _read(path, identity)
+        found = _read(path, identity, [side.length.shape for side in sides])
     else:
         found = [_compute(model, params, side, batch_size) for side in sides]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,21 +74,33 @@ def with_reference(
     )
 
 
+def check_cached(config: Any, sides: Sequence[Any]) -> None:
+    """Raises ValueError if `config` reads cached log-probs, and rows come without them."""
+    if config.reference == "cached" and any(side.ref_log_prob is None for side in sides):
+        raise ValueError(
+            "reference = 'cached' needs the rows' log-probs computed before: `tune` does it, or call `with_reference`; "
+            "or set reference = 'frozen'"
+        )
+
+
 def _sides(rows: PyTree) -> tuple[Any, ...]:
     return (rows,) if hasattr(rows, "tokens") else tuple(rows)
 
 
-def _read(path: Path, identity: str) -> list[np.ndarray]:
+def _read(path: Path, identity: str, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
     try:
         with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+            arrays = {name: file[name] for name in file}
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"the reference cache {path} is damaged ({error}); remove it") from error
     if str(arrays.pop("identity", "")) != identity:
         raise ValueError(
             f"the reference cache {path} was made with other weights, rows or settings; remove it, or name another"
         )
-    return [arrays[str(i)] for i in range(len(arrays))]
+    found = [arrays.get(str(i), np.empty(0)) for i in range(len(shapes))]
+    if [x.shape for x in found] != shapes:
+        raise ValueError(f"the reference cache {path} is damaged (it has other numbers of rows); remove it")
+    return found
 
 
 def _compute(model: LanguageModel, params: Params, rows: Any, batch_size: int) -> np.ndarray:

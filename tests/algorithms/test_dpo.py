@@ -538,7 +538,6 @@ def test_mistakes_are_sentences_before_anything_runs(config, message, tmp_path):
         program(config, **GIVEN)
 
 
-@pytest.mark.xfail(strict=True, raises=(AttributeError, TypeError), reason="there is no check of DPO's data")
 @pytest.mark.parametrize(
     ("reference", "data", "message"),
     [

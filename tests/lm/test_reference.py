@@ -142,8 +142,7 @@ def test_numbers_of_another_identity_are_refused(made):
     assert path.read_bytes() == written
 
 
-NOT_SAID = pytest.mark.xfail(strict=True, raises=(EOFError, TypeError), reason="NumPy's own error is raised")
-DAMAGES = ["cut", "one byte", "text", *(pytest.param(name, marks=NOT_SAID) for name in ("empty", "one array"))]
+DAMAGES = ["cut", "one byte", "text", "empty", "one array", "fewer rows"]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -153,6 +152,9 @@ def test_a_damaged_file_is_refused_and_kept(made, tmp_path, damage):
     if damage == "one array":
         with path.open("wb") as file:
             np.save(file, np.zeros(3))
+    elif damage == "fewer rows":
+        with np.load(made[0]) as file:
+            np.savez(path, **{name: x if name == "identity" else x[:-1] for name, x in file.items()})
     else:
         place = whole.index(b"NUMPY", whole.index(b"0.npy")) + 130
         flipped = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
