@@ -104,7 +104,7 @@ class DPO:
     nll_coef: float = leaf(0.0, 0.0)
     """Weight of the chosen answer's NLL per token, added to any loss: keeps its probability from falling."""
     wpo: bool = static(False)
-    """Weigh each pair, its NLL too, by how likely the policy itself is to say it (Zhou et al. 2024, arXiv 2406.11827)."""
+    """Weigh each pair, its NLL too, by how likely the policy is to say it (Zhou et al. 2024, arXiv 2406.11827)."""
     reference: str = static("frozen", choices=("frozen", "cached", "none"))
     """frozen: the model as given, beside the policy. cached: its log-probs, computed before. none: only without one."""
     reference_cache: str = static("")

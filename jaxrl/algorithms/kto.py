@@ -6,8 +6,8 @@ first, divided and clamped once, so that neither their size nor the number of de
 
 The reference is the model as it was given: the same parameters with adapters off, or a frozen copy.
 
-Is it going well? rewards/chosen rises above rewards/rejected: rewards/margin, and rewards/accuracy, the share of answers
-on the right side of z0. logps/chosen may fall all the same. A batch in which all prompts are equal has z0 = 0.
+Is it going well? rewards/margin rises, and rewards/accuracy, the share of answers on the right side of z0; logps/chosen
+may fall all the same. A batch in which all prompts are equal has z0 = 0.
 """
 
 import math

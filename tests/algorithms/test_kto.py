@@ -75,7 +75,7 @@ def test_golden_vector_b(monkeypatch, micro_batch_size):
     # z0 = (0.5 + 0.2 - 0.3 + 1.2)/4; rewards are β·(1.5, 0) of the good and β·(-1, -4) of the bad
     expected = {"loss": 0.4598310967, "z0": 0.4, "z0_raw": 0.4, "desirable": 0.5}
     expected |= {"rewards/chosen": 0.075, "rewards/rejected": -0.25, "rewards/margin": 0.325}
-    expected |= {"rewards/accuracy": 0.75, "logps/chosen": -10, "logps/rejected": -25}  # 1.5 > z0, 0 < z0, both bad < z0
+    expected |= {"rewards/accuracy": 0.75, "logps/chosen": -10, "logps/rejected": -25}  # 0 < z0 is wrong
     expected |= {"length/chosen": 1, "length/rejected": 1, "entropy": -17.5}  # given_scores's, which are no entropies
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
