@@ -27,8 +27,8 @@ from jaxrl.tune import tune
 
 CONFIG = DPO(
     lm=LMConfig(lora_rank=16),
-    data=DataConfig(max_length=96, buckets=(48, 96)),
-    max_updates=80,
+    data=DataConfig(max_length=96, buckets=(40, 56, 96)),
+    max_updates=50,
     batch_size=8,
     learning_rate=5e-4,
 )
@@ -39,7 +39,7 @@ HELD_OUT = 64  # pairs measured along the way
 class Options(cli.Options):
     """What is asked of one run, beside its config."""
 
-    schedule: Schedule = Schedule(logs=40, evals=2, saves=2)
+    schedule: Schedule = Schedule(logs=25, evals=2, saves=2)
     direction: Literal["positive", "negative"] = "positive"
     """Which reviews to prefer."""
     sft: Path = Path("runs/sentiment_sft")

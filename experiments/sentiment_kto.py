@@ -19,8 +19,8 @@ from jaxrl.tune import tune
 
 CONFIG = KTO(
     lm=LMConfig(lora_rank=16),
-    data=DataConfig(max_length=96, max_prompt_length=16, buckets=(48, 96)),
-    max_updates=80,
+    data=DataConfig(max_length=96, max_prompt_length=16, buckets=(40, 56, 96)),
+    max_updates=50,
     batch_size=16,
     learning_rate=5e-4,
 )
