@@ -1,21 +1,31 @@
-"""Fine-tune a language model on a file of your own: rows {prompt, completion} or {messages}.
+"""Fine-tune or align a language model on a file of your own.
 
-    scripts/run experiments/finetune.py --path mine.jsonl --name smollm2-135m
-    scripts/run experiments/finetune.py --path mine.jsonl --max-length 256 --buckets 64 128 256 --lora-rank 16
+    scripts/run experiments/finetune.py sft --path mine.jsonl --name smollm2-135m
+    scripts/run experiments/finetune.py dpo --path pairs.jsonl --name runs/mine/model --lora-rank 16
+    scripts/run experiments/finetune.py kto --path thumbs.jsonl --name runs/mine/model --buckets 64 128 256
 
-Look at the file first: `jaxrl data lint mine.jsonl`. Ends with the held-out loss before and after, and a folder that
-transformers loads.
+Rows are {prompt, completion} or {messages} for sft, {prompt, chosen, rejected} for dpo, {prompt, completion, label} for
+kto. Look at the file first: `jaxrl data lint mine.jsonl`. Ends with the held-out figures before and after, what the
+model says along the way (samples.jsonl), and a folder that transformers loads.
 """
 
+import sys
+
 from jaxrl import cli
-from jaxrl.algorithms import SFT
+from jaxrl.algorithms import DPO, KTO, SFT
 from jaxrl.tune import tune
+
+CONFIGS = {"sft": SFT(), "dpo": DPO(), "kto": KTO()}
 
 
 def main() -> None:
-    config, options = cli.parse(SFT(), __doc__)
+    name, argv = (sys.argv[1:2] or [""])[0], sys.argv[2:]
+    if name not in CONFIGS:
+        print(f"{__doc__}\n`finetune.py {'|'.join(CONFIGS)} --help` lists every setting.")
+        sys.exit(0 if name in ("-h", "--help") else 2)
+    config, options = cli.parse(CONFIGS[name], __doc__, argv)
     with cli.sentences():
-        tuned = tune(config, **options)
+        tuned = tune(config, samples=4, **options)
     print(f"rows        {tuned.counts}\nmodel       {tuned.folder}")
     cli.report(tuned.result)
 

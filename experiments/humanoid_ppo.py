@@ -10,8 +10,6 @@ alive a second and a half: look at forward_speed and at the animation, which ope
 
 import sys
 
-import jax
-
 from jaxrl import cli
 from jaxrl.animation import save_html, save_video
 from jaxrl.replay import replay
@@ -19,11 +17,8 @@ from jaxrl.run import eval_key, run
 
 
 def main() -> None:
-    preset = "ppo/humanoid_cpu" if jax.default_backend() == "cpu" else "ppo/humanoid"
-    argv = sys.argv[1:]
-    if argv[:1] == ["--preset"]:
-        preset, argv = argv[1], argv[2:]
-    config, options = cli.parse(cli.read(preset), __doc__, argv)
+    config, argv = cli.preset("ppo/humanoid", sys.argv[1:])
+    config, options = cli.parse(config, __doc__, argv)
     result = run(config, **options)
 
     key = eval_key(options["seed"], int(result.state.num_steps))

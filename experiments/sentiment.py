@@ -42,6 +42,11 @@ def by_film(rows: list[dict[str, Any]], share: float, seed: int = 0) -> tuple[li
     return split(rows, "movie", share=share, seed=seed)
 
 
+def some(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """`count` of the rows, always the same ones, of any film: rows of one film lie together."""
+    return [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:count]]
+
+
 def pairs(rows: list[dict[str, Any]], direction: str, seed: int = 0) -> list[dict[str, Any]]:
     """Rows {prompt, chosen, rejected, movie}: within each film a fresh verdict beside a rotten one, each used once.
 
@@ -60,6 +65,13 @@ def pairs(rows: list[dict[str, Any]], direction: str, seed: int = 0) -> list[dic
 def thumbs(rows: list[dict[str, Any]], direction: str) -> list[dict[str, Any]]:
     """Rows {prompt, completion, label}: label true where the verdict goes in the direction asked for."""
     return [{**row, "label": row["label"] == (direction == "positive")} for row in rows]
+
+
+def class_weights(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """KTO's weights, 1 for the class with more rows, so that both weigh the same: λ_D·n_D = λ_U·n_U."""
+    good = sum(row["label"] for row in rows)
+    bad = len(rows) - good
+    return {"desirable_weight": max(1.0, bad / good), "undesirable_weight": max(1.0, good / bad)}
 
 
 class Judges:

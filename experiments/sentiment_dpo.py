@@ -2,36 +2,28 @@
 
     scripts/run experiments/sentiment_dpo.py
     scripts/run experiments/sentiment_dpo.py --direction negative --seed 1
-    scripts/run experiments/sentiment_dpo.py --loss ipo --beta 0.1
+    scripts/run experiments/sentiment_dpo.py --preset dpo/sentiment --loss ipo
 
 First the model is taught to write reviews (sentiment_sft.py, once, into runs/sentiment_sft); that model is the
 reference. Then it learns from pairs of reviews of one film, a fresh and a rotten one. Ends with reviews before and
 after, gold reward against KL with intervals, and a folder that transformers loads. It is sentiment that moves, not
-helpfulness: see sentiment_report.py.
+helpfulness: see sentiment_report.py. On CPU the preset is configs/dpo/sentiment_cpu.yaml; on GPU and TPU it is
+configs/dpo/sentiment.yaml, which sees every pair.
 """
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Literal
 
 import sentiment_sft
-from sentiment import by_film, pairs, reviews
+from sentiment import by_film, pairs, reviews, some
 from sentiment_report import report
 
 from jaxrl import cli, replace
-from jaxrl.algorithms import DPO
-from jaxrl.data import DataConfig
-from jaxrl.lm import LMConfig
 from jaxrl.run import Schedule
 from jaxrl.tune import tune
 
-CONFIG = DPO(
-    lm=LMConfig(lora_rank=16),
-    data=DataConfig(max_length=96, buckets=(40, 56, 96)),
-    max_updates=50,
-    batch_size=8,
-    learning_rate=5e-4,
-)
 HELD_OUT = 64  # pairs measured along the way
 
 
@@ -47,13 +39,14 @@ class Options(cli.Options):
 
 
 def main() -> None:
-    config, options = cli.parse(CONFIG, __doc__, options=Options())
+    config, argv = cli.preset("dpo/sentiment", sys.argv[1:])
+    config, options = cli.parse(config, __doc__, argv, Options())
     direction, sft = options.pop("direction"), options.pop("sft")
     with cli.sentences():
         config = replace(config, lm=replace(config.lm, name=str(sentiment_sft.model(sft))))
         train, held_out = by_film(reviews(), share=0.1)
         chosen = pairs(train, direction, options["seed"])
-        tuned = tune(config, chosen, pairs(held_out, direction)[:HELD_OUT], samples=8, **options)
+        tuned = tune(config, chosen, some(pairs(held_out, direction), HELD_OUT), samples=8, **options)
         films = sorted({row["movie"] for row in held_out})
         found = report(tuned, films, direction, options["seed"])
     print(f"samples     {tuned.result.run_dir / 'samples.md'}\nreward      {tuned.result.run_dir / 'reward.png'}")

@@ -10,7 +10,7 @@ transformers loads. `finetune.py` does the same with a file of your own.
 from pathlib import Path
 
 import jax
-from sentiment import by_film, prompt, reviews
+from sentiment import by_film, prompt, reviews, some
 
 from jaxrl import cli
 from jaxrl.algorithms import SFT
@@ -34,7 +34,7 @@ def main() -> None:
     config, options = cli.parse(CONFIG, __doc__, options=OPTIONS)
     with cli.sentences():
         train, held_out = by_film(reviews(), share=0.1)
-        tuned = tune(config, train, held_out[:HELD_OUT], **options)
+        tuned = tune(config, train, some(held_out, HELD_OUT), **options)
     show(tuned, [row["movie"] for row in held_out], options["seed"])
     cli.report(tuned.result)
 
@@ -44,7 +44,7 @@ def model(run_dir: Path) -> Path:
     if not (run_dir / "model").is_dir():
         train, held_out = by_film(reviews(), share=0.1)
         resume = (run_dir / "run.json").is_file()
-        tune(CONFIG, train, held_out[:HELD_OUT], run_dir=run_dir, schedule=OPTIONS.schedule, resume=resume)
+        tune(CONFIG, train, some(held_out, HELD_OUT), run_dir=run_dir, schedule=OPTIONS.schedule, resume=resume)
     return run_dir / "model"
 
 

@@ -38,6 +38,17 @@ def read(name: str | Path) -> Any:
     return load(path if path.is_file() else CONFIGS / f"{path.with_suffix('')}.yaml", ALGORITHMS)
 
 
+def preset(name: str, argv: list[str]) -> tuple[Any, list[str]]:
+    """The config `name`_cpu on CPU and `name` on GPU and TPU, or what `--preset` at the head of `argv` asks for; and
+    the arguments after it. A bad name ends the program with status 2 and a sentence.
+    """
+    chosen = f"{name}_cpu" if jax.default_backend() == "cpu" else name
+    if argv[:1] == ["--preset"] and len(argv) > 1:
+        chosen, argv = argv[1], argv[2:]
+    with sentences():
+        return read(chosen), argv
+
+
 def names() -> list[str]:
     """The configs that ship with jaxrl, as `read` takes them."""
     return sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob("*/*.yaml"))

@@ -19,8 +19,10 @@ from jaxrl.config_file import load, save
 from jaxrl.types import PyTree
 
 
-def run_name(config: Any, seed: int) -> Path:
-    """A new directory under runs/, named after what is run and when."""
+def run_name(config: Any, seed: int, resume: bool = False) -> Path:
+    """A new directory under runs/, named after what is run and when. Raises ValueError if it is to be resumed."""
+    if resume:
+        raise ValueError("resume needs the run_dir to go on in")
     what = config.env.name if hasattr(config, "env") else Path(config.lm.name).name
     name = f"{what.replace('/', '-')}_{type(config).__name__.lower()}_s{seed}"
     return Path("runs") / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
@@ -31,9 +33,7 @@ def open_run(config: Any, seed: int, run_dir: Path | None, resume: bool, network
 
     Raises ValueError for a directory that already holds a run, or a resume with another config, seed or given things.
     """
-    if run_dir is None and resume:
-        raise ValueError("resume needs the run_dir to go on in")
-    run_dir = run_name(config, seed) if run_dir is None else run_dir
+    run_dir = run_name(config, seed, resume) if run_dir is None else run_dir
     model = {"model": f"{network.config} {network.dtype}"} if hasattr(network, "config") else {}
     about, described = run_dir / "run.json", {"seed": seed, **model, **fingerprints(arrays), **machine()}
     if resume:

@@ -36,16 +36,14 @@ def sampler(
     stop = sorted(tokenizer.stops)
 
     @jax.jit
-    def measure(learner: Learner, reference: Params, made: Generation):
-        rows = Rows(made.tokens, made.prompt_length, made.length)
-        return sampled_kl(model, of_learner(learner), reference, rows)
+    def measure(params: Params, reference: Params, made: Generation):
+        return sampled_kl(model, params, reference, Rows(made.tokens, made.prompt_length, made.length))
 
     def probe(state: TrainState, key: Key) -> dict[str, float]:
-        step, learner = int(state.num_steps), state.learner
+        step, params = int(state.num_steps), of_learner(state.learner)  # not jitted: a base model would be a constant
         keys = jax.random.split(key, len(prompts.length))
-        params = jax.jit(of_learner)(learner)
         made = generate(model, params, *prompts, keys, max_new_tokens=max_new_tokens, stop=stop)
-        k1, k3 = measure(learner, reference, made)
+        k1, k3 = measure(params, reference, made)
         keep_until(file, step - 1)
         with file.open("a") as out:
             out.write(json.dumps({"step": step, "samples": said(tokenizer, made)}) + "\n")

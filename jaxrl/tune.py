@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxrl.config import check
+from jaxrl.config import check, replace
 from jaxrl.data import Data, prepare
 from jaxrl.data.rows import Row
 from jaxrl.lm import LanguageModel, Pretrained, language_model, load, save
@@ -49,16 +49,17 @@ def tune(
     progress. Raises ValueError as `load`, `read`, `run` do.
     """
     check(config)
+    run_dir = options.pop("run_dir", None) or run_name(config, options.get("seed", 0), options.get("resume", False))
     base = load(config.lm.name)
     if base.tokenizer is None:
         raise ValueError(f"lm.name = {config.lm.name!r} has no tokenizer; put its tokenizer.json beside the weights")
     model = language_model(base.config, dtype=config.lm.dtype, remat=config.lm.remat)
     data, counts = prepare(config.data, base.tokenizer, rows, held_out)
     if getattr(config, "reference", None) == "cached":
+        replace(config, reference="frozen").check_data(data)  # before hours of scoring
         data = _with_reference(config, model, base.params, data)
     weights = trained(config.lm, base.params)
-    run_dir = Path(options.pop("run_dir", None) or run_name(config, options.get("seed", 0)))
-    probe = None
+    run_dir, probe = Path(run_dir), None
     if samples:
         of_learner = lambda learner: weights.model(learner.trained)  # noqa: E731
         prompts = first_prompts(data.held_out or data.train, samples)

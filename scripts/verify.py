@@ -32,6 +32,11 @@ def config(name: str, least: dict[str, float], **more) -> Check:
     return Check(("experiments/train.py", name), least, **more)
 
 
+def sentiment(algorithm: str, direction: str) -> Check:
+    least = {"gain": 0.1, "gain_low": 0.0, "vader_gain_low": 0.0}
+    return Check((f"experiments/sentiment_{algorithm}.py", "--direction", direction), least, {"kl": 15})
+
+
 FIVE = (0, 1, 2, 3, 4)
 CHECKS = {
     "cartpole-reinforce": Check(("experiments/cartpole_reinforce.py",), {"return": 475}, {"seconds": 180}, FIVE),
@@ -51,6 +56,10 @@ CHECKS = {
     "acrobot-a2c": config("a2c/acrobot", {"return": -90}),
     "mountain-car-a2c": config("a2c/mountain_car_continuous", {"return": 88}),
     "acrobot-reinforce": config("reinforce/acrobot", {"return": -90}),
+    "sentiment-dpo": sentiment("dpo", "positive"),
+    "sentiment-dpo-negative": sentiment("dpo", "negative"),
+    "sentiment-kto": sentiment("kto", "positive"),
+    "sentiment-kto-negative": sentiment("kto", "negative"),
     "inverted-pendulum-reinforce": config("reinforce/inverted_pendulum", {"return": 950}),
 }
 
@@ -88,10 +97,12 @@ def run(name: str, check: Check, seed: int) -> dict:
         print(f"{name} seed {seed}: ended with status {done.returncode}", flush=True)
         return {"seed": seed, "holds": False}
     figures = json.loads(done.stdout.strip().splitlines()[-1])
+    figures |= figures.pop("report", {})
     figures["seconds"] = figures["train_seconds"] + figures["compile_seconds"]
     short = [f"{k} {figures[k]:.4g} < {v:g}" for k, v in check.least.items() if not figures[k] >= v]
     short += [f"{k} {figures[k]:.4g} > {v:g}" for k, v in check.most.items() if not figures[k] <= v]
-    shown = "  ".join(f"{k} {figures[k]:.4g}" for k in (*check.least, "return_std", "env_steps", "seconds"))
+    shown = (*check.least, *check.most, "return_std", "env_steps", "seconds")
+    shown = "  ".join(f"{k} {figures[k]:.4g}" for k in dict.fromkeys(shown) if k in figures)
     print(f"{name} seed {seed}: {shown}  {'SHORT: ' + '; '.join(short) if short else 'holds'}", flush=True)
     return {"seed": seed, "holds": not short, **figures}
 

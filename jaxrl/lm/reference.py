@@ -1,7 +1,7 @@
 """How far a language model is from its reference: log-probs computed once and kept in a file, and divergences."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ def with_reference(
     if path.exists():
         found = _read(path, identity, [side.length.shape for side in sides])
     else:
-        found = [_compute(model, params, side, batch_size) for side in sides]
+        score = jax.jit(partial(_log_prob, model))
+        found = [_compute(score, params, side, batch_size) for side in sides]
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(".tmp.npz")
         np.savez(draft, identity=np.array(identity), **{str(i): x for i, x in enumerate(found)})
@@ -103,10 +104,9 @@ def _read(path: Path, identity: str, shapes: list[tuple[int, ...]]) -> list[np.n
     return found
 
 
-def _compute(model: LanguageModel, params: Params, rows: Any, batch_size: int) -> np.ndarray:
+def _compute(score: Callable, params: Params, rows: Any, batch_size: int) -> np.ndarray:
     count = len(rows.length)
     batches = np.arange(-(-count // batch_size) * batch_size).reshape(-1, batch_size) % count
-    score = jax.jit(partial(_log_prob, model))
     made = [score(params, rows.tokens[i], rows.prompt_length[i], rows.length[i]) for i in batches]
     return np.concatenate([np.asarray(x) for x in made])[:count]
 
