@@ -62,6 +62,11 @@ def test_a_file_is_read_and_split_the_same_way_every_time(folder, tmp_path):
     assert np.isclose(again.result.figures["loss"], first)
 
 
+def test_a_resume_needs_to_know_where(folder):
+    with pytest.raises(ValueError, match="resume needs the run_dir to go on in"):
+        tune(SFT(lm=LMConfig(str(folder))), ROWS, resume=True)
+
+
 def test_a_model_without_a_tokenizer_is_refused(tmp_path):
     config = config_of("llama")
     save(tmp_path / "bare", config, params_of(config))

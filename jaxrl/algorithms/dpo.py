@@ -9,9 +9,11 @@ computed beforehand; all three go through the same code, so the loss starts at e
 
 Is it going well? rewards/margin and rewards/accuracy rise, and eval_loss falls. The chosen log-probs may fall too: only
 the margin is trained. Trouble is when rewards/chosen falls by many nats while the margin hardly grows (lower the
-learning rate, raise beta, or add nll_coef), or when entropy collapses.
+learning rate, raise beta, or add nll_coef), or when entropy collapses. Rewards are β times summed log-ratios, whatever
+the loss.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -28,7 +30,7 @@ from jaxrl.data.preferences import Pairs
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.log_probs import Scores, completion_scores
 from jaxrl.lm.lora import trained
-from jaxrl.lm.reference import check_cached
+from jaxrl.lm.reference import check_cached, start_tolerance
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.minibatch import accumulate
@@ -93,11 +95,12 @@ class DPO:
     """Pairs whose gradient is taken at once: less memory, the same result. None takes the batch whole."""
 
     loss: str = static("dpo", choices=tuple(LOSSES))
-    """Start with dpo; ipo or label_smoothing for noisy labels; simpo or orpo to do without a reference."""
-    beta: float = leaf(0.1, 0.0)
+    """Start with dpo; ipo or label_smoothing for noisy labels; simpo or orpo to do without a reference. cpo and slic
+    come without their NLL, which nll_coef adds, and bco with δ = 0."""
+    beta: float = leaf(0.1, 1e-6)
     """Reward per nat of log-ratio: larger stays closer to the reference. 0.1, in 0.01 to 0.5; dpo_norm 5; simpo 2 to
     2.5. For ipo it is τ, for orpo λ."""
-    label_smoothing: float = leaf(0.0, 0.0, 0.5)
+    label_smoothing: float = leaf(0.0, 0.0, 0.499)
     """ε: the share of labels believed wrong. With dpo this is cDPO; robust uses it too, and exo, at least 1e-3."""
     gamma: float = leaf(1.0, 0.0)
     """The margin of simpo, in units of reward (0.5 to 1.5), and δ of slic, in nats."""
@@ -106,7 +109,8 @@ class DPO:
     wpo: bool = static(False)
     """Weigh each pair, its NLL too, by how likely the policy is to say it (Zhou et al. 2024, arXiv 2406.11827)."""
     reference: str = static("frozen", choices=("frozen", "cached", "none"))
-    """frozen: the model as given, beside the policy. cached: its log-probs, computed before. none: only without one."""
+    """frozen: the model as given, beside the policy. cached: its log-probs, computed before. none: for simpo, orpo, cpo
+    and slic, which need none; with frozen they still measure rewards against it."""
     reference_cache: str = static("")
     """Where the cached log-probs are kept; by default in the user's cache, under a hash of all they depend on."""
     sync_every: int = static(0, at_least=0)
@@ -128,7 +132,7 @@ class DPO:
     """Adam's β₂."""
     adam_eps: float = leaf(1e-8, 0.0)
     """Adam's ε."""
-    max_grad_norm: float = leaf(1.0, 0.0)
+    max_grad_norm: float = leaf(1.0, 1e-9)
     """Global norm that gradients are clipped to; inf is off."""
 
     def validate(self) -> None:
@@ -156,11 +160,12 @@ class DPO:
 
     def check_start(self, metrics: dict[str, float]) -> None:
         """Raises ValueError unless the loss before the first update is what equal policy and reference give."""
+        found, nothing, tolerance = metrics["preference_loss"], jnp.zeros(1), start_tolerance(self)
+        if not math.isfinite(found):
+            raise ValueError(f"the {self.loss} loss starts at {found}; look for what is not finite in the model")
         if self.loss in REFERENCE_FREE:
             return
-        nothing = jnp.zeros(1)
         expected = float(LOSSES[self.loss](self, Pair(*[nothing] * 4, nothing + 1, nothing + 1))[0])
-        found, tolerance = metrics["preference_loss"], 1e-4 if self.reference == "cached" else 1e-6
         if not abs(found - expected) <= tolerance * max(1.0, abs(expected)):
             raise ValueError(
                 f"the {self.loss} loss starts at {found:.8f}, not {expected:.8f}: policy and reference differ before "

@@ -27,7 +27,7 @@ from jaxrl.data.preferences import Completions
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.log_probs import Scores, completion_scores
 from jaxrl.lm.lora import trained
-from jaxrl.lm.reference import check_cached
+from jaxrl.lm.reference import check_cached, start_tolerance
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.minibatch import accumulate, split, take
@@ -52,7 +52,7 @@ class KTO:
     micro_batch_size: int | None = static(None, at_least=1)
     """Answers whose gradient is taken at once: less memory, the same result. None takes the batch whole."""
 
-    beta: float = leaf(0.1, 0.0)
+    beta: float = leaf(0.1, 1e-6)
     """Reward per nat of log-ratio: larger stays closer to the reference. 0.1, in 0.01 to 0.5."""
     desirable_weight: float = leaf(1.0, 0.0)
     """λ_D, of good answers. With n_D good and n_U bad ones, keep λ_D·n_D / (λ_U·n_U) between 1 and 4/3."""
@@ -80,7 +80,7 @@ class KTO:
     """Adam's β₂."""
     adam_eps: float = leaf(1e-8, 0.0)
     """Adam's ε."""
-    max_grad_norm: float = leaf(1.0, 0.0)
+    max_grad_norm: float = leaf(1.0, 1e-9)
     """Global norm that gradients are clipped to; inf is off."""
 
     def validate(self) -> None:
@@ -104,10 +104,9 @@ class KTO:
 
     def check_start(self, metrics: dict[str, float]) -> None:
         """Raises ValueError unless rewards are 0 before the first update, as equal policy and reference give."""
-        tolerance = 1e-3 if self.reference == "cached" else 1e-6
         found = [abs(x) for x in (metrics["rewards/chosen"], metrics["rewards/rejected"]) if x == x]  # nan: none of it
         worst = max(found, default=math.nan)
-        if not worst <= tolerance or math.isnan(metrics["loss"]):
+        if not worst <= start_tolerance(self) or math.isnan(metrics["loss"]):
             raise ValueError(
                 f"rewards start at {worst:.8f}, not 0: policy and reference differ before the first update; give them "
                 "the same parameters, dtype and rows, or remove a stale reference cache"
@@ -174,7 +173,7 @@ def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         )
         return KTOLearner(new, opt_state, learner.num_updates + 1), metrics | margin(metrics) | found | more
 
-    def measure(learner: KTOLearner, batch: DataBatch) -> Metrics:
+    def measure(learner: KTOLearner, batch: DataBatch) -> Metrics:  # z0 and margin are each batch's, as in training
         z0, found = z0_of(jax.random.key(0), learner.trained, batch)
         metrics = loss(z0, learner.trained, batch)[1]
         return metrics | margin(metrics) | found

@@ -54,7 +54,7 @@ class SFT:
     """Adam's β₂."""
     adam_eps: float = leaf(1e-8, 0.0)
     """Adam's ε."""
-    max_grad_norm: float = leaf(1.0, 0.0)
+    max_grad_norm: float = leaf(1.0, 1e-9)
     """Global norm that gradients are clipped to; inf is off."""
 
     def validate(self) -> None:

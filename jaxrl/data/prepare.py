@@ -1,11 +1,12 @@
 """From a file, or from rows at hand, to the arrays that `train` and `run` take."""
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxrl.data.batches import Data
 from jaxrl.data.preferences import Encoded, bucketed, encode
-from jaxrl.data.rows import Row, read, split
+from jaxrl.data.rows import Row, read, split, understand
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.tokenizer import Tokenizer
 
@@ -26,12 +27,12 @@ def prepare(
     """Rows as token arrays, in buckets.
 
     rows: to train on; None reads `settings.path`. held_out: to measure on; None splits off `settings.held_out` of the
-    rows, always the same ones. Raises ValueError, with file and row number, for what cannot be read.
+    rows, always the same ones: whole prompts where there are prompts enough, so that none is on both sides, else rows.
+    Raises ValueError, with file and row number, for what cannot be read.
     """
     rows = read(settings.path) if rows is None else rows
     if held_out is None and settings.held_out > 0:
-        numbered = [{**row, "_number": i} for i, row in enumerate(rows)]
-        rows, held_out = split(numbered, "_number", share=float(settings.held_out), seed=0)
+        rows, held_out = _hold_out(rows, float(settings.held_out))
     encoded = _encode(rows, settings, tokenizer)
     measured = (_encode(held_out, settings, tokenizer),) if held_out else ()
     widths = settings.buckets or (
@@ -39,6 +40,19 @@ def prepare(
     )
     train, *rest = (bucketed(part, widths) for part in (encoded, *measured))
     return Prepared(Data(train, *rest), encoded.counts)
+
+
+def _hold_out(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
+    groups = []
+    for number, row in enumerate(rows, 1):
+        try:
+            groups.append(json.dumps(understand(row).prompt))
+        except ValueError as error:
+            raise ValueError(f"row {number} {error}") from error
+    if share * len(set(groups)) < 1:
+        groups = range(len(rows))
+    grouped = [{**row, "_group": group} for row, group in zip(rows, groups, strict=True)]
+    return split(grouped, "_group", share=share, seed=0)
 
 
 def _encode(rows: Sequence[Row], settings: DataConfig, tokenizer: Tokenizer) -> Encoded:

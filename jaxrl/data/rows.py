@@ -39,6 +39,8 @@ def read(path: str | Path, split: str | None = None) -> list[Row]:
     Raises ValueError, with file and row number (a line number in jsonl files), for a row that is malformed or of
     another format than the first.
     """
+    if not str(path):
+        raise ValueError("there is no file to read; give data.path (--path), or rows")
     rows, first = [], None
     for where, row in load(path, split):
         try:

@@ -476,6 +476,13 @@ def test_a_run_whose_reference_differs_is_refused_before_the_first_update(tmp_pa
     assert read_rows(tmp_path / "run" / "metrics.jsonl") == []
 
 
+@pytest.mark.parametrize("loss", ["dpo", "simpo"])
+def test_a_model_that_is_not_finite_is_refused_before_the_first_update(loss, tmp_path):
+    params = jax.tree.map(lambda x: x * jnp.nan, bigram_params())
+    with pytest.raises(ValueError, match=f"the {loss} loss starts at nan; look for what is not finite in the model"):
+        run(replace(LOOSE, loss=loss), 0, tmp_path / "run", **QUICK, network=BIGRAM, params=params, data=DATA)
+
+
 # --- the cache of the reference, from text
 
 
@@ -511,6 +518,10 @@ def test_a_cached_reference_trains_as_a_frozen_one_and_a_stale_one_is_refused(tm
     ]:
         with pytest.raises(ValueError, match=stale):
             tune(c, rows, run_dir=tmp_path / "refused", **schedule)
+    with pytest.raises(ValueError, match=r"DPO learns from {prompt, chosen, rejected}"):  # before they are scored
+        single = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in ROWS]
+        tune(replace(config, reference_cache=str(tmp_path / "no")), single, run_dir=tmp_path / "refused", **schedule)
+    assert not (tmp_path / "no").exists()
     cache.write_bytes(kept[:-40])
     with pytest.raises(ValueError, match=r"the reference cache .* is damaged \(.*\); remove it"):
         tune(config, ROWS, run_dir=tmp_path / "refused", **schedule)
@@ -530,6 +541,9 @@ def test_a_cached_reference_trains_as_a_frozen_one_and_a_stale_one_is_refused(tm
         (DPO(loss="simpo", reference="none", sync_every=2), "sync_every = 2 needs"),
         (DPO(loss="DPO"), "loss = 'DPO' is not one of"),
         (DPO(label_smoothing=0.6), "label_smoothing = 0.6 is out of range"),
+        (DPO(loss="robust", label_smoothing=0.5), "label_smoothing = 0.5 is out of range; .* between 0 and 0.499"),
+        (DPO(loss="ipo", beta=0.0), "beta = 0 is out of range; it must be at least 1e-06"),
+        (DPO(max_grad_norm=0.0), "max_grad_norm = 0 is out of range"),
         (DPO(batch_size=12, micro_batch_size=5), "batch_size = 12 is not a multiple of .* = 5; try 4 or 6"),
     ],
 )  # fmt: skip
