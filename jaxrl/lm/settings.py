@@ -12,7 +12,7 @@ class LMConfig:
     dtype: str = static("float32", choices=("float32", "bfloat16", "float64"))
     """Of activations and matrix products. Parameters, softmax and log-probabilities are at least float32."""
     remat: bool = static(False)
-    """Recompute each layer in the backward pass: less memory, about a third more time."""
+    """Recompute each layer in the backward pass: less memory, a third more arithmetic. On CPU it costs no time."""
     logit_chunk: int | None = static(128, at_least=1)
     """Tokens whose logits exist at the same time; None forms them all."""
     lora_rank: int = static(0, at_least=0)
