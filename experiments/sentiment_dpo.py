@@ -47,11 +47,7 @@ def main() -> None:
         train, held_out = by_film(reviews(), share=0.1)
         chosen = pairs(train, direction, options["seed"])
         tuned = tune(config, chosen, some(pairs(held_out, direction), HELD_OUT), samples=8, **options)
-        films = sorted({row["movie"] for row in held_out})
-        found = report(tuned, films, direction, options["seed"])
-    print(f"samples     {tuned.result.run_dir / 'samples.md'}\nreward      {tuned.result.run_dir / 'reward.png'}")
-    print(f"model       {tuned.folder}")
-    cli.report(tuned.result, report=found)
+        report(tuned, held_out, direction, options["seed"])
 
 
 if __name__ == "__main__":

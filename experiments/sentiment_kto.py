@@ -31,11 +31,7 @@ def main() -> None:
         rows = thumbs(train, direction)
         config = replace(config, **{name: getattr(config, name) * x for name, x in class_weights(rows).items()})
         tuned = tune(config, rows, some(thumbs(held_out, direction), HELD_OUT), samples=8, **options)
-        films = sorted({row["movie"] for row in held_out})
-        found = report(tuned, films, direction, options["seed"])
-    print(f"samples     {tuned.result.run_dir / 'samples.md'}\nreward      {tuned.result.run_dir / 'reward.png'}")
-    print(f"model       {tuned.folder}")
-    cli.report(tuned.result, report=found)
+        report(tuned, held_out, direction, options["seed"])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from sentiment import Judges, prompt
 
+from jaxrl import cli
 from jaxrl.lm import Generation, generate
 from jaxrl.lm.log_probs import Rows
 from jaxrl.lm.reference import exact_kl, sampled_kl
@@ -23,7 +24,14 @@ from jaxrl.tune import Tuned
 BATCH, NEW = 32, 64  # rows sampled side by side; tokens
 
 
-def report(tuned: Tuned, films: list[str], direction: str, seed: int, count: int = 256) -> dict[str, Any]:
+def report(tuned: Tuned, held_out: list[dict[str, Any]], direction: str, seed: int) -> None:
+    """Measure the model on the films of the rows held out; print where things are, and all figures as JSON."""
+    found, run_dir = measure(tuned, sorted({row["movie"] for row in held_out}), direction, seed), tuned.result.run_dir
+    print(f"samples     {run_dir / 'samples.md'}\nreward      {run_dir / 'reward.png'}\nmodel       {tuned.folder}")
+    cli.report(tuned.result, report=found)
+
+
+def measure(tuned: Tuned, films: list[str], direction: str, seed: int, count: int = 256) -> dict[str, Any]:
     """Sample `count` reviews of films that were not trained on, from the model before and after; score and compare.
 
     Writes report.json, samples.md and reward.png into the run's directory. Means are over films, and beside each is the
