@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxrl.lm import load, save
+from jaxrl.lm import assets, load, save
 from tests.data.conftest import byte_tokenizer
 from tests.lm.families import config_of, params_of
 from tests.test_cli import ROOT, experiment
@@ -63,7 +63,16 @@ def start(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def data():
+    try:
+        assets.path("reviews"), assets.path("imdb-textcat")
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize(("name", "direction"), [("dpo", "negative"), ("kto", "positive")])
+@pytest.mark.usefixtures("data")
 def test_an_alignment_experiment_from_data_to_report(name, direction, start, tmp_path):
     settings = ["--sft", start, "--direction", direction, "--max-updates", "4", "--run-dir", "run", "--logs", "2"]
     figures = experiment(ROOT / f"experiments/sentiment_{name}.py", *settings, "--evals", "1", cwd=tmp_path)
