@@ -127,7 +127,7 @@ def draw(path: Path, reports: dict[str, dict[str, Any]]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
     titles = (("gold", "gold reward: P(positive)"), ("vader", "VADER compound"))
     for axis, (name, ylabel) in zip(figure.subplots(1, 2), titles, strict=True):
@@ -135,10 +135,10 @@ def draw(path: Path, reports: dict[str, dict[str, Any]]) -> None:
             points = [(0.0, 0.0, found["before"]), (found["kl"], found["kl_ci"], found["after"])]
             x, xerr, judged = zip(*points, strict=True)
             y, yerr = ([each[k] for each in judged] for k in (name, f"{name}_ci"))
-            axis.errorbar(x, y, yerr, xerr, f"{'os^Dv*'[i % 6]}:", ms=5, lw=1, capsize=3, label=run)
+            axis.errorbar(x, y, yerr, xerr, f"{'os^Dv*'[i % 6]}:", ms=5, lw=1, capsize=3, label=Path(run).name)
         axis.set(xlabel="KL to the model before, nats per review", ylabel=ylabel)
         axis.grid(alpha=0.3)
-    axis.legend(fontsize=7)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=120)
 
 
