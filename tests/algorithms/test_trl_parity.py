@@ -153,10 +153,9 @@ METRICS = {
 def differences(name, records):
     """Of every number of every step that the record and this library both have: name -> largest difference."""
     metrics, sums = records
-    count = len(metrics["loss"].total)
-    found = {k: np.asarray(v) for k, v in sums.items() if k in golden(name).steps[0]} | {
-        ours: np.asarray(metrics[theirs].value) for ours, theirs in METRICS.items() if theirs in metrics
-    }
+    count, recorded = len(metrics["loss"].total), golden(name).steps[0]
+    found = sums | {theirs: metrics[ours].value for theirs, ours in METRICS.items() if ours in metrics}
+    found = {key: np.asarray(values) for key, values in found.items() if key in recorded}
     worst = {}
     for key, values in found.items():
         expected = [step[key] for step in golden(name).steps[:count]]
@@ -188,8 +187,8 @@ def test_the_records_are_of_this_recipe():
 def test_twenty_updates_are_those_of_trl(name):
     trained, records = drive(name)
     worst = differences(name, records)
-    wanted = {"loss", "grad_norm", "rewards_chosen", "rewards_rejected"}
-    wanted |= {"policy", "reference"} if "label" in golden(name).rows[0] else {"policy_chosen", "margin", "accuracy"}
+    wanted = {"loss", "grad_norm", "rewards_chosen", "rewards_rejected", "margin", "logps_chosen", "logps_rejected"}
+    wanted |= {"policy", "reference"} if "label" in golden(name).rows[0] else {"policy_chosen", "accuracy"}
     assert wanted <= set(worst) and ("kl_raw" in worst) == (name == "kto")
     assert max(worst.values()) < 2e-5, worst
     g = golden(name)
