@@ -1,4 +1,4 @@
-"""SmolLM2-135M learns to write film critics' verdicts by supervised fine-tuning, in ten minutes on two CPU cores.
+"""SmolLM2-135M learns to write film critics' verdicts by supervised fine-tuning, in six minutes on two idle CPU cores.
 
     scripts/run experiments/sentiment_sft.py
     scripts/run experiments/sentiment_sft.py --lora-rank 0 --learning-rate 2e-5 --max-updates 1000
