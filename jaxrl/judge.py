@@ -73,6 +73,16 @@ class HeldOutJudge:
     unit = "rows"
     panels = (
         Panel("loss", (Line("loss", "training batches"), Line("eval_loss", "held-out rows"))),
+        Panel(
+            "implicit reward",
+            (
+                Line("rewards/chosen", "chosen"),
+                Line("rewards/rejected", "rejected"),
+                Line("eval_rewards/chosen", "chosen, held out"),
+                Line("eval_rewards/rejected", "rejected, held out"),
+            ),
+        ),
+        Panel("KL, nats", (Line("eval_sample_kl_k3", "to the model before"),)),
         Panel("gradient norm", (Line("grad_norm", "before clipping"),)),
     )
 

@@ -24,7 +24,7 @@ class Panel(NamedTuple):
 def learning_curve(
     run_dir: str | Path, panels: Sequence[Panel], unit: str, references: dict[str, float] | None = None
 ) -> Path:
-    """Draw metrics.jsonl into curve.png, panels above each other, and return its path.
+    """Draw metrics.jsonl into curve.png, panels that have data above each other, and return its path.
 
     unit: what a step is, for the x axis. references: horizontal lines of the first panel.
     """
@@ -33,7 +33,8 @@ def learning_curve(
 
     run_dir = Path(run_dir)
     rows = read_rows(run_dir / METRICS)
-    figure = Figure(figsize=(7, 6), layout="constrained")
+    panels = [p for p in panels if any(line.metric in row for line in p.lines for row in rows)] or panels[:1]
+    figure = Figure(figsize=(7, 3 + 1.5 * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=(2, *[1] * (len(panels) - 1)), squeeze=False)
     for axis, panel in zip(axes[:, 0], panels, strict=True):
@@ -41,6 +42,8 @@ def learning_curve(
             _draw(axis, rows, line)
         axis.set_ylabel(panel.ylabel)
         axis.grid(alpha=0.3)
+        if len(panel.lines) > 1:
+            axis.legend(fontsize=8)
     top, bottom = axes[0, 0], axes[-1, 0]
     for i, (name, value) in enumerate((references or {}).items()):
         label = f"{name}: {value:.4g}"
