@@ -8,11 +8,11 @@ those of configs/reinforce/cartpole.yaml; each is an option here (`--help`). A s
 """
 
 from jaxrl import cli
-from jaxrl.run import run
+from jaxrl.runs.driver import run
 
 
 def main() -> None:
-    config, options = cli.parse(cli.read("reinforce/cartpole"), __doc__)
+    config, options = cli.parse(cli.named("reinforce/cartpole"), __doc__)
     cli.report(run(config, **options))
 
 

@@ -34,7 +34,7 @@ class Sweep:
 
 
 def main() -> None:
-    base, options = cli.parse(replace(cli.read("ppo/cartpole"), total_steps=245_760), __doc__, options=Sweep())
+    base, options = cli.parse(replace(cli.named("ppo/cartpole"), total_steps=245_760), __doc__, options=Sweep())
     sweep = Sweep(**options)
     configs = stack([replace(base, learning_rate=rate) for rate in sweep.learning_rates])
     keys = jax.vmap(jax.random.key)(jnp.arange(sweep.seed, sweep.seed + sweep.num_seeds))

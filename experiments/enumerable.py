@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from jaxrl.lm import LanguageModel
 from jaxrl.lm import log_probs as door
-from jaxrl.losses import policy_gradient, preference
+from jaxrl.ops.losses import policy_gradient, preference
 
 VOCAB, STEPS = 4, 3
 PREFIXES = (VOCAB**STEPS - 1) // (VOCAB - 1)

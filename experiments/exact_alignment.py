@@ -29,7 +29,7 @@ import tyro
 from jax.nn import sigmoid
 
 from jaxrl import cli
-from jaxrl.losses import preference
+from jaxrl.ops.losses import preference
 
 
 @dataclass(frozen=True)

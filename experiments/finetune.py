@@ -13,7 +13,7 @@ import sys
 
 from jaxrl import cli
 from jaxrl.algorithms import DPO, KTO, SFT
-from jaxrl.tune import tune
+from jaxrl.runs.finetuning import finetune
 
 CONFIGS = {"sft": SFT(), "dpo": DPO(), "kto": KTO()}
 
@@ -25,7 +25,7 @@ def main() -> None:
         sys.exit(0 if name in ("-h", "--help") else 2)
     config, options = cli.parse(CONFIGS[name], __doc__, argv)
     with cli.sentences():
-        tuned = tune(config, samples=4, **options)
+        tuned = finetune(config, samples=4, **options)
     print(f"rows        {tuned.counts}\nmodel       {tuned.folder}")
     cli.report(tuned.result)
 

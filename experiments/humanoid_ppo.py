@@ -11,9 +11,9 @@ alive a second and a half: look at forward_speed and at the animation, which ope
 import sys
 
 from jaxrl import cli
-from jaxrl.animation import save_html, save_video
-from jaxrl.replay import replay
-from jaxrl.run import eval_key, run
+from jaxrl.reports.animation import save_html, save_video
+from jaxrl.reports.episode import record_episode
+from jaxrl.runs.driver import eval_key, run
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     result = run(config, **options)
 
     key = eval_key(options["seed"], int(result.state.num_steps))
-    played = replay(config, result.state.learner, key)
+    played = record_episode(config, result.state.learner, key)
     html = save_html(result.run_dir / "humanoid.html", played.scene)
     video = save_video(result.run_dir / "humanoid.gif", played.mj_model, played.qpos, played.scene.dt)
     print(f"animation   {html}" + (f"\n            {video}" if video else ""))

@@ -50,7 +50,7 @@ import numpy as np
 import tyro
 
 from jaxrl import cli
-from jaxrl.losses import preference
+from jaxrl.ops.losses import preference
 
 FLIPS = (0.0, 0.1, 0.2, 0.3, 0.4)
 BETA, TAU = 1.0, 0.17  # about as far from the reference as each other, without noise

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import Algorithm, EnvConfig, Source, Transition, cli, config, episodes, run, static
-from jaxrl import metrics as m
-from jaxrl.losses import policy_gradient_loss
 from jaxrl.networks import actor_critic
+from jaxrl.ops import metrics as m
+from jaxrl.ops.losses import policy_gradient_loss
 
 
 @config

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl.data import split
-from jaxrl.lm import assets
+from jaxrl.data import split_by_group
+from jaxrl.lm.pretrained import assets
 
 
 def prompt(title: str) -> str:
@@ -39,7 +39,7 @@ def reviews() -> list[dict[str, Any]]:
 
 def by_film(rows: list[dict[str, Any]], share: float, seed: int = 0) -> tuple[list, list]:
     """(train, held out): whole films, `share` of the rows held out."""
-    return split(rows, "movie", share=share, seed=seed)
+    return split_by_group(rows, "movie", share=share, seed=seed)
 
 
 def some(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

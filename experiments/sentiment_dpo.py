@@ -21,8 +21,8 @@ from sentiment import by_film, pairs, reviews, some
 from sentiment_report import report
 
 from jaxrl import cli, replace
-from jaxrl.run import Schedule
-from jaxrl.tune import tune
+from jaxrl.runs.driver import Schedule
+from jaxrl.runs.finetuning import finetune
 
 HELD_OUT = 64  # pairs measured along the way
 
@@ -46,7 +46,7 @@ def main() -> None:
         config = replace(config, lm=replace(config.lm, name=str(sentiment_sft.model(sft))))
         train, held_out = by_film(reviews(), share=0.1)
         chosen = pairs(train, direction, options["seed"])
-        tuned = tune(config, chosen, some(pairs(held_out, direction), HELD_OUT), samples=8, **options)
+        tuned = finetune(config, chosen, some(pairs(held_out, direction), HELD_OUT), samples=8, **options)
         report(tuned, held_out, direction, options["seed"])
 
 

@@ -16,7 +16,7 @@ from sentiment_dpo import Options
 from sentiment_report import report
 
 from jaxrl import cli, replace
-from jaxrl.tune import tune
+from jaxrl.runs.finetuning import finetune
 
 HELD_OUT = 128  # reviews measured along the way
 
@@ -30,7 +30,7 @@ def main() -> None:
         train, held_out = by_film(reviews(), share=0.1)
         rows = thumbs(train, direction)
         config = replace(config, **{name: getattr(config, name) * x for name, x in class_weights(rows).items()})
-        tuned = tune(config, rows, some(thumbs(held_out, direction), HELD_OUT), samples=8, **options)
+        tuned = finetune(config, rows, some(thumbs(held_out, direction), HELD_OUT), samples=8, **options)
         report(tuned, held_out, direction, options["seed"])
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from sentiment import Judges, prompt
 
 from jaxrl import cli
+from jaxrl.evaluators.samples import said
 from jaxrl.lm import Generation, generate
-from jaxrl.lm.log_probs import Rows
+from jaxrl.lm.log_probs import TokenRows
 from jaxrl.lm.reference import exact_kl, sampled_kl
-from jaxrl.samples import said
-from jaxrl.tune import Tuned
+from jaxrl.runs.finetuning import Tuned
 
 BATCH, NEW = 32, 64  # rows sampled side by side; tokens
 
@@ -87,7 +87,8 @@ def divergence(tuned: Tuned, made: list[Generation]) -> dict[str, np.ndarray]:
     """KL of the model after to the model before, over each review that it said: k1, k3 and next-token KL summed."""
     both = jax.jit(lambda p, ref, rows: (*sampled_kl(tuned.model, p, ref, rows), exact_kl(tuned.model, p, ref, rows)))
     found = [
-        both(tuned.params, tuned.base.params, Rows(batch.tokens, batch.prompt_length, batch.length)) for batch in made
+        both(tuned.params, tuned.base.params, TokenRows(batch.tokens, batch.prompt_length, batch.length))
+        for batch in made
     ]
     return dict(zip(("kl", "kl_k3", "kl_exact"), map(np.concatenate, zip(*found, strict=True)), strict=True))
 

@@ -16,8 +16,8 @@ from jaxrl import cli
 from jaxrl.algorithms import SFT
 from jaxrl.data import DataConfig
 from jaxrl.lm import LMConfig, complete
-from jaxrl.run import Schedule
-from jaxrl.tune import Tuned, tune
+from jaxrl.runs.driver import Schedule
+from jaxrl.runs.finetuning import Tuned, finetune
 
 CONFIG = SFT(
     lm=LMConfig("smollm2-135m", lora_rank=16),
@@ -34,7 +34,7 @@ def main() -> None:
     config, options = cli.parse(CONFIG, __doc__, options=OPTIONS)
     with cli.sentences():
         train, held_out = by_film(reviews(), share=0.1)
-        tuned = tune(config, train, some(held_out, HELD_OUT), **options)
+        tuned = finetune(config, train, some(held_out, HELD_OUT), **options)
     show(tuned, [row["movie"] for row in held_out], options["seed"])
     cli.report(tuned.result)
 
@@ -44,7 +44,7 @@ def model(run_dir: Path) -> Path:
     if not (run_dir / "model").is_dir():
         train, held_out = by_film(reviews(), share=0.1)
         resume = (run_dir / "run.json").is_file()
-        tune(CONFIG, train, some(held_out, HELD_OUT), run_dir=run_dir, schedule=OPTIONS.schedule, resume=resume)
+        finetune(CONFIG, train, some(held_out, HELD_OUT), run_dir=run_dir, schedule=OPTIONS.schedule, resume=resume)
     return run_dir / "model"
 
 

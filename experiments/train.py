@@ -9,7 +9,7 @@ The first argument is a path, or a name within configs/. The header of each file
 import sys
 
 from jaxrl import cli
-from jaxrl.run import run
+from jaxrl.runs.driver import run
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
         print(f"{__doc__}\nconfigs: {', '.join(cli.names())}")
         sys.exit(0 if {"-h", "--help"} & set(sys.argv) else 2)
     with cli.sentences():
-        config = cli.read(sys.argv[1])
+        config = cli.named(sys.argv[1])
     config, options = cli.parse(config, __doc__, sys.argv[2:])
     cli.report(run(config, **options))
 

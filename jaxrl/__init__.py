@@ -3,7 +3,7 @@
     config = jaxrl.PPO(env=jaxrl.EnvConfig("gymnax/CartPole-v1", num_envs=8))
     state, metrics = jax.jit(jaxrl.train)(config, jax.random.key(0))
 
-    tuned = jaxrl.tune(jaxrl.SFT(data=jaxrl.DataConfig("mine.jsonl")))
+    tuned = jaxrl.finetune(jaxrl.SFT(data=jaxrl.DataConfig("mine.jsonl")))
 
 Nothing here is imported before it is asked for from an environment package: they are slow.
 """
@@ -11,10 +11,7 @@ Nothing here is imported before it is asked for from an environment package: the
 from jaxrl import data as data
 from jaxrl import envs as envs
 from jaxrl import lm as lm
-from jaxrl import losses as losses
-from jaxrl import metrics as metrics
 from jaxrl import networks as networks
-from jaxrl import returns as returns
 
 # algorithms, one config each
 from jaxrl.algorithms import A2C as A2C
@@ -23,14 +20,6 @@ from jaxrl.algorithms import KTO as KTO
 from jaxrl.algorithms import PPO as PPO
 from jaxrl.algorithms import SFT as SFT
 from jaxrl.algorithms import Reinforce as Reinforce
-
-# configs and sweeps
-from jaxrl.config import EnvConfig as EnvConfig
-from jaxrl.config import axes as axes
-from jaxrl.config import config as config
-from jaxrl.config import replace as replace
-from jaxrl.config import stack as stack
-from jaxrl.config import static as static
 from jaxrl.data import Data as Data
 from jaxrl.data import DataConfig as DataConfig
 
@@ -39,14 +28,25 @@ from jaxrl.envs import make as make
 from jaxrl.envs import vectorize as vectorize
 
 # drivers
-from jaxrl.evaluate import evaluate as evaluate
+from jaxrl.evaluators.episodes import evaluate as evaluate
 from jaxrl.lm import LMConfig as LMConfig
-from jaxrl.rollout import episodes as episodes
-from jaxrl.rollout import rollouts as rollouts
-from jaxrl.run import Schedule as Schedule
-from jaxrl.run import run as run
-from jaxrl.train import train as train
-from jaxrl.tune import tune as tune
+from jaxrl.ops import losses as losses
+from jaxrl.ops import metrics as metrics
+from jaxrl.ops import returns as returns
+from jaxrl.runs.driver import Schedule as Schedule
+from jaxrl.runs.driver import run as run
+from jaxrl.runs.finetuning import finetune as finetune
+
+# configs and sweeps
+from jaxrl.settings import EnvConfig as EnvConfig
+from jaxrl.settings import axes as axes
+from jaxrl.settings import config as config
+from jaxrl.settings import replace as replace
+from jaxrl.settings import stack as stack
+from jaxrl.settings import static as static
+from jaxrl.sources.rollout import episodes as episodes
+from jaxrl.sources.rollout import rollouts as rollouts
+from jaxrl.training.loop import train as train
 
 # the core types
 from jaxrl.types import Algorithm as Algorithm

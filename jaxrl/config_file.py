@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from jaxrl.config import check, known
+from jaxrl.settings import check, known
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ def _number(text: str, kind: type) -> Any:
     return int(number) if kind is int and number.is_integer() else number
 
 
-def load(path: str | Path, algorithms: dict[str, type]) -> Any:
+def load_config(path: str | Path, algorithms: dict[str, type]) -> Any:
     """Read a YAML file, strictly: a section `algorithm:`, whose `name` picks from `algorithms`, and one for each of its
     nested configs, such as `env:`.
 
@@ -105,7 +105,7 @@ def _parse(path: Path) -> Any:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
-def save(config: Any, path: str | Path) -> None:
+def save_config(config: Any, path: str | Path) -> None:
     """Write the config as YAML that `load` reads back to an equal config."""
     import yaml
 

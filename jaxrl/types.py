@@ -84,3 +84,17 @@ class TrainState(NamedTuple):
     learner: Learner
     carry: Carry
     num_steps: Int[Array, ""]
+
+
+class Line(NamedTuple):
+    """A metric and what the legend calls it. Metrics of evaluations are drawn with markers."""
+
+    metric: str
+    label: str
+
+
+class Panel(NamedTuple):
+    """One pair of axes: what is on y, and its lines."""
+
+    ylabel: str
+    lines: tuple[Line, ...]

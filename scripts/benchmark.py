@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxrl import PPO, EnvConfig, cli, replace
-from jaxrl.run_dir import machine
-from jaxrl.train import program
+from jaxrl.runs.directory import machine
+from jaxrl.training.programs import program
 
 
 @dataclass
@@ -150,7 +150,7 @@ def updates_for(call: Callable, seconds: float) -> int:
 
 def setting(options: Options, name: str, num_envs: int) -> PPO:
     """PPO on `num_envs` copies of an environment, long enough that annealing does not end while it is timed."""
-    base = cli.read(options.config) if options.config else PPO(env=EnvConfig(name, resets="pool"), num_steps=16)
+    base = cli.named(options.config) if options.config else PPO(env=EnvConfig(name, resets="pool"), num_steps=16)
     backend = options.backend or base.env.backend or ("spring" if name.startswith("brax/") else None)
     config = replace(base, env=replace(base.env, name=name, backend=backend, num_envs=num_envs))
     rollout = num_envs * config.num_steps

@@ -43,12 +43,12 @@ def jaxrl(steps: int, remat: bool) -> dict:
     from jaxrl import cli
     from jaxrl.algorithms import DPO
     from jaxrl.data import DataConfig, prepare
-    from jaxrl.lm import LMConfig, language_model, load
+    from jaxrl.lm import LMConfig, language_model, load_model
     from jaxrl.lm.reference import with_reference
-    from jaxrl.train import program
+    from jaxrl.training.programs import program
 
     cli.enable_compilation_cache()
-    base, lm = load("smollm2-135m"), LMConfig(remat=remat)
+    base, lm = load_model("smollm2-135m"), LMConfig(remat=remat)
     config = DPO(lm=lm, batch_size=PAIRS, epochs=steps, reference="cached", **SETTINGS)
     model = language_model(base.config, remat=remat)
     data = prepare(DataConfig(max_length=LENGTH, buckets=(LENGTH,)), base.tokenizer, rows(), []).data
@@ -127,12 +127,12 @@ def figures(seconds: list[float], losses: list[float]) -> dict:
 
 def compare(oracle: str, steps: int, rounds: int) -> dict:
     """All arms in turns; of their rounds the least time and the largest peak, and the share of TRL's."""
-    from jaxrl.lm import load, save
-    from jaxrl.run_dir import machine
+    from jaxrl.lm import load_model, save_model
+    from jaxrl.runs.directory import machine
 
     with tempfile.TemporaryDirectory() as folder:
-        base = load("smollm2-135m")
-        save(Path(folder) / "model", base.config, base.params, base.tokenizer)
+        base = load_model("smollm2-135m")
+        save_model(Path(folder) / "model", base.config, base.params, base.tokenizer)
         commands = {
             "jaxrl": [sys.executable, __file__, "jaxrl"],
             "jaxrl, remat": [sys.executable, __file__, "jaxrl", "--remat"],

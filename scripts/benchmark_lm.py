@@ -27,8 +27,9 @@ import tyro
 from tyro.conf import Positional
 
 from jaxrl import cli
-from jaxrl.lm import assets, generate, language_model, load, per_token_log_probs
-from jaxrl.run_dir import machine
+from jaxrl.lm import generate, language_model, load_model, per_token_log_probs
+from jaxrl.lm.pretrained import assets
+from jaxrl.runs.directory import machine
 
 ROOT = Path(__file__).parent.parent
 PROMPT, NEW = 16, 128  # tokens
@@ -63,7 +64,7 @@ def main(
 
 def ours(rounds: int, batch: tuple[int, ...]) -> dict[str, float]:
     """Tokens per second of jaxrl, float32, sampling at temperature 1, compiled before."""
-    base = load("smollm2-135m", with_tokenizer=False)
+    base = load_model("smollm2-135m", with_tokenizer=False)
     model, found = language_model(base.config), {}
     for rows in batch:
         tokens = jax.random.randint(jax.random.key(0), (rows, PROMPT), 5, base.config.vocab_size)
@@ -95,7 +96,7 @@ def generation(oracle: Path | None, rounds: int, batch: tuple[int, ...]) -> dict
 
 def log_probs(rounds: int) -> dict:
     """Gradient of the log-probabilities of 8 × 256 tokens with regard to hidden states and to the embedding."""
-    base = load("smollm2-135m", with_tokenizer=False)
+    base = load_model("smollm2-135m", with_tokenizer=False)
     tokens = jax.random.randint(jax.random.key(0), (8, 256), 0, base.config.vocab_size)
     hidden = jax.random.normal(jax.random.key(1), (8, 256, base.config.hidden_size))
     real = language_model(base.config)

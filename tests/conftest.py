@@ -3,7 +3,7 @@
 from jaxtyping import install_import_hook
 
 # Not the configs: a `float` of theirs may hold a tracer or a stack.
-CHECKED = ("distributions", "returns", "losses", "networks", "normalize", "minibatch", "metrics", "evaluate", "spaces")
+CHECKED = ("ops", "networks", "evaluators.episodes", "spaces")
 install_import_hook([f"jaxrl.{name}" for name in CHECKED], "beartype.beartype").__enter__()
 
 import jax  # noqa: E402

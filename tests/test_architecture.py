@@ -1,49 +1,50 @@
 """Who may import whom: the house has an inside and an outside, and this keeps it so."""
 
 import ast
+import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent / "jaxrl"
-LAYERS = [
-    {"types", "spaces", "config", "config_file"},
-    {"distributions", "returns", "losses", "minibatch", "normalize", "metrics", "schedule", "optimizer"},
-    {"networks", "envs", "lm"},
-    {"rollout", "data"},
-    {"algorithms"},
-    {
-        "train",
-        "evaluate",
-        "checkpoint",
-        "logs",
-        "report",
-        "animation",
-        "replay",
-        "judge",
-        "run_dir",
-        "run",
-        "samples",
-        "tune",
-    },
-    {"cli", "commands"},
-]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+import jaxrl
+
+ROOT = Path(jaxrl.__file__).parent
+# Every import points to a folder further up: one total order.
+ORDER = (
+    "types",
+    "spaces",
+    "settings",
+    "config_file",
+    "ops",
+    "networks",
+    "envs",
+    "lm",
+    "data",
+    "sources",
+    "evaluators",
+    "algorithms",
+    "training",
+    "reports",
+    "runs",
+    "cli",
+)
+MOST_FILES = 12
 ONLY_IN = {
-    "gymnax": {"envs/gymnax.py"},
-    "brax": {"envs/brax.py"},
+    "gymnax": {"envs/suites/gymnax.py"},
+    "brax": {"envs/suites/brax.py"},
     "flax": {"networks/mlp.py", "lm/transformer.py", "lm/lora.py"},
-    "orbax": {"checkpoint.py"},
-    "tyro": {"cli.py", "commands.py"},
+    "orbax": {"runs/checkpoints.py"},
+    "tyro": {"cli/experiment.py", "cli/command.py"},
     "yaml": {"config_file.py"},
-    "rich": {"logs.py"},
-    "tensorboardX": {"logs.py"},
-    "matplotlib": {"report.py"},
-    "mujoco": {"animation.py"},
-    "tokenizers": {"lm/tokenizer.py", "lm/bpe.py"},
-    "jinja2": {"lm/tokenizer.py"},
+    "rich": {"runs/logger.py"},
+    "tensorboardX": {"runs/logger.py"},
+    "matplotlib": {"reports/curve.py"},
+    "mujoco": {"reports/animation.py"},
+    "tokenizers": {"lm/text/tokenizer.py", "lm/text/bpe.py"},
+    "jinja2": {"lm/text/tokenizer.py"},
     "pyarrow": {"data/files.py"},
 }
 FORBIDDEN = {"pickle", "distrax", "rlax", "torch", "transformers", "trl"}
@@ -65,15 +66,16 @@ def imported(path: Path, root: Path = ROOT) -> set[str]:
 
 def violations(path: Path, root: Path = ROOT) -> list[str]:
     relative = path.relative_to(root)
-    own = LEVEL[relative.parts[0].removesuffix(".py")]
+    folder = relative.parts[0].removesuffix(".py")
     found = []
     for name in imported(path, root):
         top, *rest = name.split(".")
-        if top == "jaxrl" and rest and LEVEL.get(rest[0], 0) > own:
+        if top == "jaxrl" and (not rest or rest[0] not in ORDER or ORDER.index(rest[0]) > ORDER.index(folder)):
             found.append(f"{relative} imports {name}, which lies further out")
-        if relative.parts[0] == "algorithms" and name.startswith("jaxrl.envs"):
+        if folder == "algorithms" and name.startswith("jaxrl.envs"):
             found.append(f"{relative} imports {name}: algorithms see spaces and batches only")
-        if relative.parts[0] in ("losses", "returns.py") and top == "jaxrl" and rest[0] not in ("types", "losses"):
+        of_arrays = relative.as_posix().startswith(("ops/losses", "ops/returns"))
+        if of_arrays and top == "jaxrl" and rest[0] != "types" and rest[:2] != ["ops", "losses"]:
             found.append(f"{relative} imports {name}: losses and returns are functions of arrays")
         if top in FORBIDDEN or name.startswith("brax.training"):
             found.append(f"{relative} imports {name}")
@@ -90,18 +92,41 @@ def test_imports_point_inwards(path):
     assert not violations(path)
 
 
-def test_every_module_has_its_layer():
-    assert {p.relative_to(ROOT).parts[0].removesuffix(".py") for p in MODULES} == set(LEVEL)
+def test_every_folder_has_its_place_and_nothing_else_lies_at_the_top():
+    assert {p.relative_to(ROOT).parts[0].removesuffix(".py") for p in MODULES} == set(ORDER)
+    assert {p.stem for p in ROOT.glob("*.py")} == {"__init__", "types", "spaces", "settings", "config_file"}
+
+
+def test_no_folder_has_more_files_than_a_person_can_look_over():
+    folders = {p.parent for p in ROOT.rglob("*.py")}
+    counts = {str(f.relative_to(ROOT)): sum(p.is_file() for p in f.iterdir()) for f in folders}
+    assert not {folder: count for folder, count in counts.items() if count > MOST_FILES}
 
 
 @pytest.mark.parametrize(
-    "line", ["import brax", "from ..train import train", "from jaxrl.envs import make", "import pickle", "import flax"]
+    "line",
+    [
+        "import brax",
+        "from ..training.loop import train",
+        "from jaxrl.envs import make",
+        "from jaxrl import train",
+        "import pickle",
+        "import flax",
+    ],
 )
 def test_the_walk_finds_what_it_forbids(tmp_path, line):
     file = tmp_path / "algorithms" / "new.py"
     file.parent.mkdir()
     file.write_text(line)
     assert violations(file, tmp_path)
+
+
+def test_no_module_shares_its_name_with_what_its_package_exports():
+    for module in pkgutil.walk_packages(jaxrl.__path__, "jaxrl."):
+        parent, _, name = module.name.rpartition(".")
+        loaded = importlib.import_module(module.name)
+        assert getattr(importlib.import_module(parent), name) is loaded, f"{module.name} is hidden by a function"
+        assert not callable(getattr(loaded, name, None)), f"{module.name} exports a function of its own name"
 
 
 def test_import_of_jaxrl_takes_no_environment_package_along():
@@ -115,4 +140,4 @@ def test_library_code_does_not_print():
     for path in MODULES:
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         prints = [n for n in calls if isinstance(n.func, ast.Name) and n.func.id == "print"]
-        assert not prints or path.name in ("cli.py", "commands.py"), f"{path} prints"
+        assert not prints or path.parent.name == "cli", f"{path} prints"

@@ -22,10 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxrl import losses
-from jaxrl import metrics as m
-from jaxrl.config import config, leaf, static
-from jaxrl.data.batches import Data, DataBatch
+from jaxrl.data.arrays import Data, DataBatch
 from jaxrl.data.preferences import Pairs
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.log_probs import Scores, completion_scores
@@ -33,8 +30,11 @@ from jaxrl.lm.lora import trained
 from jaxrl.lm.reference import check_cached, start_tolerance
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
-from jaxrl.minibatch import accumulate
-from jaxrl.optimizer import adamw, adamw_step, check_micro_batches
+from jaxrl.ops import losses
+from jaxrl.ops import metrics as m
+from jaxrl.ops.minibatch import accumulate
+from jaxrl.ops.optimizers import adamw, adamw_step, check_micro_batches
+from jaxrl.settings import config, leaf, static
 from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
 
 

@@ -19,10 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrl import losses
-from jaxrl import metrics as m
-from jaxrl.config import config, leaf, static
-from jaxrl.data.batches import Data, DataBatch
+from jaxrl.data.arrays import Data, DataBatch
 from jaxrl.data.preferences import Completions
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.log_probs import Scores, completion_scores
@@ -30,8 +27,11 @@ from jaxrl.lm.lora import trained
 from jaxrl.lm.reference import check_cached, start_tolerance
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
-from jaxrl.minibatch import accumulate, split, take
-from jaxrl.optimizer import adamw, adamw_step, check_micro_batches
+from jaxrl.ops import losses
+from jaxrl.ops import metrics as m
+from jaxrl.ops.minibatch import accumulate, in_parts, take
+from jaxrl.ops.optimizers import adamw, adamw_step, check_micro_batches
+from jaxrl.settings import config, leaf, static
 from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
 
 
@@ -143,7 +143,7 @@ def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         def part(rows: tuple[Completions, Bool[Array, " B"]]) -> m.Mean:
             return m.mean(compare(weights, rows[0])[1], rows[1])
 
-        parts = split((crossed, valid), c.micro_batch_size)
+        parts = in_parts((crossed, valid), c.micro_batch_size)
         return jax.lax.stop_gradient(m.total({"z0": jax.lax.map(part, parts)}))["z0"]
 
     def loss(z0: Float[Array, ""], weights: Params, batch: DataBatch) -> tuple[m.Mean, Metrics]:

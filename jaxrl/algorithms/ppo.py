@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from jaxrl import metrics as m
-from jaxrl.config import EnvConfig, config, leaf, static
-from jaxrl.losses import approx_kl, clipped, clipped_surrogate_loss, clipped_value_loss
-from jaxrl.minibatch import flatten, minibatch_rows, take
 from jaxrl.networks import actor_critic
-from jaxrl.normalize import (
+from jaxrl.ops import metrics as m
+from jaxrl.ops.losses import approx_kl, clipped, clipped_surrogate_loss, clipped_value_loss
+from jaxrl.ops.minibatch import flatten, minibatch_rows, take
+from jaxrl.ops.normalization import (
     ReturnScale,
     RunningStats,
     init_obs_stats,
@@ -27,9 +26,10 @@ from jaxrl.normalize import (
     update_return_scale,
     update_stats,
 )
-from jaxrl.returns import gae
-from jaxrl.rollout import rollouts
-from jaxrl.schedule import check_steps, linear, remaining
+from jaxrl.ops.returns import gae
+from jaxrl.ops.schedules import check_steps, linear, remaining
+from jaxrl.settings import EnvConfig, config, leaf, static
+from jaxrl.sources.rollout import rollouts
 from jaxrl.spaces import Spaces
 from jaxrl.types import Algorithm, Key, Memory, Metrics, Network, Params, PyTree, Source, Transition
 
@@ -134,7 +134,7 @@ class PPOLearner(NamedTuple):
     num_updates: Int[Array, ""]
 
 
-class Rows(NamedTuple):
+class Samples(NamedTuple):
     """What the loss needs of each sample."""
 
     obs: PyTree
@@ -188,7 +188,7 @@ def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
     return Algorithm(init, update, policy)
 
 
-def prepare(c: PPO, spaces: Spaces, network: Network, learner: PPOLearner, batch: Transition, reward: Array) -> Rows:
+def prepare(c: PPO, spaces: Spaces, network: Network, learner: PPOLearner, batch: Transition, reward: Array) -> Samples:
     """Values, advantages and targets of a rollout [T, N]."""
     obs = normalize(learner.obs_stats, batch.obs)
     value = network.apply(learner.params, obs)[1]
@@ -199,17 +199,17 @@ def prepare(c: PPO, spaces: Spaces, network: Network, learner: PPOLearner, batch
         last_value = network.apply(learner.params, normalize(learner.obs_stats, last_obs))[1]
         next_value = jnp.concatenate([value[1:], last_value[None]])
     advantage = gae(reward, value, next_value, batch.terminated, batch.truncated, c.gamma, c.gae_lambda)
-    return Rows(obs, batch.action, batch.log_prob, value, advantage, advantage + value)
+    return Samples(obs, batch.action, batch.log_prob, value, advantage, advantage + value)
 
 
-def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner, rows: Rows):
+def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner, rows: Samples):
     """The epochs of gradient steps on one rollout. Returns (params, optimiser state, metrics)."""
     left = remaining(c, learner.num_updates)
     learning_rate = linear(c.learning_rate, c.lr_final, left)
     clip_eps = linear(c.clip_eps, c.clip_final, left)
     ent_coef = linear(c.ent_coef, c.ent_final, left)
 
-    def loss(params: Params, batch: Rows, key: Key):
+    def loss(params: Params, batch: Samples, key: Key):
         distribution, value = network.apply(params, batch.obs)
         log_prob = distribution.log_prob(batch.action)
         policy_loss = clipped_surrogate_loss(log_prob, batch.log_prob, batch.advantage, clip_eps)
@@ -250,7 +250,7 @@ def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner,
     return params, opt_state, m.total(metrics)
 
 
-def accumulate(grad: Any, params: Params, batch: Rows, key: Key, micro_batch: int) -> tuple[Params, Metrics]:
+def accumulate(grad: Any, params: Params, batch: Samples, key: Key, micro_batch: int) -> tuple[Params, Metrics]:
     """Mean gradient and summed metrics over pieces of `micro_batch` rows: the same numbers, smaller working set."""
     size = batch.advantage.shape[0]
     if micro_batch in (0, size):

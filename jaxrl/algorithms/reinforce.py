@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Int
 
-from jaxrl import metrics as m
-from jaxrl.config import EnvConfig, config, leaf, static
-from jaxrl.losses import policy_gradient_loss, value_loss
 from jaxrl.networks import actor_critic
-from jaxrl.normalize import RunningStats, init_obs_stats, normalize, update_stats
-from jaxrl.returns import discounted_returns
-from jaxrl.rollout import episodes
-from jaxrl.schedule import check_steps, linear, remaining
+from jaxrl.ops import metrics as m
+from jaxrl.ops.losses import policy_gradient_loss, value_loss
+from jaxrl.ops.normalization import RunningStats, init_obs_stats, normalize, update_stats
+from jaxrl.ops.returns import discounted_returns
+from jaxrl.ops.schedules import check_steps, linear, remaining
+from jaxrl.settings import EnvConfig, config, leaf, static
+from jaxrl.sources.rollout import episodes
 from jaxrl.spaces import Spaces
 from jaxrl.types import Algorithm, Key, Memory, Metrics, Network, Params, PyTree, Source, Transition
 

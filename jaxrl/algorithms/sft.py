@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Int
 
-from jaxrl import metrics as m
-from jaxrl.config import config, leaf, static
-from jaxrl.data.batches import DataBatch
+from jaxrl.data.arrays import DataBatch
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.log_probs import completion_stats
 from jaxrl.lm.lora import trained
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
-from jaxrl.minibatch import accumulate
-from jaxrl.optimizer import adamw, adamw_step, check_micro_batches
+from jaxrl.ops import metrics as m
+from jaxrl.ops.minibatch import accumulate
+from jaxrl.ops.optimizers import adamw, adamw_step, check_micro_batches
+from jaxrl.settings import config, leaf, static
 from jaxrl.types import Algorithm, Key, Learner, Metrics, Params, PyTree
 
 

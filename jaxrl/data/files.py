@@ -9,7 +9,7 @@ from typing import Any
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 
 
-def load(path: str | Path, split: str | None = None) -> Iterator[tuple[str, Any]]:
+def raw_rows(path: str | Path, split: str | None = None) -> Iterator[tuple[str, Any]]:
     """(where, row) of a file or folder, unchecked, where `where` reads as "reviews.jsonl, row 17"."""
     path = Path(path)
     if split is not None and (path.is_file() or (path / "state.json").is_file()):
@@ -82,7 +82,7 @@ def _folder(path: Path, split: str | None) -> Iterator[tuple[str, Any]]:
         have = f"has {', '.join(map(repr, parts))}" if parts else f"holds no {', '.join(_SUFFIXES)} or .arrow files"
         raise ValueError(f"{path} {have}; say which, as in split={next(iter(parts), 'train')!r}, not {split!r}")
     for file in parts[split]:
-        yield from load(file)
+        yield from raw_rows(file)
 
 
 def _arrow() -> Any:

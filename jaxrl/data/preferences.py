@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxrl.data.prompts import encode_prompt, keep_end, lengths, padded
 from jaxrl.data.rows import Example, Row, understand
-from jaxrl.lm.tokenizer import Tokenizer
+from jaxrl.lm.text.tokenizer import Tokenizer
 
 _COUNTS = (
     "rows",
@@ -74,7 +74,7 @@ class Pairs(NamedTuple):
     rejected: Completions
 
 
-def encode(
+def encode_rows(
     rows: Sequence[Row], tokenizer: Tokenizer, *, max_length: int, max_prompt_length: int | None = None
 ) -> Encoded:
     """Rows as ids, by the contract above. max_length: tokens of prompt and completion together, EOS included.

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Int
 
-from jaxrl.data.files import load
+from jaxrl.data.files import raw_rows
 from jaxrl.data.rows import Row, Text, prompt_of
-from jaxrl.lm.tokenizer import Tokenizer
+from jaxrl.lm.text.tokenizer import Tokenizer
 
 
 class Prompts(NamedTuple):
@@ -19,13 +19,13 @@ class Prompts(NamedTuple):
     length: Int[Array, " n"]
 
 
-def read(path: str | Path, split: str | None = None) -> list[Row]:
+def read_prompts(path: str | Path, split: str | None = None) -> list[Row]:
     """Rows {prompt} of a file or folder; rows of any preference format will do as well, for their prompts.
 
     Raises ValueError, with file and row number, for a row without one.
     """
     rows = []
-    for where, row in load(path, split):
+    for where, row in raw_rows(path, split):
         try:
             prompt_of(row)
         except ValueError as error:
@@ -36,7 +36,7 @@ def read(path: str | Path, split: str | None = None) -> list[Row]:
     return rows
 
 
-def encode(rows: Sequence[Row], tokenizer: Tokenizer, *, max_length: int) -> Prompts:
+def encode_prompts(rows: Sequence[Row], tokenizer: Tokenizer, *, max_length: int) -> Prompts:
     """The prompts in the order of the rows, as wide as the longest. One longer than max_length keeps its end.
 
     Raises ValueError for a prompt without any token: there would be nothing to continue.

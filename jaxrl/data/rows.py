@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl.data.files import load
+from jaxrl.data.files import raw_rows
 
 Row = dict[str, Any]
 Text = str | list[dict[str, Any]]
@@ -32,7 +32,7 @@ class Example(NamedTuple):
     label: bool | None
 
 
-def read(path: str | Path, split: str | None = None) -> list[Row]:
+def read_rows(path: str | Path, split: str | None = None) -> list[Row]:
     """The rows of a .jsonl, .ndjson, .json or .parquet file, or of a Hugging Face datasets folder.
 
     split: which part of a folder, as in "train"; needed where there are several.
@@ -42,7 +42,7 @@ def read(path: str | Path, split: str | None = None) -> list[Row]:
     if not str(path):
         raise ValueError("there is no file to read; give data.path (--path), or rows")
     rows, first = [], None
-    for where, row in load(path, split):
+    for where, row in raw_rows(path, split):
         try:
             example = understand(row)
             if first is not None and example.format != first:
@@ -89,7 +89,7 @@ def prompt_of(row: Row) -> Text:
     return row["prompt"]
 
 
-def split(
+def split_by_group(
     rows: Sequence[Row], by: str | Callable[[Row], Any], *, share: float, seed: int
 ) -> tuple[list[Row], list[Row]]:
     """(the rest, at least `share` of the rows): whole groups, so that nothing of a group is on both sides.

@@ -1,6 +1,6 @@
 """The settings of a data set that every algorithm for language models shares."""
 
-from jaxrl.config import config, leaf, static
+from jaxrl.settings import config, leaf, static
 
 
 @config

@@ -3,5 +3,5 @@
 from jaxrl.envs.base import Environment as Environment
 from jaxrl.envs.registry import make as make
 from jaxrl.envs.registry import names as names
-from jaxrl.envs.vectorize import VectorEnv as VectorEnv
-from jaxrl.envs.vectorize import vectorize as vectorize
+from jaxrl.envs.vector import VectorEnv as VectorEnv
+from jaxrl.envs.vector import vectorize as vectorize

@@ -4,6 +4,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 from jaxrl.spaces import Space
 from jaxrl.types import Key, PyTree, Step
@@ -41,3 +42,12 @@ def strong(tree: PyTree) -> PyTree:
 def cast_like(tree: PyTree, like: Any) -> PyTree:
     """`tree` with the dtypes of `like`: some environments change theirs between reset and step."""
     return jax.tree.map(lambda x, y: jax.lax.convert_element_type(x, y.dtype), tree, like)
+
+
+def select(flag: Bool[Array, "*n"], if_true: PyTree, if_false: PyTree) -> PyTree:
+    """Leaf by leaf if_true where the flag is set, else if_false; the flag's axes are the leading ones of every leaf."""
+
+    def select(a, b):
+        return jnp.where(flag.reshape(flag.shape + (1,) * (jnp.ndim(a) - flag.ndim)), a, b)
+
+    return jax.tree.map(select, if_true, if_false)

@@ -4,10 +4,10 @@ import difflib
 import importlib
 from typing import Any
 
-from jaxrl.config import EnvConfig
-from jaxrl.envs.vectorize import VectorEnv, vectorize
+from jaxrl.envs.vector import VectorEnv, vectorize
+from jaxrl.settings import EnvConfig
 
-SUITES = {"gymnax": "jaxrl.envs.gymnax", "brax": "jaxrl.envs.brax", "probe": "jaxrl.envs.probe"}
+SUITES = {"gymnax": "jaxrl.envs.suites.gymnax", "brax": "jaxrl.envs.suites.brax", "probe": "jaxrl.envs.probe"}
 
 
 def make(name: str, **options: Any) -> Any:

@@ -16,7 +16,7 @@ from jaxrl.types import Params, PyTree
 CHUNK = 128
 
 
-class Rows(NamedTuple):
+class TokenRows(NamedTuple):
     """The least that rows must tell: right-padded tokens, and where completions begin and end."""
 
     tokens: Int[Array, "B L"]

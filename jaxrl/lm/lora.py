@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxrl.config import closest
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import Decoder, Linear
+from jaxrl.settings import closest
 from jaxrl.types import Key, Params
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrl.lm.log_probs import CHUNK, Rows, completion_mask, completion_scores, completion_stats
+from jaxrl.lm.log_probs import CHUNK, TokenRows, completion_mask, completion_scores, completion_stats
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.types import Params, PyTree
 
@@ -119,4 +119,4 @@ def _compute(score: Callable, params: Params, rows: Any, batch_size: int) -> np.
 
 
 def _log_prob(model: LanguageModel, params: Params, tokens: Array, prompt_length: Array, length: Array) -> Array:
-    return completion_scores(model, params, Rows(tokens, prompt_length, length)).log_prob
+    return completion_scores(model, params, TokenRows(tokens, prompt_length, length)).log_prob

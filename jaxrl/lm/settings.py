@@ -1,6 +1,6 @@
 """The settings of a language model that every algorithm for them shares."""
 
-from jaxrl.config import config, leaf, static
+from jaxrl.settings import config, leaf, static
 
 
 @config

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxrl.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, TanhDiagGaussian
 from jaxrl.networks.initializers import orthogonal
+from jaxrl.ops.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, TanhDiagGaussian
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
 from jaxrl.types import Key, Network, PyTree
 

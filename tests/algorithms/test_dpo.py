@@ -18,23 +18,23 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl import Schedule, axes, logs, replace, run, stack, train
-from jaxrl import metrics as m
+from jaxrl import Schedule, axes, replace, run, stack, train
 from jaxrl.algorithms import DPO
 from jaxrl.algorithms.dpo import LOSSES, REFERENCE_FREE
-from jaxrl.checkpoint import Checkpoints
 from jaxrl.data import Completions, Data, DataBatch, DataConfig, Pairs
-from jaxrl.lm import LMConfig, save
+from jaxrl.lm import LMConfig, save_model
 from jaxrl.lm.lora import Adapter, merge
 from jaxrl.lm.reference import with_reference
-from jaxrl.logs import read_rows
-from jaxrl.train import program
-from jaxrl.tune import tune
-from tests.algorithms.test_sft import MODEL, PARAMS, close, joined, shuffled
-from tests.data.conftest import byte_tokenizer
-from tests.lm.families import assert_same, config_of, params_of
-from tests.test_run import same_bytes
-from tests.test_train import compile_events
+from jaxrl.ops import metrics as m
+from jaxrl.reports.rows import read_metrics
+from jaxrl.runs import logger
+from jaxrl.runs.checkpoints import Checkpoints
+from jaxrl.runs.finetuning import finetune
+from jaxrl.training.programs import program
+from tests.algorithms.test_sft import MODEL, PARAMS, joined, shuffled
+from tests.helpers.compare import close, compile_events, same_bytes
+from tests.helpers.families import assert_same, config_of, params_of
+from tests.helpers.tokenizers import byte_tokenizer
 
 PLAIN = LMConfig(logit_chunk=None)
 
@@ -420,7 +420,7 @@ def test_run_equals_train_bit_for_bit(whole):
     f = jax.jit(lambda c, key, params, data: train(c, key, network=BIGRAM, params=params, data=data))
     state, metrics = f(COURSE, jax.random.key(3), GIVEN["params"], DATA)
     assert same_bytes(whole.state, state)
-    found = read_rows(whole.run_dir / "metrics.jsonl")
+    found = read_metrics(whole.run_dir / "metrics.jsonl")
     assert [row["step"] for row in found] == [4 * i for i in range(UPDATES + 1)]
     for name in ("loss", "rewards/margin", "grad_norm", "entropy"):
         np.testing.assert_allclose([row[name] for row in found[1:]], metrics[name].value, rtol=1e-6)
@@ -437,17 +437,17 @@ def child(module, *arguments, env=None):
 
 def killed_run(config, given, directory, kill_at, resume):
     """A run that is killed after the row of that step."""
-    from jaxrl.cli import enable_compilation_cache
+    from jaxrl.cli.experiment import enable_compilation_cache
 
     enable_compilation_cache()
-    write = logs.Logger.row
+    write = logger.Logger.row
 
     def row(self, step, *rest):
         write(self, step, *rest)
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    logs.Logger.row = row
+    logger.Logger.row = row
     run(config, 3, directory, resume=resume, schedule=SCHEDULE, progress=False, **given)
 
 
@@ -473,7 +473,7 @@ def test_a_run_whose_reference_differs_is_refused_before_the_first_update(tmp_pa
     data = with_reference((pairs(9, 8, 0),), tmp_path / "cache", "", BIGRAM, moved(params, 0.3), 4)
     with pytest.raises(ValueError, match="the dpo loss starts at .*, not 0.69314718: .* stale reference cache"):
         run(config, 0, tmp_path / "run", **QUICK, network=BIGRAM, params=params, data=Data(data))
-    assert read_rows(tmp_path / "run" / "metrics.jsonl") == []
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl") == []
 
 
 @pytest.mark.parametrize("loss", ["dpo", "simpo"])
@@ -491,7 +491,7 @@ ROWS = [{"prompt": f"{a}+{b}=", "chosen": str(a + b), "rejected": "9" * b + "?"}
 
 def test_a_cached_reference_trains_as_a_frozen_one_and_a_stale_one_is_refused(tmp_path):
     folder, model = tmp_path / "model", config_of("llama", vocab_size=259, num_hidden_layers=1, hidden_size=16)
-    save(folder, model, params_of(model), byte_tokenizer())
+    save_model(folder, model, params_of(model), byte_tokenizer())
     cache = tmp_path / "cache" / "reference.npz"
     frozen = DPO(
         lm=LMConfig(str(folder), logit_chunk=None), data=DataConfig(held_out=0.25), batch_size=4, epochs=2,
@@ -501,15 +501,15 @@ def test_a_cached_reference_trains_as_a_frozen_one_and_a_stale_one_is_refused(tm
     schedule = {"schedule": Schedule(logs=6, evals=1, saves=1), "progress": False}
     curves = []
     for name, c in {"frozen": frozen, "cached": config}.items():
-        made = tune(c, ROWS, run_dir=tmp_path / name, **schedule)
-        curves.append([row["loss"] for row in read_rows(made.result.run_dir / "metrics.jsonl")[1:]])
+        made = finetune(c, ROWS, run_dir=tmp_path / name, **schedule)
+        curves.append([row["loss"] for row in read_metrics(made.result.run_dir / "metrics.jsonl")[1:]])
         assert cache.exists() == (name != "frozen")
     assert len(curves[0]) == 6 and curves[0][-1] < math.log(2)
     np.testing.assert_allclose(curves[0], curves[1], rtol=0, atol=1e-5)
 
     kept = cache.read_bytes()
     other = params_of(model, 1)
-    save(tmp_path / "other", model, other, byte_tokenizer())
+    save_model(tmp_path / "other", model, other, byte_tokenizer())
     stale = "was made with other weights, rows or settings; remove it, or name another"
     for c, rows in [
         (config, [*ROWS[:-1], {**ROWS[-1], "chosen": "7"}]),
@@ -517,14 +517,16 @@ def test_a_cached_reference_trains_as_a_frozen_one_and_a_stale_one_is_refused(tm
         (replace(config, lm=replace(config.lm, dtype="bfloat16")), ROWS),
     ]:
         with pytest.raises(ValueError, match=stale):
-            tune(c, rows, run_dir=tmp_path / "refused", **schedule)
+            finetune(c, rows, run_dir=tmp_path / "refused", **schedule)
     with pytest.raises(ValueError, match=r"DPO learns from {prompt, chosen, rejected}"):  # before they are scored
         single = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in ROWS]
-        tune(replace(config, reference_cache=str(tmp_path / "no")), single, run_dir=tmp_path / "refused", **schedule)
+        finetune(
+            replace(config, reference_cache=str(tmp_path / "no")), single, run_dir=tmp_path / "refused", **schedule
+        )
     assert not (tmp_path / "no").exists()
     cache.write_bytes(kept[:-40])
     with pytest.raises(ValueError, match=r"the reference cache .* is damaged \(.*\); remove it"):
-        tune(config, ROWS, run_dir=tmp_path / "refused", **schedule)
+        finetune(config, ROWS, run_dir=tmp_path / "refused", **schedule)
     assert not (tmp_path / "refused").exists() and cache.read_bytes() == kept[:-40], "refused, not replaced"
 
 

@@ -11,15 +11,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl import metrics as m
 from jaxrl import replace, run, train
 from jaxrl.algorithms import KTO, kto
 from jaxrl.algorithms.kto import cross, mismatch
 from jaxrl.data import Completions, Data, DataConfig
 from jaxrl.lm.log_probs import Scores
 from jaxrl.lm.reference import with_reference
-from jaxrl.logs import read_rows
-from jaxrl.train import program
+from jaxrl.ops import metrics as m
+from jaxrl.reports.rows import read_metrics
+from jaxrl.training.programs import program
 from tests.algorithms.test_dpo import (
     BIGRAM,
     PLAIN,
@@ -37,8 +37,8 @@ from tests.algorithms.test_dpo import (
     moved,
     pairs,
 )
-from tests.algorithms.test_sft import MODEL, PARAMS, close, joined, padded, shuffled
-from tests.test_run import same_bytes
+from tests.algorithms.test_sft import MODEL, PARAMS, joined, padded, shuffled
+from tests.helpers.compare import close, same_bytes
 
 # --- golden vectors: preference.md §3 B, through the whole update of a model whose log-probabilities are its parameters
 
@@ -389,7 +389,7 @@ def test_run_equals_train_bit_for_bit(whole):
     f = jax.jit(lambda c, key, params, data: train(c, key, network=BIGRAM, params=params, data=data))
     state, metrics = f(COURSE, jax.random.key(3), GIVEN["params"], DATA)
     assert same_bytes(whole.state, state)
-    found = read_rows(whole.run_dir / "metrics.jsonl")
+    found = read_metrics(whole.run_dir / "metrics.jsonl")
     assert [row["step"] for row in found] == [4 * i for i in range(UPDATES + 1)]
     for name in ("loss", "z0", "grad_norm"):
         np.testing.assert_allclose([row[name] for row in found[1:]], metrics[name].value, rtol=1e-6, atol=1e-9)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxrl import cli, evaluate, replace, train
-from jaxrl.train import program
+from jaxrl.training.programs import program
 
 CASES = {
     # name: (steps, changes, mean evaluation return that every seed must reach)
@@ -18,7 +18,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_cartpole_is_learned_by_every_seed(name):
     steps, changes, threshold = CASES[name]
-    config = replace(cli.read(name), total_steps=steps, **changes)
+    config = replace(cli.named(name), total_steps=steps, **changes)
 
     def one(config, key):
         state, _ = train(config, key)

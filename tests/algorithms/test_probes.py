@@ -10,8 +10,8 @@ import pytest
 
 from jaxrl import A2C, PPO, EnvConfig, Reinforce, make, replace, train
 from jaxrl.networks import actor_critic
-from jaxrl.normalize import normalize
-from jaxrl.train import program
+from jaxrl.ops.normalization import normalize
+from jaxrl.training.programs import program
 
 SMALL = {"hidden": (16,), "learning_rate": 1e-2, "gamma": 0.9}
 PPO_SMALL = PPO(
@@ -107,8 +107,8 @@ def test_the_shown_number_is_met(config, head):
 
 
 def test_mistake_1_zeroing_the_bootstrap_at_time_limits_would_be_noticed(monkeypatch):
-    from jaxrl import returns
     from jaxrl.algorithms import ppo
+    from jaxrl.ops import returns
 
     def mistaken(reward, value, next_value, terminated, truncated, gamma, lam):
         return returns.gae(reward, value, next_value, terminated | truncated, truncated, gamma, lam)

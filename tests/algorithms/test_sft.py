@@ -13,17 +13,18 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl import PPO, Schedule, axes, logs, replace, run, stack, train
+from jaxrl import PPO, Schedule, axes, replace, run, stack, train
 from jaxrl.algorithms.sft import SFT
-from jaxrl.checkpoint import Checkpoints
 from jaxrl.data import Completions, Data, DataBatch
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import language_model
-from jaxrl.logs import read_rows
-from jaxrl.optimizer import matrices
-from jaxrl.train import program
-from tests.lm.families import assert_same, config_of, params_of
-from tests.test_run import same_bytes
+from jaxrl.ops.optimizers import matrices
+from jaxrl.reports.rows import read_metrics
+from jaxrl.runs import logger
+from jaxrl.runs.checkpoints import Checkpoints
+from jaxrl.training.programs import program
+from tests.helpers.compare import close, same_bytes
+from tests.helpers.families import assert_same, config_of, params_of
 
 CONFIG = config_of("llama", vocab_size=23, num_hidden_layers=2)
 MODEL, PARAMS = language_model(CONFIG), params_of(CONFIG)
@@ -44,11 +45,6 @@ SETTINGS = SFT(lm=LMConfig(logit_chunk=None), epochs=3, batch_size=4, learning_r
 UPDATES = 3 * (3 + 2)
 SCHEDULE = Schedule(logs=UPDATES, evals=3, saves=3)
 GIVEN = {"network": MODEL, "params": PARAMS, "data": DATA}
-
-
-def close(a, b, atol=1e-5):
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(x, y, rtol=0, atol=atol)
 
 
 # --- the gradient
@@ -142,7 +138,7 @@ def test_matrices_decay_and_norms_and_biases_do_not():
 
 def events_of(function):
     """What `function` returns, and when it compiled a program or wrote a row."""
-    events, write = [], logs.Logger.row
+    events, write = [], logger.Logger.row
 
     def row(self, step, *rest):
         write(self, step, *rest)
@@ -153,11 +149,11 @@ def events_of(function):
             events.append("compile")
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    logs.Logger.row = row
+    logger.Logger.row = row
     try:
         return function(), events
     finally:
-        logs.Logger.row = write
+        logger.Logger.row = write
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
@@ -181,7 +177,7 @@ def scanned():
 def test_run_equals_train_bit_for_bit(whole, scanned):
     state, metrics = scanned(SETTINGS)
     assert same_bytes(whole[0].state, state)
-    found = read_rows(whole[0].run_dir / "metrics.jsonl")
+    found = read_metrics(whole[0].run_dir / "metrics.jsonl")
     assert [row["step"] for row in found] == [4 * i for i in range(UPDATES + 1)]
     for name in ("loss", "grad_norm", "entropy"):
         np.testing.assert_allclose([row[name] for row in found[1:]], metrics[name].value, rtol=1e-6)
@@ -209,7 +205,7 @@ def test_held_out_figures_are_those_of_all_held_out_rows(whole):
     def direct(params):
         return by_definition(params, joined(padded(DATA.held_out[0], 10), DATA.held_out[1]))[0][0]
 
-    found = read_rows(result.run_dir / "metrics.jsonl")
+    found = read_metrics(result.run_dir / "metrics.jsonl")
     measured = [row["step"] for row in found if "eval_loss" in row]
     assert measured == [0, 20, 40, 60]
     np.testing.assert_allclose(result.figures["loss_before"], direct(PARAMS), rtol=1e-5)
@@ -231,17 +227,17 @@ def child(directory, kill_at, resume):
 
 
 def killed_run(directory, kill_at, resume):
-    from jaxrl.cli import enable_compilation_cache
+    from jaxrl.cli.experiment import enable_compilation_cache
 
     enable_compilation_cache()
-    write = logs.Logger.row
+    write = logger.Logger.row
 
     def row(self, step, *rest):
         write(self, step, *rest)
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    logs.Logger.row = row
+    logger.Logger.row = row
     run(SETTINGS, 3, directory, resume=resume, schedule=SCHEDULE, progress=False, **GIVEN)
 
 
@@ -258,18 +254,18 @@ def test_killed_in_an_epoch_and_resumed_in_a_new_process_is_byte_identical(whole
 
 
 def test_stopped_before_the_first_save_and_resumed_writes_every_row_once(tmp_path, monkeypatch):
-    write = logs.Logger.row
+    write = logger.Logger.row
 
     def row(self, step, *rest):
         write(self, step, *rest)
         if step == 4:  # the first save comes after step 20
             raise InterruptedError
 
-    monkeypatch.setattr(logs.Logger, "row", row)
+    monkeypatch.setattr(logger.Logger, "row", row)
     for resume in (False, True):
         with pytest.raises(InterruptedError):
             run(SETTINGS, 3, tmp_path / "run", resume=resume, schedule=SCHEDULE, progress=False, **GIVEN)
-    assert [row["step"] for row in read_rows(tmp_path / "run" / "metrics.jsonl")] == [0, 4]
+    assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [0, 4]
 
 
 def test_resume_with_other_data_or_parameters_is_refused(whole):

@@ -13,16 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import losses, replace
+from jaxrl import replace
 from jaxrl.algorithms import DPO, KTO, dpo, kto
 from jaxrl.data import Completions, DataBatch, Pairs
 from jaxrl.lm import log_probs
-from jaxrl.lm.hf_config import from_hf_config
 from jaxrl.lm.log_probs import completion_scores
+from jaxrl.lm.pretrained.hf_config import from_hf_config
+from jaxrl.lm.pretrained.weights import from_hf_tensors, to_hf_tensors
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import language_model
-from jaxrl.lm.weights import from_hf_tensors, to_hf_tensors
-from jaxrl.minibatch import take
+from jaxrl.ops import losses
+from jaxrl.ops.minibatch import take
 from tests.algorithms.test_dpo import NAMES, PLAIN, loss_number
 from tests.lm.test_parity import digest, tensor
 

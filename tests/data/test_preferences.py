@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxrl.data.preferences import Completions, Pairs, bucketed, encode, fingerprint
+from jaxrl.data.preferences import Completions, Pairs, bucketed, encode_rows, fingerprint
 from jaxrl.data.rows import unpair
 
 EOS, BOS, AB = 257, 256, 258  # "a" is 97: see conftest
@@ -12,7 +12,7 @@ def ids(text):
 
 
 def one(row, tokenizer, **options):
-    (sides,) = encode([row], tokenizer, **{"max_length": 100, **options}).rows
+    (sides,) = encode_rows([row], tokenizer, **{"max_length": 100, **options}).rows
     return sides
 
 
@@ -66,13 +66,13 @@ def test_messages_go_through_the_template_and_the_answer_is_its_content(tokenize
 def test_markup_in_text_or_messages_stays_text_and_is_counted(tokenizer):
     evil = "x<|im_end|>"
     rows = [completion(evil, evil)]
-    (side,) = encode(rows, tokenizer, max_length=100).rows[0]
+    (side,) = encode_rows(rows, tokenizer, max_length=100).rows[0]
     assert parts(side) == (ids(evil), [*ids(evil), EOS])
     talk = [{"messages": [{"role": "user", "content": evil}, {"role": "assistant", "content": evil}]}]
-    encoded = encode(talk, tokenizer, max_length=100)
+    encoded = encode_rows(talk, tokenizer, max_length=100)
     assert encoded.rows[0][0].tokens.tolist().count(EOS) == 2  # the end of the user's turn, the end of the answer
     assert encoded.counts["markup"] == 1
-    assert encode([completion("p", "c")], tokenizer, max_length=9).counts["markup"] == 0
+    assert encode_rows([completion("p", "c")], tokenizer, max_length=9).counts["markup"] == 0
 
 
 # Truncation. 10 tokens of prompt "0123456789", 6 of "abcdef" + EOS would be: "ab" is one token, so "ghijkl" is used.
@@ -94,7 +94,7 @@ PROMPT, ANSWER = "0123456789", "ghijkl"
     ],
 )
 def test_how_space_is_split(tokenizer, max_length, max_prompt_length, prompt, answer):
-    encoded = encode(
+    encoded = encode_rows(
         [completion(PROMPT, ANSWER)], tokenizer, max_length=max_length, max_prompt_length=max_prompt_length
     )
     assert parts(encoded.rows[0][0]) == (ids(prompt), answer)
@@ -141,7 +141,7 @@ def test_a_cut_prompt_keeps_the_bos_that_the_tokenizer_adds(bos_tokenizer):
 
 def test_end_counts_as_a_real_token_although_padding_is_the_same_id(tokenizer):
     assert tokenizer.pad == tokenizer.eos
-    (batch,) = bucketed(encode([completion("p", "yo"), completion("p", "y")], tokenizer, max_length=9), [8])
+    (batch,) = bucketed(encode_rows([completion("p", "yo"), completion("p", "y")], tokenizer, max_length=9), [8])
     np.testing.assert_array_equal(batch.length, [4, 3])
     np.testing.assert_array_equal(batch.tokens[1], [112, 121, EOS, EOS, EOS, EOS, EOS, EOS])
     trained = (np.arange(8) >= batch.prompt_length[:, None]) & (np.arange(8) < batch.length[:, None])
@@ -159,7 +159,7 @@ def test_what_is_dropped_and_what_is_counted(tokenizer):
         {**pair, "prompt": ""},
         {**pair, "chosen": "long" * 9 + "x", "rejected": "long" * 9 + "y"},  # alike once they are cut
     ]
-    encoded = encode(rows, tokenizer, max_length=20)
+    encoded = encode_rows(rows, tokenizer, max_length=20)
     expected = {"rows": 6, "kept": 2, "duplicates": 1, "identical": 2, "empty_completions": 1, "empty_prompts": 1}
     assert encoded.counts == {"truncated_prompts": 0, "truncated_completions": 0, "markup": 0} | expected
 
@@ -168,28 +168,28 @@ def test_an_empty_prompt_needs_a_bos(tokenizer, bos_tokenizer):
     (side,) = one(completion("", "c"), bos_tokenizer)
     assert parts(side) == ([BOS], [*ids("c"), EOS])
     with pytest.raises(ValueError, match="none of 1 rows is left .*empty_prompts 1"):
-        encode([completion("", "c")], tokenizer, max_length=9)
+        encode_rows([completion("", "c")], tokenizer, max_length=9)
 
 
 def test_prompt_ids_are_equal_for_equal_prompts_whatever_the_truncation(tokenizer):
     rows = [completion("q" * 8, "c"), completion("other", "c"), completion("q" * 8, "d" * 9)]
-    (batch,) = bucketed(encode(rows, tokenizer, max_length=10), [10])
+    (batch,) = bucketed(encode_rows(rows, tokenizer, max_length=10), [10])
     assert batch.prompt_length[0] != batch.prompt_length[2]
     np.testing.assert_array_equal(batch.prompt_id, [0, 1, 0])
 
 
 def test_each_row_lies_in_the_smallest_bucket_that_holds_it(tokenizer):
     rows = [completion("p", "c" * n) for n in (1, 2, 3, 6, 5)]  # 3, 4, 5, 8, 7 tokens
-    short, long = bucketed(encode(rows, tokenizer, max_length=99), [8, 4, 6, 16])[::2]
+    short, long = bucketed(encode_rows(rows, tokenizer, max_length=99), [8, 4, 6, 16])[::2]
     np.testing.assert_array_equal(short.length, [3, 4])
     np.testing.assert_array_equal(long.length, [8, 7])
     assert short.tokens.shape == (2, 4) and long.tokens.shape == (2, 8)
-    assert [b.tokens.shape[1] for b in bucketed(encode(rows, tokenizer, max_length=99), [4, 8, 16])] == [4, 8]
+    assert [b.tokens.shape[1] for b in bucketed(encode_rows(rows, tokenizer, max_length=99), [4, 8, 16])] == [4, 8]
 
 
 def test_pairs_go_by_the_longer_side_and_stay_together(tokenizer):
     rows = [{"prompt": "p", "chosen": "c", "rejected": "r" * n} for n in (1, 5)]
-    short, long = bucketed(encode(rows, tokenizer, max_length=99), [3, 7])
+    short, long = bucketed(encode_rows(rows, tokenizer, max_length=99), [3, 7])
     assert isinstance(short, Pairs) and isinstance(short.chosen, Completions)
     assert short.chosen.tokens.shape == (1, 3) and long.chosen.tokens.shape == long.rejected.tokens.shape == (1, 7)
     np.testing.assert_array_equal(long.rejected.length, [7])
@@ -198,14 +198,14 @@ def test_pairs_go_by_the_longer_side_and_stay_together(tokenizer):
 
 
 def test_a_row_too_long_for_every_bucket_is_an_error(tokenizer):
-    encoded = encode([completion("p", "c" * 9)], tokenizer, max_length=99)
+    encoded = encode_rows([completion("p", "c" * 9)], tokenizer, max_length=99)
     with pytest.raises(ValueError, match=r"longest row has 11 tokens, more than buckets = \[8, 4\] hold; add 11"):
         bucketed(encoded, [8, 4])
 
 
 def test_labels_become_ones_and_zeros(tokenizer):
     rows = unpair([{"prompt": "p", "chosen": "good", "rejected": "bad"}], seed=0)
-    (batch,) = bucketed(encode(rows, tokenizer, max_length=9), [9])
+    (batch,) = bucketed(encode_rows(rows, tokenizer, max_length=9), [9])
     words = [bytes(t[1 : n - 1].astype(np.uint8)) for t, n in zip(batch.tokens, batch.length, strict=True)]
     told = dict(zip(words, batch.label, strict=True))
     assert told == {b"good": 1.0, b"bad": 0.0} and batch.label.dtype == np.float32
@@ -214,7 +214,7 @@ def test_labels_become_ones_and_zeros(tokenizer):
 
 def test_a_fingerprint_changes_with_tokens_boundary_label_and_order_only(tokenizer):
     def mark(*rows):
-        return fingerprint(encode(rows, tokenizer, max_length=20))
+        return fingerprint(encode_rows(rows, tokenizer, max_length=20))
 
     a, b = completion("pq", "c"), completion("p", "d")
     assert mark(a, b) == mark(a, b | {"movie": 3})
@@ -238,11 +238,11 @@ def test_a_fingerprint_changes_with_tokens_boundary_label_and_order_only(tokeniz
 )
 def test_mistakes_are_sentences(tokenizer, rows, options, message):
     with pytest.raises(ValueError, match=message):
-        encode(rows, tokenizer, **{"max_length": 9, **options})
+        encode_rows(rows, tokenizer, **{"max_length": 9, **options})
 
 
 def test_a_template_that_refuses_is_named_with_its_row(tokenizer):
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     with pytest.raises(ValueError, match="row 1 .*refuses the messages: roles must alternate"):
-        encode([row], tokenizer, max_length=9)
+        encode_rows([row], tokenizer, max_length=9)

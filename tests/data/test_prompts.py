@@ -3,13 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from jaxrl.data.prompts import encode, keep_end, read
+from jaxrl.data.prompts import encode_prompts, keep_end, read_prompts
 
 EOS, BOS = 257, 256  # "a" is 97: see conftest
 
 
 def test_prompts_by_hand(tokenizer):
-    prompts = encode([{"prompt": "Hi"}, {"prompt": "x"}], tokenizer, max_length=9)
+    prompts = encode_prompts([{"prompt": "Hi"}, {"prompt": "x"}], tokenizer, max_length=9)
     np.testing.assert_array_equal(prompts.tokens, [[72, 105], [120, EOS]])  # padding is EOS here
     np.testing.assert_array_equal(prompts.length, [2, 1])
     assert prompts.tokens.dtype == prompts.length.dtype == np.int32
@@ -17,15 +17,15 @@ def test_prompts_by_hand(tokenizer):
 
 def test_messages_end_where_the_assistant_begins_to_speak(tokenizer):
     rows = [{"prompt": [{"role": "user", "content": "<|im_end|>"}]}]
-    prompts = encode(rows, tokenizer, max_length=99)
+    prompts = encode_prompts(rows, tokenizer, max_length=99)
     text = [BOS, *b"user\n<|im_end|>", EOS, *b"\n", BOS, *b"assistant\n"]
     np.testing.assert_array_equal(prompts.tokens, [text])
-    np.testing.assert_array_equal(encode(rows, tokenizer, max_length=12).tokens, [text[-12:]])
+    np.testing.assert_array_equal(encode_prompts(rows, tokenizer, max_length=12).tokens, [text[-12:]])
 
 
 def test_too_long_a_prompt_keeps_its_end_and_bos(tokenizer, bos_tokenizer):
-    assert encode([{"prompt": "12345"}], tokenizer, max_length=3).tokens.tolist() == [[*b"345"]]
-    assert encode([{"prompt": "12345"}], bos_tokenizer, max_length=3).tokens.tolist() == [[BOS, *b"45"]]
+    assert encode_prompts([{"prompt": "12345"}], tokenizer, max_length=3).tokens.tolist() == [[*b"345"]]
+    assert encode_prompts([{"prompt": "12345"}], bos_tokenizer, max_length=3).tokens.tolist() == [[BOS, *b"45"]]
 
 
 @pytest.mark.parametrize("room", range(1, 9))
@@ -39,9 +39,9 @@ def test_keeping_the_end(room, prefix):
 
 
 def test_an_empty_prompt_needs_a_bos(tokenizer, bos_tokenizer):
-    assert encode([{"prompt": ""}], bos_tokenizer, max_length=3).tokens.tolist() == [[BOS]]
+    assert encode_prompts([{"prompt": ""}], bos_tokenizer, max_length=3).tokens.tolist() == [[BOS]]
     with pytest.raises(ValueError, match="row 2 has an empty prompt, and the tokenizer adds no BOS"):
-        encode([{"prompt": "x"}, {"prompt": ""}], tokenizer, max_length=3)
+        encode_prompts([{"prompt": "x"}, {"prompt": ""}], tokenizer, max_length=3)
 
 
 def test_reading(tmp_path):
@@ -49,9 +49,9 @@ def test_reading(tmp_path):
     talk = [{"role": "user", "content": "a"}]
     rows = [{"prompt": "x"}, {"prompt": talk}, {"messages": [*talk, {"role": "assistant", "content": "b"}]}]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert read(file) == rows
+    assert read_prompts(file) == rows
     file.write_text('{"prompt": "x"}\n{"text": "x"}\n')
     with pytest.raises(ValueError, match="p.jsonl, row 2 has no `prompt`; it has text"):
-        read(file)
+        read_prompts(file)
     with pytest.raises(ValueError, match="max_length = 0 leaves no token"):
-        encode(rows, None, max_length=0)
+        encode_prompts(rows, None, max_length=0)

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from jaxrl.data.rows import read, split, understand, unpair
+from jaxrl.data.rows import read_rows, split_by_group, understand, unpair
 
 PAIR = {"prompt": "p", "chosen": "good", "rejected": "bad"}
 
@@ -29,7 +29,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(rows))
     pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     for suffix in ("jsonl", "ndjson", "json", "parquet"):
-        assert read(tmp_path / f"a.{suffix}") == rows
+        assert read_rows(tmp_path / f"a.{suffix}") == rows
 
 
 def test_folders_of_shards_by_part(tmp_path):
@@ -38,20 +38,20 @@ def test_folders_of_shards_by_part(tmp_path):
         file = tmp_path / "data" / f"{part}-{n:05}-of-00002.parquet"
         pa.parquet.write_table(pa.Table.from_pylist([PAIR | {"n": f"{part}{n}"}]), file)
     (tmp_path / "README.md").write_text("about")
-    assert [r["n"] for r in read(tmp_path, "train")] == ["train0", "train1"]
-    assert [r["n"] for r in read(tmp_path, "test_prefs")] == ["test_prefs0"]
+    assert [r["n"] for r in read_rows(tmp_path, "train")] == ["train0", "train1"]
+    assert [r["n"] for r in read_rows(tmp_path, "test_prefs")] == ["test_prefs0"]
     with pytest.raises(ValueError, match="has 'test_prefs', 'train'; say which, as in split='test_prefs', not None"):
-        read(tmp_path)
+        read_rows(tmp_path)
     with pytest.raises(ValueError, match="not 'valid'"):
-        read(tmp_path, "valid")
+        read_rows(tmp_path, "valid")
 
 
 def test_folders_named_by_part_and_single_parts(tmp_path):
     for part in ("train", "test"):
         (tmp_path / part).mkdir()
         write(tmp_path / part / "0000.jsonl", [PAIR | {"n": part}])
-    assert [r["n"] for r in read(tmp_path, "test")] == ["test"]
-    assert [r["n"] for r in read(tmp_path / "train")] == ["train"]
+    assert [r["n"] for r in read_rows(tmp_path, "test")] == ["test"]
+    assert [r["n"] for r in read_rows(tmp_path / "train")] == ["train"]
 
 
 def save_to_disk(folder, shards):
@@ -69,10 +69,10 @@ def test_folders_of_save_to_disk(tmp_path):
     save_to_disk(tmp_path / "d" / "train", [[PAIR | {"n": 0}], [PAIR | {"n": 1}]])
     save_to_disk(tmp_path / "d" / "test", [[PAIR | {"n": 2}]])
     (tmp_path / "d" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    assert [r["n"] for r in read(tmp_path / "d", "train")] == [0, 1]
-    assert [r["n"] for r in read(tmp_path / "d" / "test")] == [2]
+    assert [r["n"] for r in read_rows(tmp_path / "d", "train")] == [0, 1]
+    assert [r["n"] for r in read_rows(tmp_path / "d" / "test")] == [2]
     with pytest.raises(ValueError, match="has no parts to choose split = 'train' from"):
-        read(tmp_path / "d" / "test", "train")
+        read_rows(tmp_path / "d" / "test", "train")
 
 
 @pytest.mark.parametrize(
@@ -101,16 +101,16 @@ def test_folders_of_save_to_disk(tmp_path):
 def test_mistakes_name_file_and_line(tmp_path, lines, message):
     (tmp_path / "x.jsonl").write_text(lines)
     with pytest.raises(ValueError, match=message):
-        read(tmp_path / "x.jsonl")
+        read_rows(tmp_path / "x.jsonl")
 
 
 def test_all_rows_must_be_of_the_first_ones_format(tmp_path):
     completion = {"prompt": "p", "completion": "c"}
     for second in (completion, {"prompt": [user("p")], "chosen": "a", "rejected": "b"}):
         with pytest.raises(ValueError, match="row 2 is of .*, but the first row is of pairs .text.; keep one format"):
-            read(write(tmp_path / "x.jsonl", [PAIR, second]))
+            read_rows(write(tmp_path / "x.jsonl", [PAIR, second]))
     with pytest.raises(ValueError, match="row 2 is of completions"):
-        read(write(tmp_path / "x.jsonl", [completion | {"label": True}, completion]))
+        read_rows(write(tmp_path / "x.jsonl", [completion | {"label": True}, completion]))
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ def test_all_rows_must_be_of_the_first_ones_format(tmp_path):
 def test_files_that_cannot_be_read(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        read(tmp_path / name)
+        read_rows(tmp_path / name)
 
 
 def test_missing_and_empty(tmp_path):
     with pytest.raises(ValueError, match="gone.jsonl is no such file"):
-        read(tmp_path / "gone.jsonl")
+        read_rows(tmp_path / "gone.jsonl")
     with pytest.raises(ValueError, match="holds no .jsonl"):
-        read(tmp_path)
+        read_rows(tmp_path)
 
 
 def test_messages_that_both_answers_repeat_are_the_prompt():
@@ -198,15 +198,15 @@ def test_unpairing_needs_pairs():
 @pytest.mark.parametrize("by", ["movie", lambda row: row["movie"]])
 def test_a_split_leaves_no_group_on_both_sides(by):
     rows = [PAIR | {"movie": i % 13, "n": i} for i in range(200)]
-    rest, held = split(rows, by, share=0.2, seed=0)
+    rest, held = split_by_group(rows, by, share=0.2, seed=0)
     assert not {r["movie"] for r in rest} & {r["movie"] for r in held}
     assert sorted(r["n"] for r in rest + held) == list(range(200))
     assert 40 <= len(held) < 40 + 16  # at least the share, by less than a group
-    assert split(rows, by, share=0.2, seed=0) == (rest, held) != split(rows, by, share=0.2, seed=1)
+    assert split_by_group(rows, by, share=0.2, seed=0) == (rest, held) != split_by_group(rows, by, share=0.2, seed=1)
 
 
 def test_a_split_that_cannot_be():
     with pytest.raises(ValueError, match="share = 0.5 of 1 groups leaves one side empty"):
-        split([PAIR | {"movie": 1}] * 3, "movie", share=0.5, seed=0)
+        split_by_group([PAIR | {"movie": 1}] * 3, "movie", share=0.5, seed=0)
     with pytest.raises(ValueError, match="row 1 has no `film` to split by; it has prompt"):
-        split([PAIR], "film", share=0.5, seed=0)
+        split_by_group([PAIR], "film", share=0.5, seed=0)

@@ -11,7 +11,7 @@ from jax.test_util import check_grads
 from jaxrl.lm import log_probs
 from jaxrl.lm.log_probs import TokenStats, completion_stats, per_token_log_probs, token_stats
 from jaxrl.lm.transformer import language_model
-from tests.lm.families import config_of, params_of
+from tests.helpers.families import config_of, params_of
 
 CONFIG = config_of("llama", vocab_size=97, num_hidden_layers=2)
 MODEL, PARAMS = language_model(CONFIG), params_of(CONFIG)

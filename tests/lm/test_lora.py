@@ -10,11 +10,11 @@ import pytest
 from jaxrl.algorithms.sft import SFT
 from jaxrl.data import Completions, DataBatch
 from jaxrl.lm import lora
-from jaxrl.lm.generate import generate
 from jaxrl.lm.lora import TARGETS, Adapter, attach, init_adapters, merge, trained
+from jaxrl.lm.sampling import generate
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import Linear, language_model, unstack
-from tests.lm.families import assert_same, config_of, params_of
+from tests.helpers.families import assert_same, config_of, params_of
 
 CONFIG = config_of("qwen2", vocab_size=97, num_hidden_layers=2)  # with biases, and tied embeddings
 MODEL, PARAMS = language_model(CONFIG), params_of(CONFIG)

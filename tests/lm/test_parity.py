@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.lm import assets
-from jaxrl.lm.generate import generate
-from jaxrl.lm.hf_config import from_hf_config
+from jaxrl.lm.pretrained import assets
+from jaxrl.lm.pretrained.hf_config import from_hf_config
+from jaxrl.lm.pretrained.weights import from_hf_tensors, load_model, to_hf_tensors
+from jaxrl.lm.sampling import generate
 from jaxrl.lm.transformer import language_model
-from jaxrl.lm.weights import from_hf_tensors, load, to_hf_tensors
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = ("llama", "llama3", "smollm", "mistral", "qwen2", "qwen3", "gemma")
@@ -112,7 +112,7 @@ def smollm():
         path = assets.path("smollm2-135m")
     except ValueError as error:
         pytest.skip(f"SmolLM2 is not at hand: {error}")
-    loaded = load(path, with_tokenizer=False)
+    loaded = load_model(path, with_tokenizer=False)
     return SimpleNamespace(golden=golden("smollm2"), model=language_model(loaded.config), params=loaded.params)
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from jaxrl.data import Completions, Pairs
 from jaxrl.lm import reference
-from jaxrl.lm.log_probs import Rows, completion_scores
+from jaxrl.lm.log_probs import TokenRows, completion_scores
 from jaxrl.lm.reference import exact_kl, sampled_kl, with_reference
 from jaxrl.lm.transformer import language_model
-from tests.lm.families import config_of, params_of
+from tests.helpers.families import config_of, params_of
 
 CONFIG = config_of("llama", vocab_size=4, num_hidden_layers=2)
 MODEL, PARAMS, OTHER = language_model(CONFIG), params_of(CONFIG, 0), params_of(CONFIG, 1)
@@ -21,7 +21,7 @@ MODEL, PARAMS, OTHER = language_model(CONFIG), params_of(CONFIG, 0), params_of(C
 
 PROMPT, SAID = (2, 0), 3
 ALL = [(*PROMPT, *answer) for answer in itertools.product(range(4), repeat=SAID)]
-ROWS = Rows(
+ROWS = TokenRows(
     np.array([[*row, 3, 3] for row in ALL], np.int32), np.full(64, 2, np.int32), np.full(64, 5, np.int32)
 )  # fmt: skip
 

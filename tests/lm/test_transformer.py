@@ -20,7 +20,7 @@ from jaxrl.lm.transformer import (
     rotate,
     unstack,
 )
-from tests.lm.families import config_of, params_of
+from tests.helpers.families import config_of, params_of
 
 LAYERS = 2
 CONFIG = config_of("llama", vocab_size=97, num_hidden_layers=LAYERS)

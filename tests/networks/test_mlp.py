@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.distributions import Categorical, DiagGaussian, MultiCategorical, TanhDiagGaussian
-from jaxrl.losses import policy_gradient_loss, value_loss
 from jaxrl.networks import actor_critic
 from jaxrl.networks.mlp import ACTIVATIONS, features, num_features
+from jaxrl.ops.distributions import Categorical, DiagGaussian, MultiCategorical, TanhDiagGaussian
+from jaxrl.ops.losses import policy_gradient_loss, value_loss
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Spaces
 
 VECTOR, BOUNDED = Box((3,)), Box((2,), -1.0, 2.0)

@@ -1,0 +1,105 @@
+"""The command line of experiments: every field of a config as an option, one JSON line of figures at the end."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxrl.algorithms import ALGORITHMS
+from jaxrl.config_file import load_config
+from jaxrl.lm.pretrained.assets import cache
+from jaxrl.runs.driver import RunResult, Schedule
+from jaxrl.settings import check
+from jaxrl.training.programs import program
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is asked of one run, beside its config."""
+
+    seed: int = 0
+    """Seed of everything."""
+    run_dir: Path | None = None
+    """Where to write; by default a new directory under runs/."""
+    resume: bool = False
+    """Go on with the run in run_dir, exactly."""
+    schedule: Schedule = Schedule()
+    """How often to log, evaluate and save."""
+
+
+def named(name: str | Path) -> Any:
+    """A config from a YAML file: a path, or a name within configs/, such as "ppo/humanoid_cpu"."""
+    path = Path(name)
+    return load_config(path if path.is_file() else CONFIGS / f"{path.with_suffix('')}.yaml", ALGORITHMS)
+
+
+def preset(name: str, argv: list[str]) -> tuple[Any, list[str]]:
+    """The config `name`_cpu on CPU and `name` on GPU and TPU, or what `--preset` at the head of `argv` asks for; and
+    the arguments after it. A bad name ends the program with status 2 and a sentence.
+    """
+    chosen = f"{name}_cpu" if jax.default_backend() == "cpu" else name
+    if argv[:1] == ["--preset"] and len(argv) > 1:
+        chosen, argv = argv[1], argv[2:]
+    with sentences():
+        return named(chosen), argv
+
+
+def names() -> list[str]:
+    """The configs that ship with jaxrl, as `read` takes them."""
+    return sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob("*/*.yaml"))
+
+
+def parse(
+    config: Any, description: str | None, argv: list[str] | None = None, options: Any = Options()
+) -> tuple[Any, dict[str, Any]]:
+    """The config and the options (by default the keyword arguments of `run`) after the command line had its say.
+
+    A bad value ends the program with status 2 and the sentence that explains it, before anything is compiled.
+    """
+    import tyro
+
+    enable_compilation_cache()
+    flat = tyro.conf.OmitArgPrefixes
+    fields = [("config", flat[type(config)], config), ("options", flat[type(options)], options)]
+    arguments = dataclasses.make_dataclass("Arguments", fields, frozen=True)
+    parsed = tyro.cli(arguments, description=description, args=argv)
+    with sentences():
+        check(parsed.config)
+        if hasattr(config, "env"):
+            program(parsed.config)
+    options = parsed.options
+    return parsed.config, {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+
+
+class sentences:
+    """Turns a ValueError about bad input into its sentence on stderr and exit status 2."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is not None and issubclass(kind, ValueError):
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+
+def report(result: RunResult, **more: Any) -> None:
+    """Print where things are, then the figures as one line of JSON: the last line of every experiment."""
+    print(f"curve       {result.run_dir / 'curve.png'}")
+    print(f"checkpoints {result.run_dir / 'checkpoints'}")
+    print(json.dumps({**result.figures, **more}))
+
+
+def enable_compilation_cache() -> None:
+    """Keep compiled programs between processes, in a directory only this user can write: whoever writes there can
+    run code."""
+    path = cache() / "xla"
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o700)
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

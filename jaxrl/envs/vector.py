@@ -1,0 +1,140 @@
+"""Many environments as one: vmap, time limit, auto-reset, episode statistics, and containment of bad numbers."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrl.envs.base import select, strong
+from jaxrl.envs.wrappers import ActionRepeat
+from jaxrl.spaces import Space, Spaces
+from jaxrl.types import Key, PyTree, Step
+
+
+class VectorState(NamedTuple):
+    """State of N environments: theirs, steps and reward of the running episodes, and the pool of starts if any."""
+
+    env_state: PyTree
+    elapsed: Int[Array, " N"]
+    episode_return: Float[Array, " N"]
+    pool: PyTree
+
+
+@dataclass(frozen=True)
+class VectorEnv:
+    """N environments stepping side by side. Made by `vectorize`, which explains the fields."""
+
+    env: Any
+    num_envs: int
+    time_limit: int | None
+    resets: str
+    env_axis: int | None
+
+    @property
+    def spaces(self) -> Spaces:
+        truncates = self.time_limit is not None or getattr(self.env, "truncates", False)
+        return Spaces(self.env.observation_space, self.env.action_space, truncates)
+
+    @property
+    def action_space(self) -> Space:
+        return self.env.action_space
+
+    def reset(self, key: Key) -> tuple[VectorState, PyTree]:
+        """Fresh starts for all: (state, obs). A pool holds these same starts until the first `refresh`."""
+        env_state, obs = start = self._draw(key)
+        pool = start if self.resets == "pool" else ()
+        zeros = jnp.zeros(self.num_envs)
+        return VectorState(env_state, zeros.astype(jnp.int32), zeros, pool), obs
+
+    def refresh(self, key: Key, state: VectorState) -> VectorState:
+        """Draw the pool of starts anew; called once per rollout. Nothing to do with resets="fresh"."""
+        return state._replace(pool=self._draw(key)) if self.resets == "pool" else state
+
+    def step(self, key: Key, state: VectorState, action: PyTree) -> tuple[VectorState, PyTree, Step]:
+        """One step of all: (state, obs to act on next, Step).
+
+        Where an episode ended, `obs` is a fresh start while `Step.next_obs` is the true successor. A step that gives a
+        non-finite observation or reward ends its episode as terminated with reward 0 and a zero successor, is marked
+        in info["invalid"], and reaches no other environment. info["episode_return"] and info["episode_length"] count
+        up to and including this step.
+        """
+        k_step, k_reset = jax.random.split(key)
+        keys = jax.random.split(k_step, self.num_envs)
+        step = jax.vmap(lambda env, *args: env.step(*args), in_axes=(self.env_axis, 0, 0, 0))
+        env_state, step = strong(step(self.env, keys, state.env_state, action))
+        step, invalid = _contain(step)
+
+        elapsed = state.elapsed + 1
+        truncated = step.truncated
+        if self.time_limit is not None:
+            truncated = truncated | (elapsed >= self.time_limit)
+        truncated = truncated & ~step.terminated
+        done = step.terminated | truncated
+        episode_return = state.episode_return + step.reward
+        statistics = {"episode_return": episode_return, "episode_length": elapsed, "invalid": invalid}
+        step = step._replace(truncated=truncated, info={**step.info, **statistics})
+
+        env_state, obs = select(done, self._starts(k_reset, state.pool), (env_state, step.next_obs))
+        elapsed, episode_return = jnp.where(done, 0, elapsed), jnp.where(done, 0.0, episode_return)
+        return VectorState(env_state, elapsed, episode_return, state.pool), obs, step
+
+    def _draw(self, key: Key) -> tuple[PyTree, PyTree]:
+        reset = jax.vmap(lambda env, key: env.reset(key), in_axes=(self.env_axis, 0))
+        return strong(reset(self.env, jax.random.split(key, self.num_envs)))
+
+    def _starts(self, key: Key, pool: PyTree) -> tuple[PyTree, PyTree]:
+        if self.resets == "fresh":
+            return self._draw(key)
+        if self.env_axis is not None:
+            return pool  # a start may depend on the body it belongs to
+        which = jax.random.randint(key, (self.num_envs,), 0, self.num_envs)
+        return jax.tree.map(lambda x: x[which], pool)
+
+
+def vectorize(
+    env: Any,
+    num_envs: int,
+    *,
+    time_limit: int | None = None,
+    action_repeat: int = 1,
+    resets: str = "fresh",
+    env_axis: int | None = None,
+) -> VectorEnv:
+    """N copies of an environment, or N differing bodies, stepping side by side.
+
+    Main arguments:
+    num_envs: N.
+    time_limit: steps (of the agent) after which an episode is truncated; None takes `env.time_limit`.
+    Other arguments:
+    action_repeat: each action is executed this many times and the rewards are summed.
+    resets: "fresh" draws N starts at every step, of which those needed are used; "pool" draws N starts once per
+    rollout (`refresh`), and each new episode takes a random one of them: for physics, whose reset is dear. With
+    env_axis=0, environment i takes its own start of the pool.
+    env_axis: 0 if every leaf of `env` has a leading axis of N bodies.
+    Raises ValueError if an argument is out of range.
+    """
+    if num_envs < 1 or action_repeat < 1 or (time_limit is not None and time_limit < 1):
+        raise ValueError(
+            f"num_envs = {num_envs}, action_repeat = {action_repeat}, time_limit = {time_limit}: each must be 1 or more"
+        )
+    if resets not in ("fresh", "pool"):
+        raise ValueError(f"resets = {resets!r} is not one of 'fresh', 'pool'")
+    if env_axis not in (None, 0):
+        raise ValueError(f"env_axis = {env_axis!r} must be None (one body for all) or 0 (a leading axis of bodies)")
+    if action_repeat > 1:
+        env = ActionRepeat(env, action_repeat)
+    return VectorEnv(env, num_envs, env.time_limit if time_limit is None else time_limit, resets, env_axis)
+
+
+def _contain(step: Step) -> tuple[Step, Bool[Array, " N"]]:
+    def not_finite(x):
+        return ~jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim)))
+
+    invalid = not_finite(step.reward)
+    for x in jax.tree.leaves(step.next_obs):
+        invalid = invalid | not_finite(x)
+    shown = (step.next_obs, step.reward, step.info)
+    next_obs, reward, info = select(invalid, jax.tree.map(jnp.zeros_like, shown), shown)
+    return Step(next_obs, reward, step.terminated | invalid, step.truncated, info), invalid

@@ -1,0 +1,1 @@
+"""Ways to judge a learner: whole episodes, held-out rows, sampled completions."""

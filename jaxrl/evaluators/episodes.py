@@ -1,0 +1,117 @@
+"""Evaluation: exactly one episode per environment, with its own key, never touching training."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrl.envs import registry
+from jaxrl.settings import EnvConfig, replace
+from jaxrl.types import Key, Learner, PyTree
+
+BEHAVIOURS = ("mode", "sample", "zero", "random")
+
+
+class Evaluation(NamedTuple):
+    """One entry per episode: its return, its length in steps, and the mean of each number in `info` over its steps."""
+
+    episode_return: Float[Array, " N"]
+    episode_length: Int[Array, " N"]
+    info: dict[str, Float[Array, " N"]]
+
+
+class _Running(NamedTuple):
+    env_state: PyTree
+    obs: PyTree
+    memory: PyTree
+    active: Bool[Array, " N"]
+    step: Int[Array, ""]
+    sums: Evaluation
+
+
+def evaluate(
+    env: EnvConfig,
+    policy: Callable,
+    learner: Learner,
+    key: Key,
+    *,
+    num_episodes: int = 128,
+    behaviour: str | Int[Array, ""] = "mode",
+    body: Any = None,
+) -> Evaluation:
+    """Play `num_episodes` episodes side by side, each to its end.
+
+    Main arguments:
+    env: which environment, with the time limit that bounds an episode.
+    policy, learner: `algorithm.policy` and the learner it reads.
+    Other arguments:
+    behaviour: "mode" (deterministic), "sample", "zero" (the zero action) or "random" (uniform actions); or its number
+    in BEHAVIOURS, which may be traced, so that one program serves all four.
+    body: an Environment to use instead of the one that `env` names.
+    Raises ValueError for an unknown behaviour and for an environment without a time limit.
+    """
+    vector = registry.from_config(replace(env, num_envs=num_episodes, resets="pool"), body)
+    if vector.time_limit is None:
+        raise ValueError(f"evaluating {env.name} needs a time limit, lest an episode never end; set env.time_limit")
+    choice = _number(behaviour)
+
+    def act(key: Key, memory: PyTree, obs: PyTree):
+        memory, distribution = policy(learner, memory, obs)
+        space = vector.action_space
+        actions = (
+            lambda: distribution.env_action(distribution.mode()),
+            lambda: distribution.env_action(distribution.sample(key)),
+            lambda: jnp.broadcast_to(space.zero(), (num_episodes, *space.shape)),
+            lambda: jax.vmap(space.sample)(jax.random.split(key, num_episodes)),
+        )
+        return memory, jax.lax.switch(choice, actions)
+
+    def step(run: _Running) -> _Running:
+        k_act, k_env = jax.random.split(jax.random.fold_in(key, run.step))
+        memory, action = act(k_act, run.memory, run.obs)
+        env_state, obs, result = vector.step(k_env, run.env_state, action)
+        seen = Evaluation(result.reward, jnp.ones(num_episodes, jnp.int32), _numbers(result.info))
+        sums = jax.tree.map(lambda total, x: total + jnp.where(run.active, x, 0), run.sums, seen)
+        active = run.active & ~(result.terminated | result.truncated)
+        return _Running(env_state, obs, memory, active, run.step + 1, sums)
+
+    k_reset, key = jax.random.split(key)
+    env_state, obs = vector.reset(k_reset)
+    action = jax.vmap(lambda _: vector.action_space.zero())(jnp.arange(num_episodes))
+    info = _numbers(jax.eval_shape(vector.step, key, env_state, action)[2].info)
+    zeros = jnp.zeros(num_episodes)
+    sums = Evaluation(zeros, zeros.astype(jnp.int32), {name: zeros for name in info})
+    start = _Running(env_state, obs, (), jnp.ones(num_episodes, bool), jnp.zeros((), jnp.int32), sums)
+    sums = jax.lax.while_loop(lambda run: jnp.any(run.active) & (run.step < vector.time_limit), step, start).sums
+    return sums._replace(info=jax.tree.map(lambda x: x / sums.episode_length, sums.info))
+
+
+def figures(result: Evaluation) -> dict[str, float]:
+    """Mean and standard deviation of the return, mean length, number of episodes; `forward_speed` in m/s of bodies
+    that report an x_velocity: the mean over episodes of each one's mean speed."""
+    returns, length = np.asarray(result.episode_return, np.float64), np.asarray(result.episode_length, np.float64)
+    found = {
+        "return": returns.mean().item(),
+        "return_std": returns.std().item(),
+        "episode_length": length.mean().item(),
+        "episodes": len(returns),
+    }
+    if "x_velocity" in result.info:
+        found["forward_speed"] = np.asarray(result.info["x_velocity"], np.float64).mean().item()
+    return found
+
+
+def _number(behaviour: str | Int[Array, ""]) -> Int[Array, ""]:
+    if isinstance(behaviour, str):
+        if behaviour not in BEHAVIOURS:
+            raise ValueError(f"behaviour = {behaviour!r} is not one of {', '.join(BEHAVIOURS)}")
+        behaviour = BEHAVIOURS.index(behaviour)
+    return jnp.asarray(behaviour, jnp.int32)
+
+
+def _numbers(info: dict[str, Any]) -> dict[str, Any]:
+    own = ("episode_return", "episode_length")
+    return {k: v for k, v in info.items() if k not in own and v.ndim == 1 and jnp.issubdtype(v.dtype, jnp.floating)}

@@ -1,0 +1,30 @@
+"""Text in, text out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl.lm.sampling import generate
+from jaxrl.lm.text.tokenizer import Tokenizer
+from jaxrl.lm.transformer import LanguageModel
+from jaxrl.types import Key, Params
+
+
+def complete(
+    model: LanguageModel, params: Params, tokenizer: Tokenizer, prompts: Sequence[str], key: Key, **sampling: Any
+) -> list[str]:
+    """What the model says after each prompt, without the prompt and without special tokens.
+
+    sampling: as for `generate`, max_new_tokens among them; a completion ends with any of the tokenizer's stop tokens.
+    """
+    encoded = [[*tokenizer.prefix, *tokenizer.encode(prompt, specials=False)] for prompt in prompts]
+    length = np.array([len(ids) for ids in encoded], np.int32)
+    tokens = np.zeros((len(encoded), length.max()), np.int32)
+    for row, ids in zip(tokens, encoded, strict=True):
+        row[: len(ids)] = ids
+    keys = jax.random.split(key, len(encoded))
+    made = generate(model, params, tokens, length, keys, stop=sorted(tokenizer.stops), **sampling)
+    said = zip(np.asarray(made.tokens), made.prompt_length, made.length, strict=True)
+    return [tokenizer.decode(row[start:end], skip_special_tokens=True) for row, start, end in said]

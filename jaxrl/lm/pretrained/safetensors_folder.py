@@ -1,0 +1,87 @@
+"""A folder of safetensors: one file, or several with an index that says which array is in which."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrl.lm.pretrained.tensors import Tensor, package
+
+MODEL, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+class SafeTensors(Mapping):
+    """The arrays in a folder's safetensors files by name, read when asked for."""
+
+    def __init__(self, folder: Path):
+        safe_open, self._homes = package("safetensors").safe_open, {}
+        for file in _files(folder):
+            try:
+                handle = safe_open(file, framework="np")
+            except Exception as error:
+                raise ValueError(
+                    f"{file} is not a safetensors file or is cut short ({error}); download it again"
+                ) from error
+            self._homes.update(dict.fromkeys(handle.keys(), handle))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._homes[name].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._homes)
+
+    def __len__(self) -> int:
+        return len(self._homes)
+
+
+def _files(folder: Path) -> list[Path]:
+    names = {MODEL}
+    if not (folder / MODEL).is_file() and (folder / INDEX).is_file():
+        names = set(read_json(folder / INDEX).get("weight_map", {}).values())
+        if any(Path(name).name != name for name in names):
+            raise ValueError(f"{folder / INDEX} names files outside its folder; download it again")
+    for name in sorted(names):
+        if not (folder / name).is_file():
+            pickled = ", only .bin files, and unpickling those could run code" if list(folder.glob("*.bin")) else ""
+            raise ValueError(f"{folder} has no {name}{pickled}; download it again, or save the model as safetensors")
+    return [folder / name for name in sorted(names)]
+
+
+def write_tensors(folder: Path, tensors: Iterable[Tensor], itemsize: int, max_shard_bytes: float) -> None:
+    """Write one file, or several of at most `max_shard_bytes` and their index; one file's arrays are held at a time."""
+    save_file, shards, sizes = package("safetensors.numpy").save_file, [{}], [0]
+    for name, shape, make in tensors:
+        size = itemsize * math.prod(shape)
+        if shards[-1] and sizes[-1] + size > max_shard_bytes:
+            shards.append({})
+            sizes.append(0)
+        shards[-1][name] = make
+        sizes[-1] += size
+    names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
+    names = [MODEL] if len(shards) == 1 else names
+    for file, shard in zip(names, shards, strict=True):
+        save_file({name: make() for name, make in shard.items()}, folder / file, metadata={"format": "pt"})
+    if len(shards) > 1:
+        homes = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
+        write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes)}, "weight_map": homes})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ValueError with a sentence if there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no {path}; a model's folder needs it") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); download it again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} does not hold an object; download it again")
+    return found
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write it indented."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,153 @@
+"""Pretrained models in and out: GGUF files, safetensors folders, the Hugging Face hub.
+
+A folder that holds only pytorch_model.bin is refused: unpickling a download runs its code.
+"""
+
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrl.lm.pretrained import assets
+from jaxrl.lm.pretrained.gguf_reader import open_gguf, read_gguf
+from jaxrl.lm.pretrained.hf_config import from_hf_config, to_hf_config
+from jaxrl.lm.pretrained.safetensors_folder import INDEX, SafeTensors, read_json, write_json, write_tensors
+from jaxrl.lm.pretrained.tensors import HF, assemble, disassemble, package
+from jaxrl.lm.text.tokenizer import Tokenizer
+from jaxrl.lm.transformer import Decoder, ModelConfig
+from jaxrl.settings import closest
+
+_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_FILES = ["model*.safetensors", INDEX, "*.json", "*.jinja"]
+
+
+class Pretrained(NamedTuple):
+    """A model ready to use: language_model(config).apply(params, tokenizer.encode(text))."""
+
+    config: ModelConfig
+    params: Decoder
+    tokenizer: Tokenizer | None
+
+
+def load_model(name_or_path: str | Path, dtype: str = "float32", *, with_tokenizer: bool = True) -> Pretrained:
+    """A pretrained model with its parameters in `dtype`.
+
+    name_or_path: an asset ("smollm2-135m"), a .gguf file, a folder of safetensors with its config.json, or
+    "organisation/name" on the Hugging Face hub. The tokenizer is None where there is none beside the weights.
+    Raises ValueError with a sentence if it cannot be found, is damaged, or is a model that jaxrl does not compute.
+    """
+    path = _resolve(name_or_path)
+    if not path.is_dir():
+        reader = open_gguf(path)
+        config, params = read_gguf(path, reader, dtype)
+        told = with_tokenizer and reader.get_field("tokenizer.ggml.tokens") is not None
+        return Pretrained(config, params, _tokenizer(lambda: Tokenizer.from_gguf(reader)) if told else None)
+    config = from_hf_config(read_json(path / "config.json"), str(path / "config.json"))
+    params = from_hf_tensors(config, SafeTensors(path), dtype=dtype, source=str(path))
+    told = with_tokenizer and (path / "tokenizer.json").is_file()
+    return Pretrained(config, params, _tokenizer(lambda: Tokenizer.from_folder(path)) if told else None)
+
+
+def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
+    """The tokenizer of a model, without its weights. Arguments and errors as for `load`."""
+    path = _resolve(name_or_path)
+    return Tokenizer.from_folder(path) if path.is_dir() else Tokenizer.from_gguf(open_gguf(path))
+
+
+def save_model(
+    folder: str | Path,
+    config: ModelConfig,
+    params: Decoder,
+    tokenizer: Tokenizer | None = None,
+    *,
+    dtype: str = "float32",
+    max_shard_bytes: float = 5e9,
+) -> None:
+    """Write a folder that `load` and transformers' from_pretrained read: it appears whole or not at all.
+
+    Gemma's norms are stored less 1, as its files have them: exact for weights of at least 0.5, else to rounding.
+    Raises ValueError with a sentence if the folder holds anything, or if an adapter has not been merged.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already and not empty; name a new folder, or remove it first")
+    ids = {f"{k}_token_id": getattr(tokenizer, k, None) for k in ("bos", "eos", "pad")}
+    written = to_hf_config(config, dtype=dtype, token_ids=ids)
+    temporary = folder.absolute().parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
+    temporary.mkdir(parents=True)
+    try:
+        tensors = disassemble(config, params, HF, _shifted(config, -1.0), dtype)
+        write_tensors(temporary, tensors, 4 if dtype == "float32" else 2, max_shard_bytes)
+        write_json(temporary / "config.json", written)
+        if tokenizer is not None:
+            tokenizer.save(temporary)
+            others = sorted(tokenizer.stops - {tokenizer.eos})
+            ends = [tokenizer.eos, *others] if others else tokenizer.eos
+            write_json(temporary / "generation_config.json", {**ids, "eos_token_id": ends})
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def from_hf_tensors(
+    config: ModelConfig, tensors: Mapping[str, np.ndarray], *, dtype: str = "float32", source: str = "the mapping"
+) -> Decoder:
+    """Arrays by their names in transformers to parameters. Raises ValueError for missing, unknown, misshapen ones."""
+    return assemble(config, tensors, HF, _shifted(config, 1.0), dtype=dtype, source=source)
+
+
+def to_hf_tensors(config: ModelConfig, params: Decoder, *, dtype: str = "float32") -> dict[str, np.ndarray]:
+    """Parameters to arrays by their names in transformers, each contiguous."""
+    return {name: make() for name, _, make in disassemble(config, params, HF, _shifted(config, -1.0), dtype)}
+
+
+def _shifted(config: ModelConfig, shift: float) -> Callable[[str, np.ndarray], np.ndarray]:
+    # Gemma multiplies by 1 + weight where the others multiply by weight.
+    def convert(path: str, array: np.ndarray) -> np.ndarray:
+        norm = config.model_type == "gemma" and path.endswith("norm.weight.value")
+        return array.astype(np.float32) + np.float32(shift) if norm else array
+
+    return convert
+
+
+def _resolve(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path).expanduser()
+    if path.is_dir() or path.suffix == ".gguf":
+        return path
+    if str(name_or_path) in assets.ASSETS:
+        path = assets.path(str(name_or_path))
+        if path.suffix == ".gguf":
+            return path
+        raise ValueError(f"the asset {name_or_path!r} is not a model; jaxrl.lm.pretrained.assets.path gives its place")
+    if not path.exists() and _HUB.fullmatch(str(name_or_path)):
+        return _from_hub(str(name_or_path))
+    models = [name for name, asset in assets.ASSETS.items() if asset.members[0].name.endswith(".gguf")]
+    raise ValueError(
+        f"there is no model {str(name_or_path)!r}; give one of {', '.join(models)}, the path of a .gguf file or of a "
+        f'folder of safetensors, or "organisation/name" on the hub{closest(name_or_path, models)}'
+    )
+
+
+def _from_hub(name: str) -> Path:
+    hub = package("huggingface_hub")
+    try:
+        return Path(hub.snapshot_download(name, allow_patterns=_HUB_FILES))
+    except Exception as error:  # the hub's client and the network below it raise a dozen kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"there is no folder {name!r} here, and the hub gave no such model ({reason}); check the name, the "
+            "network connection and, for a gated model, `hf auth login`"
+        ) from error
+
+
+def _tokenizer(make: Callable[[], Tokenizer]) -> Tokenizer:
+    try:
+        return make()
+    except ValueError as error:
+        raise ValueError(f"{error}; or load the weights alone, with_tokenizer=False") from error

@@ -1,0 +1,35 @@
+"""Losses: functions of arrays that return one value per element."""
+
+from jaxrl.ops.losses.policy_gradient import approx_kl as approx_kl
+from jaxrl.ops.losses.policy_gradient import clipped as clipped
+from jaxrl.ops.losses.policy_gradient import clipped_surrogate_loss as clipped_surrogate_loss
+from jaxrl.ops.losses.policy_gradient import policy_gradient_loss as policy_gradient_loss
+from jaxrl.ops.losses.preference import alpha_link as alpha_link
+from jaxrl.ops.losses.preference import apo_down_loss as apo_down_loss
+from jaxrl.ops.losses.preference import apo_zero_loss as apo_zero_loss
+from jaxrl.ops.losses.preference import bco_loss as bco_loss
+from jaxrl.ops.losses.preference import cpo_loss as cpo_loss
+from jaxrl.ops.losses.preference import discopop_loss as discopop_loss
+from jaxrl.ops.losses.preference import dpo_loss as dpo_loss
+from jaxrl.ops.losses.preference import dpo_norm_loss as dpo_norm_loss
+from jaxrl.ops.losses.preference import exo_loss as exo_loss
+from jaxrl.ops.losses.preference import f_dpo_loss as f_dpo_loss
+from jaxrl.ops.losses.preference import forward_kl_link as forward_kl_link
+from jaxrl.ops.losses.preference import hinge_loss as hinge_loss
+from jaxrl.ops.losses.preference import implicit_reward as implicit_reward
+from jaxrl.ops.losses.preference import ipo_loss as ipo_loss
+from jaxrl.ops.losses.preference import ipo_mean_loss as ipo_mean_loss
+from jaxrl.ops.losses.preference import jensen_shannon_link as jensen_shannon_link
+from jaxrl.ops.losses.preference import kto_loss as kto_loss
+from jaxrl.ops.losses.preference import kto_z0 as kto_z0
+from jaxrl.ops.losses.preference import nca_loss as nca_loss
+from jaxrl.ops.losses.preference import odds_ratio_loss as odds_ratio_loss
+from jaxrl.ops.losses.preference import orpo_loss as orpo_loss
+from jaxrl.ops.losses.preference import preference_metrics as preference_metrics
+from jaxrl.ops.losses.preference import robust_dpo_loss as robust_dpo_loss
+from jaxrl.ops.losses.preference import simpo_loss as simpo_loss
+from jaxrl.ops.losses.preference import slic_loss as slic_loss
+from jaxrl.ops.losses.preference import sppo_loss as sppo_loss
+from jaxrl.ops.losses.preference import wpo_weight as wpo_weight
+from jaxrl.ops.losses.value import clipped_value_loss as clipped_value_loss
+from jaxrl.ops.losses.value import value_loss as value_loss

@@ -1,0 +1,1 @@
+"""The host driver and what it keeps: directories, logs, checkpoints."""

@@ -1,0 +1,86 @@
+"""What a run writes while it goes: rows to metrics.jsonl and timing.jsonl, TensorBoard, and a progress bar.
+
+metrics.jsonl holds only what the seed determines, so that two runs can be compared byte by byte; wall-clock numbers
+go to timing.jsonl, row for row.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+
+from jaxrl.reports.rows import METRICS, TIMING, read_metrics
+
+
+class Logger:
+    """Appends rows to the files of a run directory, each flushed as it is written.
+
+    `last_step`: rows after this step are cut: a resumed run writes them again.
+    """
+
+    def __init__(self, run_dir: Path, last_step: int = 0):
+        from tensorboardX import SummaryWriter
+
+        self._files = {}
+        for name in (METRICS, TIMING):
+            keep_until(run_dir / name, last_step)
+            self._files[name] = (run_dir / name).open("a")
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=last_step + 1)
+
+    def row(self, step: int, metrics: dict[str, float], timing: dict[str, float]) -> None:
+        """One row at `step` environment steps. Numbers that are not finite are written as null."""
+        for name, values in ((METRICS, metrics), (TIMING, timing)):
+            plain = {k: v if math.isfinite(v) else None for k, v in values.items()}
+            self._files[name].write(json.dumps({"step": step, **plain}) + "\n")
+            self._files[name].flush()
+        for name, value in {**metrics, **timing}.items():
+            if math.isfinite(value):
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close all."""
+        for file in self._files.values():
+            file.close()
+        self._writer.close()
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Cut the rows of a .jsonl file that lie after `step`."""
+    kept = [json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] <= step]
+    draft = path.with_suffix(".tmp")
+    draft.write_text("".join(kept))
+    os.replace(draft, path)
+
+
+class Bar:
+    """A progress bar on stderr: share done, time to go, steps per second, latest return."""
+
+    def __init__(self, total_steps: int, done: int, shown: bool):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = [
+            TextColumn("{task.percentage:>3.0f}%"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("to go"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+        ]
+        console = Console(stderr=True)
+        self._plain = None if console.is_terminal or not shown else console
+        self._progress = Progress(*columns, console=console, disable=not (shown and console.is_terminal))
+        self._task = self._progress.add_task("", total=total_steps, completed=done, text="compiling")
+        self._total = total_steps
+        self._progress.start()
+
+    def update(self, step: int, says: str, steps_per_second: float) -> None:
+        """Show where the run is and what it says of itself; one plain line where stderr is not a terminal."""
+        text = f"{steps_per_second:,.{0 if steps_per_second > 100 else 1}f} steps/s   {says}"
+        self._progress.update(self._task, completed=step, text=text)
+        if self._plain is not None:
+            self._plain.print(f"{step:>12,} of {self._total:,} steps   {text}")
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._progress.stop()

@@ -1,0 +1,7 @@
+"""Ways to get a batch: acting in environments, rows of data."""
+
+from jaxrl.sources.rollout import episodes as episodes
+from jaxrl.sources.rollout import rollouts as rollouts
+from jaxrl.sources.rows import Cursor as Cursor
+from jaxrl.sources.rows import batches as batches
+from jaxrl.sources.rows import batches_per_epoch as batches_per_epoch

@@ -1,0 +1,1 @@
+"""The pure drivers: jit them, vmap them."""

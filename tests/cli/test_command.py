@@ -1,0 +1,118 @@
+"""The command `jaxrl`, as a person meets it: what it says, and how it refuses."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from gguf import GGUFWriter
+
+from jaxrl.cli import command
+from jaxrl.lm.pretrained.weights import save_model
+from tests.helpers.families import config_of, params_of
+from tests.helpers.tokenizers import byte_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny random model that reads and writes bytes."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    config = config_of("llama", vocab_size=259)
+    save_model(folder, config, params_of(config), byte_tokenizer())
+    return folder
+
+
+def said(capsys, *argv) -> tuple[str, str]:
+    command.main([str(word) for word in argv])
+    return capsys.readouterr()
+
+
+def refused(capsys, *argv) -> str:
+    """The sentence on stderr of a command that ends with status 2, having said nothing else."""
+    with pytest.raises(SystemExit) as stop:
+        command.main([str(word) for word in argv])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and out == ""
+    return err
+
+
+def test_generate_says_the_same_for_the_same_seed_and_reports_its_speed(folder, capsys):
+    ask = ("generate", folder, "ab", "--max-new-tokens", 8, "--temperature", 1)
+    first, err = said(capsys, *ask)
+    assert first.strip() and re.search(r"first token after [\d.]+ s, then [\d.]+ tokens/s", err)
+    assert said(capsys, *ask)[0] == first
+    assert said(capsys, *ask, "--seed", 1)[0] != first
+
+
+def test_chat_puts_the_prompt_into_the_template(folder, capsys):
+    greedy = ("--max-new-tokens", 8, "--temperature", 0)
+    plain = said(capsys, "generate", folder, "hello", *greedy)[0]
+    chat = said(capsys, "generate", folder, "hello", "--chat", *greedy)[0]
+    by_hand = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+    assert said(capsys, "generate", folder, by_hand, *greedy)[0] == chat != plain
+
+
+def test_generate_refuses_with_a_sentence(folder, tmp_path, capsys):
+    long = refused(capsys, "generate", folder, "x" * 120, "--max-new-tokens", 20)
+    assert "120 tokens and max_new_tokens = 20 exceed the model's context of 128" in long
+    assert "did you mean 'smollm2-135m'" in refused(capsys, "generate", "smollm2-135", "x")
+    assert "top_p = 1.5" in refused(capsys, "generate", folder, "x", "--top-p", 1.5, "--max-new-tokens", 8)
+    assert "prompt 1 is empty" in refused(capsys, "generate", folder, "", "--max-new-tokens", 8)
+
+
+def test_a_damaged_model_is_refused_with_a_sentence(folder, tmp_path, capsys):
+    corrupt = tmp_path / "corrupt.gguf"
+    corrupt.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(range(256)))
+    assert "is not a GGUF file or is cut short" in refused(capsys, "generate", corrupt, "x")
+
+    from safetensors.numpy import load_file, save_file
+
+    for name, change in {
+        "missing": lambda t: t.pop("model.layers.1.mlp.up_proj.weight"),
+        "unknown": lambda t: t.update({"model.surprise": np.zeros(3, np.float32)}),
+    }.items():
+        broken = tmp_path / name
+        broken.mkdir()
+        for file in folder.iterdir():
+            (broken / file.name).write_bytes(file.read_bytes())
+        tensors = load_file(broken / "model.safetensors")
+        change(tensors)
+        save_file(tensors, broken / "model.safetensors")
+        sentence = refused(capsys, "generate", broken, "x")
+        assert ("model.layers.1.mlp.up_proj.weight" if name == "missing" else "model.surprise") in sentence
+
+
+def test_an_unknown_architecture_is_refused_with_a_sentence(folder, tmp_path, capsys):
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    for file in folder.iterdir():
+        (strange / file.name).write_bytes(file.read_bytes())
+    config = json.loads((strange / "config.json").read_text())
+    (strange / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
+    assert "mamba" in refused(capsys, "generate", strange, "x")
+
+    writer = GGUFWriter(tmp_path / "mamba.gguf", "mamba")
+    writer.add_block_count(1)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    assert "mamba" in refused(capsys, "generate", tmp_path / "mamba.gguf", "x")
+
+
+def test_lint_shows_what_is_trained(folder, tmp_path, capsys):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"prompt": "a:", "completion": f" {i}"}) + "\n" for i in range(4)))
+    out, _ = said(capsys, "data", "lint", file, "--model", folder, "--rows", 1)
+    assert "a:« 0<|im_end|>»" in out and "4 of 4 rows kept" in out
+
+
+def test_lint_names_the_malformed_row(folder, tmp_path, capsys):
+    file = tmp_path / "rows.jsonl"
+    rows = [json.dumps({"prompt": "a:", "completion": " b"})] * 20
+    rows[16] = '{"prompt": "a:", "completion"'
+    file.write_text("\n".join(rows))
+    assert "row 17" in (sentence := refused(capsys, "data", "lint", file, "--model", folder)), sentence
+    rows[16] = json.dumps({"prompt": "a:", "text": " b"})
+    file.write_text("\n".join(rows))
+    sentence = refused(capsys, "data", "lint", file, "--model", folder)
+    assert "row 17" in sentence and "completion" in sentence and "text" in sentence

@@ -1,0 +1,417 @@
+"""Sampling: the text a cache gives is the text without one, drawn from the distribution that was asked for."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxrl.lm.log_probs import per_token_log_probs
+from jaxrl.lm.sampling import Generation, _invert, categorical, generate, stream, truncate
+from jaxrl.lm.transformer import language_model
+from tests.helpers.compare import compile_events
+from tests.helpers.families import config_of, params_of
+
+VOCAB, NEW = 97, 8
+CONFIG = config_of("llama", vocab_size=VOCAB, num_hidden_layers=2)
+MODEL, PARAMS = language_model(CONFIG), params_of(CONFIG)
+KEYS = jax.random.split(jax.random.key(7), 3)
+LENGTH = np.array([6, 1, 4], np.int32)
+PROMPTS = np.random.default_rng(0).integers(0, VOCAB, (3, 6), np.int32)
+logits_of = jax.jit(MODEL.apply)
+
+
+def say(prompts=PROMPTS, length=LENGTH, keys=KEYS, model=MODEL, **settings) -> Generation:
+    return jax.tree.map(
+        np.asarray, generate(model, PARAMS, prompts, length, keys, **{"max_new_tokens": NEW, **settings})
+    )
+
+
+def completions(out):
+    return [row[p:n].tolist() for row, p, n in zip(out.tokens, out.prompt_length, out.length, strict=True)]
+
+
+def likelihoods(out):
+    return [row[p:n] for row, p, n in zip(out.log_prob, out.prompt_length, out.length, strict=True)]
+
+
+# --- the text
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Sampled with nothing left out."""
+    return say()
+
+
+def recomputed(rows, length):
+    """The likeliest continuations, all of the text read again for every token."""
+    rows, length = np.pad(np.where(np.arange(6) < length[:, None], rows, 0), ((0, 0), (0, NEW))), length.copy()
+    said = []
+    for _ in range(NEW):
+        said.append(np.asarray(logits_of(PARAMS, rows))[np.arange(3), length - 1].argmax(-1))
+        rows[np.arange(3), length] = said[-1]
+        length += 1
+    return np.stack(said, axis=1).tolist()
+
+
+def test_greedy_text_is_that_of_full_recomputation():
+    out = say(temperature=0.0)
+    assert completions(out) == recomputed(PROMPTS, LENGTH)
+    assert (out.log_prob == 0).all() and not out.finished.any()
+
+
+def test_a_generation_is_prompt_then_completion_then_zeros(plain):
+    assert plain.tokens.shape == plain.log_prob.shape == (3, 6 + NEW)
+    assert plain.tokens.dtype == np.int32 and plain.log_prob.dtype == np.float32
+    np.testing.assert_array_equal(plain.prompt_length, LENGTH)
+    np.testing.assert_array_equal(plain.length, LENGTH + NEW)
+    for row, logp, prompt, p, n in zip(plain.tokens, plain.log_prob, PROMPTS, LENGTH, plain.length, strict=True):
+        np.testing.assert_array_equal(row[:p], prompt[:p])
+        assert (row[n:] == 0).all() and (logp[:p] == 0).all() and (logp[n:] == 0).all() and (logp[p:n] < 0).all()
+        assert (row >= 0).all() and (row < VOCAB).all()
+
+
+def test_sampled_log_probs_are_those_that_losses_see(plain):
+    found = np.asarray(per_token_log_probs(MODEL, PARAMS, plain.tokens, chunk=None).log_prob)
+    for logp, row, p, n in zip(found, plain.log_prob, LENGTH, plain.length, strict=True):
+        np.testing.assert_allclose(row[p:n], logp[p - 1 : n - 1], rtol=0, atol=1e-4)
+
+
+# --- what is left out
+
+
+def sorted_out(logits, top_k=0, top_p=1.0, min_p=0.0):
+    """Which tokens stay, by sorting, in float64."""
+
+    def probability(stay):
+        p = np.where(stay, np.exp(logits - logits[stay].max(), dtype=np.float64), 0)
+        return p / p.sum()
+
+    stay = np.ones(len(logits), bool)
+    if 0 < top_k < len(logits):
+        stay &= logits >= np.sort(logits)[-top_k]
+    if top_p < 1:
+        p = probability(stay)
+        ordered = np.sort(p)[::-1]
+        stay &= p >= ordered[np.searchsorted(np.cumsum(ordered), top_p)]
+    if min_p > 0:
+        p = probability(stay)
+        stay &= p >= min_p * p.max()
+    return stay
+
+
+TRUNCATED = {"temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.05}
+
+
+def test_truncated_log_probs_are_those_of_the_truncated_distribution():
+    out = say(**TRUNCATED)
+    raw, sizes = np.asarray(logits_of(PARAMS, out.tokens), np.float64), []
+    for b in range(3):
+        for place in range(out.prompt_length[b], out.length[b]):
+            logits = raw[b, place - 1] / 0.7
+            stay = sorted_out(logits, 20, 0.8, 0.05)
+            token = out.tokens[b, place]
+            assert stay[token]
+            expected = logits[token] - np.log(np.exp(logits[stay]).sum())
+            np.testing.assert_allclose(out.log_prob[b, place], expected, rtol=0, atol=1e-4)
+            sizes.append(stay.sum())
+    assert 1 < np.mean(sizes) < 20
+
+
+P = [0.5, 0.25, 0.125, 0.125]
+BY_HAND = [
+    ({}, [1, 1, 1, 1]),
+    ({"top_k": 1}, [1, 0, 0, 0]),
+    ({"top_k": 2}, [1, 1, 0, 0]),
+    ({"top_k": 3}, [1, 1, 1, 1]),  # the third and the fourth are tied
+    ({"top_k": 4}, [1, 1, 1, 1]),
+    ({"top_k": 1000}, [1, 1, 1, 1]),
+    ({"top_p": 1e-9}, [1, 0, 0, 0]),  # never nothing
+    ({"top_p": 0.49}, [1, 0, 0, 0]),
+    ({"top_p": 0.51}, [1, 1, 0, 0]),
+    ({"top_p": 0.74}, [1, 1, 0, 0]),
+    ({"top_p": 0.76}, [1, 1, 1, 1]),  # three would do, but two are tied
+    ({"min_p": 0.2}, [1, 1, 1, 1]),  # of 0.5: 0.1
+    ({"min_p": 0.3}, [1, 1, 0, 0]),
+    ({"min_p": 1.0}, [1, 0, 0, 0]),
+    ({"top_k": 2, "top_p": 0.6}, [1, 0, 0, 0]),  # of two, the first has 2/3; before, it had less than 0.6
+    ({"top_p": 0.51, "min_p": 0.6}, [1, 0, 0, 0]),
+]
+
+
+@pytest.mark.parametrize(("settings", "stay"), BY_HAND)
+def test_truncation_by_hand(settings, stay):
+    order = np.array([2, 0, 3, 1])
+    logits = (jnp.log(jnp.array(P)) + 3)[order]
+    found = truncate(logits, **{"top_k": 0, "top_p": 1.0, "min_p": 0.0, **settings})
+    np.testing.assert_array_equal(jnp.isfinite(found), np.array(stay, bool)[order])
+    np.testing.assert_array_equal(found[jnp.isfinite(found)], logits[jnp.isfinite(found)])
+
+
+@pytest.mark.parametrize("top_k", [1, 3])
+def test_equal_logits_all_stay(top_k):
+    for value in (0.0, -50.0, 1e4):
+        assert jnp.isfinite(truncate(jnp.full(7, value), top_k, 0.5, 1.0)).all()
+
+
+CASES = [
+    (1, 1.0, 0.0), (7, 1.0, 0.0), (96, 1.0, 0.0), (0, 0.05, 0.0), (0, 0.5, 0.0), (0, 0.99, 0.0), (0, 1.0, 0.02),
+    (0, 1.0, 0.5), (40, 0.9, 0.01),
+]  # fmt: skip
+ROWS = np.concatenate([np.random.default_rng(1).normal(size=(10, VOCAB)) * s for s in (0.1, 1, 4, 10)]).astype("f4")
+
+
+@pytest.mark.parametrize(("top_k", "top_p", "min_p"), CASES)
+def test_truncation_against_sorting(top_k, top_p, min_p):
+    found = jax.jit(jax.vmap(partial(truncate, top_k=top_k, top_p=top_p, min_p=min_p)))(ROWS)
+    np.testing.assert_array_equal(np.isfinite(found), [sorted_out(row, top_k, top_p, min_p) for row in ROWS])
+
+
+def test_truncation_of_float64_keeps_as_many():
+    # compared as float32, the last of the top k lay above its own threshold half of the time
+    with jax.enable_x64(True):
+        wide = ROWS[:20].astype(np.float64) + 1e-9
+        for top_k, top_p in ((1, 1.0), (7, 1.0), (0, 0.5)):
+            found = jax.vmap(partial(truncate, top_k=top_k, top_p=top_p, min_p=0.0))(wide)
+            np.testing.assert_array_equal(np.isfinite(found), [sorted_out(row, top_k, top_p) for row in wide])
+
+
+# --- frequencies
+
+
+def frequencies_fit(drawn, p):
+    """Whether so many draws of each index are likely: p-value of χ², rare indices taken together."""
+    assert drawn.min() >= 0 and drawn.max() < len(p)
+    counts, expected = np.bincount(drawn, minlength=len(p)), p * len(drawn)
+    assert (counts[p == 0] == 0).all(), "a token of probability 0 was drawn"
+    common = expected >= 10
+    rare = (counts[~common].sum(), expected[~common].sum())
+    observed, wanted = np.append(counts[common], rare[0]), np.append(expected[common], rare[1])
+    if rare[1] < 10:  # into the largest bin
+        observed, wanted = observed[:-1], wanted[:-1]
+        observed[wanted.argmax()] += rare[0]
+        wanted[wanted.argmax()] += rare[1]
+    return len(observed) == 1 or stats.chisquare(observed, wanted).pvalue > 1e-3
+
+
+def softmax(logits):
+    p = np.exp(np.asarray(logits, np.float64) - np.max(logits))
+    return p / p.sum()
+
+
+def draw(sampler, logits, count=20_000, seed=0):
+    keys = jax.random.split(jax.random.key(seed), count)
+    return np.asarray(jax.jit(jax.vmap(sampler, (0, None)))(keys, jnp.asarray(logits)))
+
+
+def uneven(size):
+    return 2 * np.random.default_rng(size).normal(size=size).astype(np.float32)
+
+
+def holes(size):
+    """Nothing at either end, nowhere in the second block of 256, and at every third place."""
+    logits = uneven(size)
+    logits[[0, -1]] = logits[256:512] = logits[::3] = -np.inf
+    return logits
+
+
+DISTRIBUTIONS = {
+    "one": np.zeros(1, np.float32),
+    "97": uneven(97),
+    "257": uneven(257),
+    "1000": uneven(1000),
+    "holes": holes(700),
+    "offset": uneven(300) + 1e4,
+    "peaked": np.where(np.arange(600) == 599, 200.0, uneven(600)).astype(np.float32),
+    "two far apart": np.where(np.isin(np.arange(600), (0, 599)), 0.0, -1e4).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_categorical_draws_at_the_frequencies_of_the_softmax(name):
+    assert frequencies_fit(draw(categorical, DISTRIBUTIONS[name]), softmax(DISTRIBUTIONS[name]))
+
+
+@pytest.mark.parametrize("number", [0.0, 2.0**-24, 0.5, 1 - 2.0**-24, 1.0])
+def test_no_number_draws_a_token_of_probability_zero(number, monkeypatch):
+    monkeypatch.setattr(jax.random, "uniform", lambda key: jnp.float32(number))
+    for logits in (holes(700), np.array([-np.inf, 0.0, -np.inf], np.float32)):
+        assert np.isfinite(logits[categorical(jax.random.key(0), jnp.asarray(logits))])
+
+
+@pytest.mark.parametrize("wrong", ["the blocks as if equal", "a key used twice", "its last block"])
+def test_a_wrong_sampler_would_be_noticed(wrong):
+    def sample(key, logits):
+        p = jnp.pad(jnp.exp(logits - logits.max()), (0, -len(logits) % 256)).reshape(-1, 256)
+        a, b = jax.random.split(key)
+        sums = (p.sum(1) > 0).astype(p.dtype) if wrong == "the blocks as if equal" else p.sum(1)
+        block = _invert(a, sums)
+        block = jnp.minimum(block, 1) if wrong == "its last block" else block
+        return block * 256 + _invert(a if wrong == "a key used twice" else b, p[block])
+
+    assert not frequencies_fit(draw(sample, uneven(1000)), softmax(uneven(1000)))
+
+
+def test_a_model_is_sampled_at_its_own_frequencies():
+    rows = 4_000
+    prompts, keys = np.repeat(PROMPTS[:1], rows, axis=0), jax.random.split(jax.random.key(3), rows)
+    out = say(prompts, np.full(rows, 6, np.int32), keys, max_new_tokens=1, temperature=0.8, top_k=30)
+    logits = np.asarray(logits_of(PARAMS, PROMPTS[:1]), np.float64)[0, -1] / 0.8
+    p = softmax(np.where(sorted_out(logits, 30), logits, -np.inf))
+    drawn = out.tokens[:, 6]
+    assert out.tokens.shape == (rows, 7) and len(set(drawn.tolist())) > 10
+    assert frequencies_fit(drawn, p)
+    np.testing.assert_allclose(out.log_prob[:, 6], np.log(p[drawn]), rtol=0, atol=1e-4)
+
+
+# --- rows
+
+
+def test_a_row_does_not_depend_on_its_neighbours_their_order_or_the_padding(plain):
+    order = np.array([2, 0, 1])
+    neighbours = np.where(np.arange(3)[:, None] == 1, PROMPTS, (PROMPTS + 1) % VOCAB)
+    filled = np.where(np.arange(6) < LENGTH[:, None], PROMPTS, VOCAB - 1)
+    wider = np.pad(filled, ((0, 0), (0, 4)), constant_values=5)
+    cases = [
+        (say(PROMPTS[order], LENGTH[order], KEYS[order]), order),
+        (say(neighbours, LENGTH, KEYS), [None, 1, None]),
+        (say(filled), range(3)),
+        (say(wider), range(3)),
+    ]
+    for out, origins in cases:
+        for place, row in enumerate(origins):
+            if row is not None:
+                assert completions(out)[place] == completions(plain)[row]
+                np.testing.assert_allclose(likelihoods(out)[place], likelihoods(plain)[row], rtol=0, atol=1e-5)
+    assert completions(cases[1][0])[0] != completions(plain)[0]
+
+
+def test_rows_of_one_prompt_differ_by_their_keys_only(plain):
+    out = say(np.repeat(PROMPTS[:1], 3, 0), np.full(3, 6, np.int32), KEYS[np.array([0, 0, 1])])
+    assert completions(out)[0] == completions(out)[1] == completions(plain)[0]
+    assert completions(out)[2] != completions(out)[0]
+
+
+# --- the end
+
+
+@pytest.fixture(scope="module")
+def stopped(plain):
+    """The same draws, with a token that row 0 says third to stop at, and one that is in its prompt; and these two."""
+    stop = (completions(plain)[0][2], int(PROMPTS[0, 2]))
+    return say(stop=stop), stop
+
+
+def test_a_stop_token_ends_its_row_and_is_part_of_it(plain, stopped):
+    out, stop = stopped
+    for row, whole in enumerate(completions(plain)):
+        ends = [i for i, token in enumerate(whole) if token in stop]
+        expected = whole[: ends[0] + 1] if ends else whole
+        assert completions(out)[row] == expected and out.finished[row] == bool(ends)
+        n = out.length[row]
+        assert (out.tokens[row, n:] == 0).all() and (out.log_prob[row, n:] == 0).all()
+        np.testing.assert_allclose(likelihoods(out)[row], likelihoods(plain)[row][: len(expected)], rtol=0, atol=1e-6)
+    assert out.length[0] == LENGTH[0] + 3 and out.finished[0] and not out.finished.all()
+
+
+def test_generation_ends_once_all_rows_have():
+    steps = []
+
+    def extend(*args):
+        jax.debug.callback(lambda: steps.append(1))
+        return MODEL.extend(*args)
+
+    counted = MODEL._replace(extend=extend)
+    slow, fast = (recomputed(PROMPTS, LENGTH)[row] for row in (0, 2))
+    assert slow[3] not in slow[:3] and fast[0] not in slow[:4], "choose another seed"
+    for row, count in ((0, 4), (2, 1)):  # one says a stop token fourth, one at once
+        steps.clear()
+        one = slice(row, row + 1)
+        settings = {"temperature": 0.0, "max_new_tokens": 100, "stop": (slow[3], fast[0])}
+        out = say(PROMPTS[one], LENGTH[one], KEYS[one], counted, **settings)
+        jax.effects_barrier()
+        assert out.length[0] == LENGTH[row] + count and out.finished[0]
+        assert len(steps) == count - 1
+
+
+def test_one_new_token(plain):
+    assert completions(say(max_new_tokens=1)) == [row[:1] for row in completions(plain)]
+
+
+def test_a_stream_gives_what_generate_gives(stopped):
+    out, stop = stopped
+    for row in range(3):
+        prompt = PROMPTS[row, : LENGTH[row]].tolist()
+        said = stream(MODEL, PARAMS, prompt, KEYS[row], max_new_tokens=NEW, stop=stop)
+        assert list(said) == completions(out)[row]
+
+
+# --- programs and mistakes
+
+
+def test_a_new_temperature_compiles_nothing():
+    def texts():
+        return [completions(say(temperature=t)) for t in (0.0, 0.3, 1.0, 2.5)]
+
+    texts()
+    seen = []
+    assert compile_events(lambda: seen.extend(texts())) == 0
+    assert len({str(text) for text in seen}) == 4
+
+
+def test_within_a_larger_program_only_shapes_are_looked_at():
+    f = partial(generate, MODEL, max_new_tokens=NEW)
+    out = jax.eval_shape(lambda t, n, k, heat: f(PARAMS, t, n, k, temperature=heat), PROMPTS, LENGTH, KEYS, 0.5)
+    assert out.tokens.shape == (3, 6 + NEW)
+
+
+def swapped(token):
+    """The prompts with another token in place of one."""
+    made = PROMPTS.copy()
+    made[0, 3] = token
+    return made
+
+
+MISTAKES = [
+    ({"length": [6, 0, 4]}, "prompt 2 is empty; give it a token to go on from"),
+    ({"length": [6, 7, 4]}, "a prompt length is 7, but tokens have only 6 columns"),
+    ({"max_new_tokens": 123}, r"a prompt of 6 tokens and max_new_tokens = 123 .* context of 128; .* at most 122 "),
+    ({"max_new_tokens": 0}, "max_new_tokens = 0; it must be at least 1"),
+    ({"prompts": swapped(97)}, "token 97 is not in the vocabulary of 97"),
+    ({"prompts": swapped(-1)}, "token -1 is not in the vocabulary"),
+    ({"temperature": -0.5}, "temperature = -0.5; it must be 0"),
+    ({"temperature": float("nan")}, "temperature = nan"),
+    ({"top_k": -1}, "top_k = -1; it must be 0"),
+    ({"top_p": 0.0}, "top_p = 0; it must be above 0"),
+    ({"top_p": 1.5}, "top_p = 1.5; .* at most 1"),
+    ({"min_p": -0.1}, "min_p = -0.1; it must be between 0"),
+    ({"min_p": 1.1}, "min_p = 1.1; it must be between 0"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), MISTAKES)
+def test_mistakes_are_sentences(given, message):
+    asked = SimpleNamespace(**{"prompts": PROMPTS, "length": LENGTH, "max_new_tokens": NEW, **given})
+    asked.length = np.asarray(asked.length, np.int32)
+    with pytest.raises(ValueError, match=message):
+        say(**vars(asked))
+    asked.prompts, settings = asked.prompts[0].tolist(), vars(asked)
+    if "length" not in given:
+        prompt, _ = settings.pop("prompts"), settings.pop("length")
+        with pytest.raises(ValueError, match=message):
+            next(stream(MODEL, PARAMS, prompt, KEYS[0], **settings))
+
+
+def test_an_empty_prompt_of_a_stream_is_refused():
+    with pytest.raises(ValueError, match="prompt 1 is empty"):
+        next(stream(MODEL, PARAMS, [], KEYS[0], max_new_tokens=4))
+
+
+def test_padding_may_hold_anything(plain):
+    out = say(np.where(np.arange(6) < LENGTH[:, None], PROMPTS, -7))
+    assert completions(out) == completions(plain)
+    assert (out.tokens >= 0).all()

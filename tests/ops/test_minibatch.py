@@ -1,0 +1,112 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl.ops import metrics as m
+from jaxrl.ops.minibatch import accumulate, flatten, minibatch_rows, take
+
+T, N = 6, 8
+
+
+def rows(key, by, num_minibatches=4):
+    return np.asarray(minibatch_rows(key, T, N, num_minibatches, by))
+
+
+@pytest.mark.parametrize("by", ["step", "env"])
+@pytest.mark.parametrize("num_minibatches", [1, 2, 4, 8])
+def test_each_row_is_in_exactly_one_minibatch(by, num_minibatches, key):
+    batches = rows(key, by, num_minibatches)
+    assert batches.shape == (num_minibatches, T * N // num_minibatches)
+    np.testing.assert_array_equal(np.sort(batches.ravel()), np.arange(T * N))
+
+
+@pytest.mark.parametrize("by", ["step", "env"])
+def test_every_key_shuffles_differently_and_one_key_always_alike(by, key):
+    np.testing.assert_array_equal(rows(key, by), rows(key, by))
+    assert (rows(key, by) != rows(jax.random.key(1), by)).any()
+
+
+@pytest.mark.parametrize("num_minibatches", [1, 2, 4, 8])
+def test_by_env_keeps_an_environments_steps_together_and_in_order(num_minibatches, key):
+    for minibatch in rows(key, "env", num_minibatches):
+        step, env = np.divmod(minibatch.reshape(T, -1), N)
+        assert (env == env[0]).all() and len(set(env[0])) == N // num_minibatches
+        np.testing.assert_array_equal(step, np.broadcast_to(np.arange(T)[:, None], step.shape))
+
+
+def test_by_step_separates_the_steps_of_an_environment(key):
+    assert all(len(set(minibatch % N)) > 4 for minibatch in rows(key, "step"))
+
+
+@pytest.mark.parametrize("by", ["step", "env"])
+def test_every_row_is_as_likely_in_every_minibatch(by):
+    keys = jax.random.split(jax.random.key(0), 2000)
+    batches = jax.jit(jax.vmap(lambda k: minibatch_rows(k, T, N, 4, by)))(keys)
+    where = np.argsort(np.asarray(batches).reshape(2000, -1), axis=1) // (T * N // 4)
+    shares = np.stack([(where == m).mean(axis=0) for m in range(4)])
+    assert np.abs(shares - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / 2000)
+
+
+def test_flatten_numbers_the_rows_of_every_leaf_step_by_step():
+    step, env = jnp.meshgrid(jnp.arange(T), jnp.arange(N), indexing="ij")
+    flat = flatten({"step": step, "both": jnp.stack([step, env], axis=-1)})
+    np.testing.assert_array_equal(flat["step"], np.repeat(np.arange(T), N))
+    np.testing.assert_array_equal(flat["both"], [[t, n] for t in range(T) for n in range(N)])
+
+
+def test_take_gives_the_same_rows_of_every_leaf(key):
+    batch = {"a": jnp.arange(T * N), "b": 10.0 * jnp.arange(T * N)[:, None]}
+    chosen = jnp.asarray(rows(key, "env")[1])
+    taken = take(batch, chosen)
+    np.testing.assert_array_equal(taken["a"], chosen)
+    np.testing.assert_array_equal(taken["b"], 10.0 * chosen[:, None])
+
+
+def squares(params, rows):
+    """Mean of (w·x + b)² over the numbers that count, of which rows have different many."""
+    y = params["w"] * rows["x"] + params["b"]
+    mean = m.mean(y**2, rows["where"])
+    return mean, {"square": mean, "largest": m.mean(jnp.max(rows["x"], axis=1))}
+
+
+def ragged(x, where):
+    return {"x": jnp.asarray(x), "where": jnp.asarray(where, bool)}
+
+
+BY_HAND = ragged([[1.0, 9.0], [2.0, 9.0], [3.0, 4.0], [9.0, 9.0]], [[1, 0], [1, 0], [1, 1], [0, 0]])
+UNIT = {"w": jnp.array(1.0), "b": jnp.array(0.0)}
+
+
+@pytest.mark.parametrize("size", [None, 1, 2, 4])
+def test_accumulate_by_hand(size):
+    # The numbers that count are 1 | 2 | 3, 4 | none: d/dw mean (wx + b)² = 2·(1 + 4 + 9 + 16)/4 = 15, and
+    # d/db = 2·(1 + 2 + 3 + 4)/4 = 5. The mean of the rows' own gradients would be NaN, of the first three 35/3.
+    grads, metrics = accumulate(squares, UNIT, BY_HAND, size)
+    np.testing.assert_allclose([grads["w"], grads["b"]], [15.0, 5.0], rtol=1e-6)
+    assert (metrics["square"].total, metrics["square"].count) == (30, 4)
+    assert (metrics["largest"].total, metrics["largest"].count) == (9 + 9 + 4 + 9, 4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 6, 12])
+def test_micro_batches_of_unequal_counts_give_the_whole_batchs_gradient(size):
+    rng = np.random.default_rng(0)
+    where = np.arange(7) < rng.integers(0, 8, (12, 1))
+    batch = ragged(rng.normal(size=(12, 7)).astype(np.float32), where)
+    params = {"w": jnp.array(0.7), "b": jnp.array(-0.3)}
+    x = np.asarray(batch["x"], np.float64)[where]
+    y = 0.7 * x - 0.3
+    grads, metrics = jax.jit(accumulate, static_argnums=(0, 3))(squares, params, batch, size)
+    np.testing.assert_allclose([grads["w"], grads["b"]], [2 * (y * x).mean(), 2 * y.mean()], rtol=1e-5)
+    np.testing.assert_allclose(metrics["square"].value, (y**2).mean(), rtol=1e-5)
+    # what others do, a mean of each micro-batch's own mean, is another number
+    parts = [accumulate(squares, params, jax.tree.map(lambda v, i=i: v[i : i + 3], batch), None) for i in (0, 3, 6, 9)]
+    assert abs(np.mean([g["w"] for g, _ in parts]) - grads["w"]) > 1e-3
+
+
+@pytest.mark.parametrize("size", [None, 1, 4])
+def test_a_batch_in_which_nothing_counts_has_a_gradient_of_zero(size):
+    nothing = ragged(BY_HAND["x"], jnp.zeros((4, 2), bool))
+    grads, metrics = accumulate(squares, UNIT, nothing, size)
+    assert (grads["w"], grads["b"]) == (0, 0)
+    assert (metrics["square"].total, metrics["square"].count) == (0, 0)

@@ -1,0 +1,74 @@
+"""From a folder with a model and rows of text to a folder with a better model."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrl.algorithms import SFT
+from jaxrl.config_file import load_config
+from jaxrl.data import DataConfig
+from jaxrl.lm import LMConfig, complete, load_model, save_model
+from jaxrl.runs.driver import Schedule
+from jaxrl.runs.finetuning import finetune
+from jaxrl.settings import replace
+from tests.helpers.families import assert_same, config_of, params_of
+from tests.helpers.tokenizers import byte_tokenizer
+
+ROWS = [{"prompt": f"{a}+{b}=", "completion": "sum"} for a in range(5) for b in range(5)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    config = config_of("llama", vocab_size=259)
+    save_model(folder, config, params_of(config), byte_tokenizer())
+    return folder
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_tuning_learns_and_saves_what_it_learned(folder, tmp_path, rank):
+    config = SFT(
+        lm=LMConfig(str(folder), lora_rank=rank), data=DataConfig(held_out=0.2), epochs=20, batch_size=10,
+        learning_rate=0.05 if rank else 0.01,
+    )  # fmt: skip
+    schedule = Schedule(logs=2, evals=1, saves=1)
+    tuned = finetune(config, ROWS, run_dir=tmp_path / "run", schedule=schedule, progress=False)
+    assert tuned.counts["rows"] == 20 and tuned.result.figures["rows_seen"] == 400
+    assert tuned.result.figures["loss"] < tuned.result.figures["loss_before"] - 1.0
+
+    saved = load_model(tuned.folder)
+    assert_same(saved.params, tuned.params)
+    assert load_config(tmp_path / "run" / "config.yaml", {"sft": SFT}) == config
+    said = [
+        complete(tuned.model, params, saved.tokenizer, ["1+2="], jax.random.key(0), max_new_tokens=6, temperature=0)
+        for params in (saved.params, tuned.base.params)
+    ]
+    assert said[0] == ["sum"] != said[1]
+
+
+def test_a_file_is_read_and_split_the_same_way_every_time(folder, tmp_path):
+    import json
+
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    config = SFT(lm=LMConfig(str(folder)), data=DataConfig(str(tmp_path / "rows.jsonl"), held_out=0.2), max_updates=2)
+    quick = {"schedule": Schedule(logs=1, evals=1, saves=1), "progress": False}
+    runs = [finetune(config, **quick, run_dir=tmp_path / name) for name in "ab"]
+    first, second = (run.result.figures["loss"] for run in runs)
+    assert first == second
+    with pytest.raises(ValueError, match=r"was run with learning_rate = .*resume with its own"):
+        finetune(replace(config, learning_rate=0.1), **quick, run_dir=tmp_path / "a", resume=True)
+    again = finetune(config, **quick, run_dir=tmp_path / "a", resume=True)  # of a run that had ended: nothing changes
+    assert_same(again.params, runs[0].params)
+    assert np.isclose(again.result.figures["loss"], first)
+
+
+def test_a_resume_needs_to_know_where(folder):
+    with pytest.raises(ValueError, match="resume needs the run_dir to go on in"):
+        finetune(SFT(lm=LMConfig(str(folder))), ROWS, resume=True)
+
+
+def test_a_model_without_a_tokenizer_is_refused(tmp_path):
+    config = config_of("llama")
+    save_model(tmp_path / "bare", config, params_of(config))
+    with pytest.raises(ValueError, match="no tokenizer"):
+        finetune(SFT(lm=LMConfig(str(tmp_path / "bare"))), ROWS)

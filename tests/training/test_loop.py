@@ -1,0 +1,210 @@
+"""The pure driver: what DESIGN calls invariants, on small programs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl import A2C, PPO, EnvConfig, Reinforce, axes, replace, stack, train
+from jaxrl.ops.distributions import DiagGaussian, TanhDiagGaussian
+from jaxrl.ops.losses import approx_kl
+from jaxrl.training.programs import program
+from tests.helpers.compare import compile_events
+
+CARTPOLE = PPO(env=EnvConfig(num_envs=4), total_steps=4 * 16 * 6, num_steps=16, num_minibatches=2, num_epochs=2)
+A2C_CARTPOLE = A2C(env=EnvConfig(num_envs=4), total_steps=4 * 8 * 6, num_steps=8)
+REINFORCE_CARTPOLE = Reinforce(env=EnvConfig(num_envs=4, time_limit=20), total_steps=4 * 20 * 4, num_steps=20)
+CONFIGS = [CARTPOLE, A2C_CARTPOLE, REINFORCE_CARTPOLE]
+NAMES = ["ppo", "a2c", "reinforce"]
+
+
+def assert_trees_close(a, b, rtol=1e-5, atol=1e-6):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+def test_steps_executed_are_steps_requested(config, key):
+    state, metrics = jax.jit(train)(config, key)
+    assert state.num_steps == config.total_steps
+    updates = config.total_steps // (config.num_steps * config.env.num_envs)
+    assert state.learner.num_updates == updates
+    assert all(leaf.shape == (updates,) for leaf in jax.tree.leaves(metrics)), "metrics are scalars per update"
+
+
+def test_a_total_that_does_not_divide_is_refused_with_the_nearest_that_do(key):
+    with pytest.raises(ValueError, match=r"total_steps = 100 is not a multiple .* = 64; try 64 or 128"):
+        train(replace(CARTPOLE, total_steps=100), key)
+    with pytest.raises(ValueError, match="not divisible by num_minibatches = 5; try 4"):
+        train(replace(CARTPOLE, num_minibatches=5), key)
+    with pytest.raises(ValueError, match="gamma = 1.5 is out of range"):
+        train(replace(CARTPOLE, gamma=1.5), key)
+
+
+def test_learning_rate_is_zero_exactly_after_the_last_update(key):
+    p = program(CARTPOLE)
+    state, metrics = jax.jit(train)(CARTPOLE, key)
+    np.testing.assert_allclose(metrics["learning_rate"].value, 3e-4 * (1 - np.arange(6) / 6), rtol=1e-6)
+    after, metrics = jax.jit(p.step)(state)
+    assert metrics["learning_rate"].total == 0
+    for x, y in zip(jax.tree.leaves(state.learner.params), jax.tree.leaves(after.learner.params), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CARTPOLE,
+        replace(CARTPOLE, env=EnvConfig("gymnax/Pendulum-v1", num_envs=4), normalize_obs=True, normalize_return=True),
+        replace(
+            CARTPOLE, env=EnvConfig("probe/target", num_envs=4), normalize_obs=True, head="tanh_normal", init_std=3.0
+        ),
+    ],
+    ids=["categorical", "normal", "tanh_normal"],
+)
+def test_first_ratio_is_one_with_any_normaliser(config, key):
+    p = program(config)
+    state = jax.jit(p.init)(key)
+    for _ in range(3):  # statistics move between updates
+        before, (state, _) = state, jax.jit(p.step)(state)
+    source = config.source(p.env, p.algorithm)
+    _, batch = jax.jit(source.collect)(key, before.learner, before.carry)
+    _, distribution = p.algorithm.policy(before.learner, (), batch.obs)
+    ratio = jnp.exp(distribution.log_prob(batch.action) - batch.log_prob)
+    assert jnp.max(jnp.abs(ratio - 1)) < 1e-5
+    if isinstance(distribution, TanhDiagGaussian | DiagGaussian):
+        assert jnp.max(jnp.abs(batch.action)) > 1, "actions beyond the bounds are stored as sampled"
+    one_step = replace(config, num_epochs=1, num_minibatches=1)
+    _, metrics = jax.jit(program(one_step).algorithm.update)(key, before.learner, batch)
+    assert abs(float(metrics["approx_kl"].value)) < 1e-7
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+def test_vmap_over_seeds_equals_a_loop(config):
+    short = replace(config, total_steps=config.env.num_envs * config.num_steps * 2)
+    keys = jax.vmap(jax.random.key)(jnp.arange(3))
+    together = jax.jit(jax.vmap(train, (None, 0)))(short, keys)
+    for i in range(3):
+        alone = jax.jit(train)(short, keys[i])
+        assert_trees_close(jax.tree.map(lambda x, i=i: x[i], together[0].learner), alone[0].learner, 1e-3, 1e-4)
+
+
+def test_vmap_over_a_stacked_config_equals_each_config_alone(key):
+    short = replace(CARTPOLE, total_steps=4 * 16 * 2)
+    configs = [replace(short, learning_rate=rate) for rate in (1e-4, 1e-3, 1e-2)]
+    stacked = stack(configs)
+    together = jax.jit(jax.vmap(train, (axes(stacked), None)))(stacked, key)
+    for i, config in enumerate(configs):
+        alone = jax.jit(train)(config, key)
+        assert_trees_close(jax.tree.map(lambda x, i=i: x[i], together[0].learner), alone[0].learner, 1e-3, 1e-4)
+
+
+def test_eight_seeds_and_eight_learning_rates_are_one_program_each(key):
+    tiny = replace(CARTPOLE, total_steps=4 * 16)
+    seeds = jax.jit(jax.vmap(train, (None, 0)))(tiny, jax.vmap(jax.random.key)(jnp.arange(8)))
+    stacked = stack([replace(tiny, learning_rate=10.0**-i) for i in range(1, 9)])
+    rates = jax.jit(jax.vmap(train, (axes(stacked), None)))(stacked, key)
+    for state, _ in (seeds, rates):
+        kernels = state.learner.params.actor.layers[0].kernel[...]
+        assert len({np.asarray(k).tobytes() for k in kernels}) == 8
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+def test_jit_equals_no_jit(config, key):
+    short = replace(config, total_steps=config.env.num_envs * config.num_steps, num_steps=config.num_steps)
+    compiled = jax.jit(train)(short, key)
+    with jax.disable_jit():
+        plain = train(short, key)
+    assert_trees_close(compiled[0].learner, plain[0].learner, 1e-4, 1e-5)
+
+
+def test_a_new_value_of_any_traced_hyper_parameter_compiles_nothing(key):
+    import dataclasses
+
+    program = jax.jit(train)
+    fresh = replace(CARTPOLE, total_steps=4 * 16 * 3)
+    assert compile_events(lambda: program(fresh, key)) > 0
+    leaves = [f.name for f in dataclasses.fields(fresh) if f.type is float]
+    assert len(leaves) > 10
+    changed = replace(fresh, **{name: getattr(fresh, name) * 0.5 for name in leaves})
+    assert compile_events(lambda: program(changed, key)) == 0
+    assert compile_events(lambda: program(replace(fresh, ent_coef=1), key)) == 0, "an int is a float here"
+
+
+def test_micro_batches_change_nothing(key):
+    short = replace(CARTPOLE, total_steps=4 * 16 * 2)
+    whole = jax.jit(train)(short, key)
+    pieces = jax.jit(train)(replace(short, micro_batch=8), key)
+    assert_trees_close(whole[0].learner, pieces[0].learner, 1e-3, 1e-5)
+    assert_trees_close(whole[1], pieces[1], 1e-3, 1e-4)
+
+
+def test_target_kl_stops_an_update_early(key):
+    fast = replace(CARTPOLE, learning_rate=0.05, num_epochs=10, total_steps=4 * 16)
+    free, stopped = (jax.jit(train)(replace(fast, target_kl=limit), key)[1] for limit in (jnp.inf, 0.01))
+    assert free["approx_kl"].count[0] == 10 * 64
+    assert 0 < stopped["approx_kl"].count[0] < 10 * 64
+    assert stopped["approx_kl"].value[0] <= 0.01
+
+
+@pytest.mark.parametrize("by", ["step", "env"])
+def test_minibatches_by_step_and_by_environment_both_train(by, key):
+    state, metrics = jax.jit(train)(replace(CARTPOLE, minibatches_by=by), key)
+    assert jnp.isfinite(metrics["policy_loss"].value).all()
+
+
+def test_a_network_of_ones_own_is_two_functions(key):
+    from jaxrl.ops.distributions import Categorical
+    from jaxrl.types import Network
+
+    def init(key):
+        return {"w": 0.01 * jax.random.normal(key, (4, 3))}
+
+    def apply(params, obs):
+        out = obs @ params["w"]
+        return Categorical(out[..., :2]), out[..., 2]
+
+    state, _ = jax.jit(lambda c, k: train(c, k, network=Network(init, apply)))(CARTPOLE, key)
+    assert set(state.learner.params) == {"w"}
+
+
+def test_a_broken_environment_does_not_poison_learning(key):
+    from tests.helpers.environments import Counter
+
+    config = replace(CARTPOLE, total_steps=4 * 16 * 3, normalize_obs=True)
+    state, metrics = jax.jit(lambda c, k: train(c, k, env=Counter()))(config, key)
+    assert metrics["invalid_steps"].total.sum() > 0
+    assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state.learner.params))
+
+
+def test_reported_kl_is_measured_against_the_policy_that_acted(key):
+    p = program(CARTPOLE)
+    state = jax.jit(p.init)(key)
+    source = CARTPOLE.source(p.env, p.algorithm)
+    _, batch = source.collect(key, state.learner, state.carry)
+    moved, _ = p.algorithm.update(key, state.learner, batch)
+    _, distribution = p.algorithm.policy(moved, (), batch.obs)
+    assert jnp.mean(approx_kl(distribution.log_prob(batch.action), batch.log_prob)) > 0
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+def test_gradients_are_clipped_by_their_global_norm_and_adam_has_its_epsilon(config, key):
+    # Adam's first step is g/(|g| + ε). Clipped to a norm c far below ε = 1e-5 it is g/ε, of norm c/ε = 1e-4 whatever
+    # the number of parameters; clipped elementwise it would be c/ε times the root of that number.
+    assert config.adam_eps == 1e-5
+    one = {"total_steps": config.env.num_envs * config.num_steps, "learning_rate": 1e3, "max_grad_norm": 1e-9}
+    if isinstance(config, PPO):
+        one |= {"num_epochs": 1, "num_minibatches": 1}
+    config = replace(config, **one)
+    before = jax.jit(program(config).init)(key).learner.params
+    after = jax.jit(train)(config, key)[0].learner.params
+    moved = sum(jnp.sum((x - y) ** 2) for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+    np.testing.assert_allclose(jnp.sqrt(moved), 1e3 * 1e-4, rtol=0.02)
+
+
+def test_no_finished_episode_is_reported_as_nan_not_as_zero(key):
+    endless = replace(A2C_CARTPOLE, env=EnvConfig("probe/constant", num_envs=4, time_limit=10))
+    _, metrics = jax.jit(train)(endless, key)
+    assert jnp.isnan(metrics["episode_return"].value[0]), "eight steps of a ten-step episode"
+    assert metrics["episode_return"].value[1] == 10
