@@ -12,10 +12,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxrl.evaluators.samples import said
 from sentiment import Judges, prompt
 
 from jaxrl import cli
-from jaxrl.evaluators.samples import said
 from jaxrl.lm import Generation, generate
 from jaxrl.lm.log_probs import TokenRows
 from jaxrl.lm.reference import exact_kl, sampled_kl

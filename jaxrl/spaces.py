@@ -1,6 +1,6 @@
-"""Spaces: what an observation or an action looks like. Static descriptions, never traced.
+"""Spaces: what an observation or an action looks like. Static descriptions, never traced, compared by value.
 
-They sit beside `types` rather than in `envs`, because algorithms read them and may not import environments.
+An observation may also be a pytree: its space is then a dict, tuple or list of the spaces of its parts. They sit beside `types` rather than in `envs`, because algorithms read them and may not import environments.
 """
 
 import math
@@ -10,24 +10,30 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 
 @dataclass(frozen=True)
 class Discrete:
-    """Integers 0 … n-1."""
+    """Integers start … start + n-1."""
 
     n: int
+    start: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
         return ()
 
+    @property
+    def dtype(self) -> Any:
+        return np.int32
+
     def sample(self, key: PRNGKeyArray) -> Int[Array, ""]:
-        return jax.random.randint(key, (), 0, self.n)
+        return jax.random.randint(key, (), self.start, self.start + self.n, jnp.int32)
 
     def zero(self) -> Int[Array, ""]:
-        return jnp.zeros((), jnp.int32)
+        """The first of them."""
+        return jnp.full((), self.start, jnp.int32)
 
 
 @dataclass(frozen=True)
@@ -40,14 +46,18 @@ class MultiDiscrete:
     def shape(self) -> tuple[int, ...]:
         return (len(self.nvec),)
 
+    @property
+    def dtype(self) -> Any:
+        return np.int32
+
     def sample(self, key: PRNGKeyArray) -> Int[Array, " k"]:
-        return jax.random.randint(key, self.shape, 0, jnp.asarray(self.nvec))
+        return jax.random.randint(key, self.shape, 0, jnp.asarray(self.nvec, jnp.int32), jnp.int32)
 
     def zero(self) -> Int[Array, " k"]:
         return jnp.zeros(self.shape, jnp.int32)
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity: its bounds may be arrays
+@dataclass(frozen=True, eq=False)  # bounds may be arrays, which dataclasses cannot compare
 class Box:
     """Arrays of one shape, each entry between low and high (scalars or arrays of that shape; ±inf allowed)."""
 
@@ -56,33 +66,59 @@ class Box:
     high: Any = math.inf
     dtype: Any = np.float32
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Box) and self._value() == other._value()
+
+    def __hash__(self) -> int:
+        return hash(self._value())
+
     @property
     def bounded(self) -> bool:
         return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
 
     @property
-    def bounds(self) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-        """(low, high) as arrays of `shape`."""
-        low, high = (jnp.broadcast_to(jnp.asarray(x, jnp.float32), self.shape) for x in (self.low, self.high))
+    def static_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """(low, high) as NumPy arrays of `shape`, in float32, or float64 for a box of float64."""
+        kind = np.float64 if np.dtype(self.dtype) == np.float64 else np.float32
+        low, high = (np.broadcast_to(np.asarray(x, kind), self.shape) for x in (self.low, self.high))
         return low, high
 
-    def sample(self, key: PRNGKeyArray) -> Float[Array, "..."]:
-        """Uniform between two bounds; from one bound on an exponential; without any a standard normal."""
+    @property
+    def bounds(self) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """(low, high) as arrays of `shape`."""
+        low, high = map(jnp.asarray, self.static_bounds)
+        return low, high
+
+    def sample(self, key: PRNGKeyArray) -> Shaped[Array, "..."]:
+        """Uniform between two bounds; from one bound on an exponential; without any a standard normal. Of a box of
+        integers these are rounded down, and both bounds are drawn.
+        """
         low, high = self.bounds
+        whole = not jnp.issubdtype(self.dtype, jnp.floating)
         has_low, has_high = jnp.isfinite(low), jnp.isfinite(high)
         low, high = jnp.where(has_low, low, 0.0), jnp.where(has_high, high, 0.0)
         k_uniform, k_tail, k_normal = jax.random.split(key, 3)
-        uniform = low + (high - low) * jax.random.uniform(k_uniform, self.shape)
-        tail, normal = jax.random.exponential(k_tail, self.shape), jax.random.normal(k_normal, self.shape)
+        uniform = low + (high + whole - low) * jax.random.uniform(k_uniform, self.shape, low.dtype)
+        tail = jax.random.exponential(k_tail, self.shape, low.dtype)
+        normal = jax.random.normal(k_normal, self.shape, low.dtype)
         unbounded = jnp.where(has_low, low + tail, jnp.where(has_high, high - tail, normal))
-        return jnp.where(has_low & has_high, uniform, unbounded)
+        drawn = jnp.where(has_low & has_high, uniform, unbounded)
+        if whole:  # the rounding of low + (high + 1 - low)·u may reach high + 1
+            drawn = jnp.where(has_high, jnp.minimum(jnp.floor(drawn), high), jnp.floor(drawn))
+        return drawn.astype(self.dtype)
 
-    def zero(self) -> Float[Array, "..."]:
+    def zero(self) -> Shaped[Array, "..."]:
+        """Zero, or the bound nearest to it."""
         low, high = self.bounds
-        return jnp.clip(jnp.zeros(self.shape), low, high)
+        return jnp.clip(jnp.zeros(self.shape, low.dtype), low, high).astype(self.dtype)
+
+    def _value(self) -> tuple:
+        # + 0.0 makes 0 of -0, which equals it and differs in its bytes
+        return self.shape, np.dtype(self.dtype), *((x + 0.0).tobytes() for x in self.static_bounds)
 
 
-Space = Discrete | MultiDiscrete | Box
+# A space, or a pytree of them for observations that are pytrees.
+Space = Discrete | MultiDiscrete | Box | dict[str, Any] | tuple[Any, ...] | list[Any]
 
 
 class Spaces(NamedTuple):
