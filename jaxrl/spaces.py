@@ -1,6 +1,7 @@
 """Spaces: what an observation or an action looks like. Static descriptions, never traced, compared by value.
 
-An observation may also be a pytree: its space is then a dict, tuple or list of the spaces of its parts. They sit beside `types` rather than in `envs`, because algorithms read them and may not import environments.
+An observation may also be a pytree: its space is then a dict, tuple or list of the spaces of its parts. They sit
+beside `types` rather than in `envs`, because algorithms read them and may not import environments.
 """
 
 import math

@@ -49,11 +49,8 @@ def test_a_box_of_float64_has_the_bounds_of_float64():
 
 def test_boxes_are_equal_and_hash_by_value():
     box = Box((2,), -1.0, 1.0)
-    for same in (
-        Box((2,), np.array([-1.0, -1.0]), [1, 1]),
-        Box((2,), -1, 1, jnp.float32),
-        Box((2,), jnp.full(2, -1.0), 1),
-    ):
+    arrays = Box((2,), np.array([-1.0, -1.0]), [1, 1])
+    for same in (arrays, Box((2,), -1, 1, jnp.float32), Box((2,), jnp.full(2, -1.0), 1)):
         assert same == box and hash(same) == hash(box)
     others = (Box((3,), -1.0, 1.0), Box((2,), -1.0, 2.0), Box((2,), -1.0, 1.0, np.float16), Box((2,)), Discrete(2))
     assert all(other != box for other in others)

@@ -12,9 +12,19 @@ from jaxrl.types import Key, PyTree, Step
 
 @runtime_checkable
 class Environment(Protocol):
-    """Unbatched; never resets itself; a pytree whose leaves are its physical parameters.
+    """One body. Unbatched; never resets itself; a pytree whose leaves are its physical parameters.
 
+    Its class is registered as a pytree (`jax.tree_util.register_dataclass`): what differs between bodies is data, the
+    rest is static and hashable. `reset` and `step` are pure and are traced under `vmap`. States, observations, actions
+    and info are pytrees of arrays whose structure, shapes and dtypes never change. `check_environment` holds an
+    environment to all of this.
+
+    observation_space: a space, or a dict, tuple or list of them with the structure of the observations. Static.
+    action_space: a space. Actions arrive with its shape and within its bounds. Static.
     time_limit: the conventional length of an episode in steps, which `vectorize` enforces; None for none.
+
+    One more field may be given, `truncates`: whether `step` may set `truncated` itself. Absent means True, which is
+    always right; False saves the critic a pass over the successors where there is no time limit either.
     """
 
     time_limit: int | None
@@ -26,12 +36,26 @@ class Environment(Protocol):
     def action_space(self) -> Space: ...
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
-        """A fresh start: (state, obs)."""
+        """A fresh start: (state, obs). The state may be anything that `step` takes and gives again."""
         ...
 
     def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Step]:
-        """One step: (state, Step). `Step.next_obs` shows the state returned."""
+        """One step: (state, Step). The fields of Step, of one environment without any leading axis:
+
+        next_obs: what the state returned shows, also where the episode ended; never the start of another.
+        reward: a float scalar.
+        terminated: a boolean scalar: the task ended here, and nothing of worth follows.
+        truncated: a boolean scalar: the episode was cut short, and what follows is worth V(next_obs). Always False
+        for an environment that leaves its time limit to `vectorize`. With both flags set, terminated counts.
+        info: a flat dict of arrays, empty for none; the same names at every step.
+        After an end `step` is not called again with this state.
+        """
         ...
+
+
+def truncates(env: Any) -> bool:
+    """Whether `env.step` may set `truncated` itself. One that does not say so is believed to."""
+    return getattr(env, "truncates", True)
 
 
 def strong(tree: PyTree) -> PyTree:

@@ -35,6 +35,10 @@ class Probe:
         return self.rules.time_limit
 
     @property
+    def truncates(self) -> bool:
+        return False
+
+    @property
     def observation_space(self) -> Space:
         return self.rules.observation_space
 

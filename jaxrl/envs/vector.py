@@ -1,5 +1,6 @@
 """Many environments as one: vmap, time limit, auto-reset, episode statistics, and containment of bad numbers."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -7,19 +8,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrl.envs.base import select, strong
+from jaxrl.envs.base import select, strong, truncates
 from jaxrl.envs.wrappers import ActionRepeat
 from jaxrl.spaces import Space, Spaces
 from jaxrl.types import Key, PyTree, Step
 
 
 class VectorState(NamedTuple):
-    """State of N environments: theirs, steps and reward of the running episodes, and the pool of starts if any."""
+    """State of N environments: theirs, steps and reward of the running episodes, whether these began with numbers that
+    are not finite, and the pool of starts if any."""
 
     env_state: PyTree
     elapsed: Int[Array, " N"]
     episode_return: Float[Array, " N"]
+    bad_start: Bool[Array, " N"]
     pool: PyTree
+
+
+class _Start(NamedTuple):
+    """A state just reset, what it shows, and whether that was not finite (zeros are shown then)."""
+
+    env_state: PyTree
+    obs: PyTree
+    bad: Bool[Array, " N"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +45,8 @@ class VectorEnv:
 
     @property
     def spaces(self) -> Spaces:
-        truncates = self.time_limit is not None or getattr(self.env, "truncates", False)
-        return Spaces(self.env.observation_space, self.env.action_space, truncates)
+        cut = self.time_limit is not None or truncates(self.env)
+        return Spaces(self.env.observation_space, self.env.action_space, cut)
 
     @property
     def action_space(self) -> Space:
@@ -43,10 +54,10 @@ class VectorEnv:
 
     def reset(self, key: Key) -> tuple[VectorState, PyTree]:
         """Fresh starts for all: (state, obs). A pool holds these same starts until the first `refresh`."""
-        env_state, obs = start = self._draw(key)
+        start = self._draw(key)
         pool = start if self.resets == "pool" else ()
         zeros = jnp.zeros(self.num_envs)
-        return VectorState(env_state, zeros.astype(jnp.int32), zeros, pool), obs
+        return VectorState(start.env_state, zeros.astype(jnp.int32), zeros, start.bad, pool), start.obs
 
     def refresh(self, key: Key, state: VectorState) -> VectorState:
         """Draw the pool of starts anew; called once per rollout. Nothing to do with resets="fresh"."""
@@ -57,14 +68,14 @@ class VectorEnv:
 
         Where an episode ended, `obs` is a fresh start while `Step.next_obs` is the true successor. A step that gives a
         non-finite observation or reward ends its episode as terminated with reward 0 and a zero successor, is marked
-        in info["invalid"], and reaches no other environment. info["episode_return"] and info["episode_length"] count
-        up to and including this step.
+        in info["invalid"], and reaches no other environment. So does the first step from a start that was not finite,
+        of which zeros are shown. info["episode_return"] and info["episode_length"] count up to and including this step.
         """
         k_step, k_reset = jax.random.split(key)
         keys = jax.random.split(k_step, self.num_envs)
         step = jax.vmap(lambda env, *args: env.step(*args), in_axes=(self.env_axis, 0, 0, 0))
         env_state, step = strong(step(self.env, keys, state.env_state, action))
-        step, invalid = _contain(step)
+        step, invalid = _contain(step, state.bad_start)
 
         elapsed = state.elapsed + 1
         truncated = step.truncated
@@ -76,15 +87,18 @@ class VectorEnv:
         statistics = {"episode_return": episode_return, "episode_length": elapsed, "invalid": invalid}
         step = step._replace(truncated=truncated, info={**step.info, **statistics})
 
-        env_state, obs = select(done, self._starts(k_reset, state.pool), (env_state, step.next_obs))
+        going_on = _Start(env_state, step.next_obs, jnp.zeros_like(done))
+        shown = select(done, self._starts(k_reset, state.pool), going_on)
         elapsed, episode_return = jnp.where(done, 0, elapsed), jnp.where(done, 0.0, episode_return)
-        return VectorState(env_state, elapsed, episode_return, state.pool), obs, step
+        return VectorState(shown.env_state, elapsed, episode_return, shown.bad, state.pool), shown.obs, step
 
-    def _draw(self, key: Key) -> tuple[PyTree, PyTree]:
+    def _draw(self, key: Key) -> _Start:
         reset = jax.vmap(lambda env, key: env.reset(key), in_axes=(self.env_axis, 0))
-        return strong(reset(self.env, jax.random.split(key, self.num_envs)))
+        env_state, obs = strong(reset(self.env, jax.random.split(key, self.num_envs)))
+        bad = _not_finite(obs, self.num_envs)
+        return _Start(env_state, select(bad, jax.tree.map(jnp.zeros_like, obs), obs), bad)
 
-    def _starts(self, key: Key, pool: PyTree) -> tuple[PyTree, PyTree]:
+    def _starts(self, key: Key, pool: PyTree) -> _Start:
         if self.resets == "fresh":
             return self._draw(key)
         if self.env_axis is not None:
@@ -128,13 +142,13 @@ def vectorize(
     return VectorEnv(env, num_envs, env.time_limit if time_limit is None else time_limit, resets, env_axis)
 
 
-def _contain(step: Step) -> tuple[Step, Bool[Array, " N"]]:
-    def not_finite(x):
-        return ~jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim)))
-
-    invalid = not_finite(step.reward)
-    for x in jax.tree.leaves(step.next_obs):
-        invalid = invalid | not_finite(x)
+def _contain(step: Step, bad_start: Bool[Array, " N"]) -> tuple[Step, Bool[Array, " N"]]:
+    invalid = bad_start | _not_finite((step.reward, step.next_obs), len(bad_start))
     shown = (step.next_obs, step.reward, step.info)
     next_obs, reward, info = select(invalid, jax.tree.map(jnp.zeros_like, shown), shown)
     return Step(next_obs, reward, step.terminated | invalid, step.truncated, info), invalid
+
+
+def _not_finite(tree: PyTree, num_envs: int) -> Bool[Array, " N"]:
+    flags = [~jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim))) for x in jax.tree.leaves(tree)]
+    return functools.reduce(jnp.logical_or, flags, jnp.zeros(num_envs, bool))

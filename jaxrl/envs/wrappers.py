@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from jaxrl.envs.base import select, strong
+from jaxrl.envs.base import select, strong, truncates
 from jaxrl.spaces import Space
 from jaxrl.types import Key, PyTree, Step
 
@@ -29,6 +29,10 @@ class ActionRepeat:
     @property
     def time_limit(self) -> int | None:
         return None if self.env.time_limit is None else -(-self.env.time_limit // self.repeat)
+
+    @property
+    def truncates(self) -> bool:
+        return truncates(self.env)
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
         return self.env.reset(key)

@@ -43,6 +43,10 @@ class BraxEnv:
     time_limit: int | None = field(default=1000, metadata={"static": True})
 
     @property
+    def truncates(self) -> bool:
+        return False
+
+    @property
     def observation_space(self) -> Box:
         return Box((_observation_size(self.raw),))
 
