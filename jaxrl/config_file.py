@@ -1,6 +1,7 @@
 """Configs in and out of YAML, strictly: what is not understood is refused with a sentence."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ def to_dict(config: Any) -> dict[str, Any]:
             return to_dict(value)
         if isinstance(value, tuple):
             return [plain(v) for v in value]
+        if isinstance(value, dict):
+            return {name: plain(v) for name, v in value.items()}
         return np.asarray(value).tolist() if hasattr(value, "dtype") else value
 
     return {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
@@ -43,7 +46,14 @@ def _field(f: dataclasses.Field, value: Any, path: str) -> Any:
         return from_dict(f.type, value, f"{path}.", default)
     if f.type in (int, float) and isinstance(value, str):
         return _number(value, f.type)
+    if isinstance(value, dict):
+        return {name: _number(v, float) if _is_exponent(v) else v for name, v in value.items()}
     return tuple(value) if isinstance(value, list) else value
+
+
+def _is_exponent(value: Any) -> bool:
+    # the one way of writing a number that YAML takes for text; of "1" or "inf" the quotes may have been meant
+    return isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value) is not None
 
 
 def _number(text: str, kind: type) -> Any:

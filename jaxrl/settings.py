@@ -18,6 +18,7 @@ import numpy as np
 
 T = TypeVar("T")
 _KINDS = {float: "a number (float)", int: "a whole number (int)", bool: "true or false", str: "text (str)"}
+_KINDS[dict[str, int | float | bool | str]] = "names with numbers, true or false, or text"
 
 
 def static(default: Any = dataclasses.MISSING, *, at_least: int | None = None, choices: tuple | None = None) -> Any:
@@ -58,6 +59,27 @@ def _strong_floats(self) -> None:
             object.__setattr__(self, f.name, jnp.asarray(value, jnp.float32))
         elif f.metadata.get("static") and isinstance(value, list):
             object.__setattr__(self, f.name, tuple(value))
+        elif f.metadata.get("static") and type(value) is dict:
+            object.__setattr__(self, f.name, EnvOptions(value))
+
+
+class EnvOptions(dict):
+    """Names with plain values, hashable so that they can be static. Not to be changed once a config holds them.
+
+    1, 1.0 and True differ here: what they are given to may treat them differently.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, dict) and self._value() == EnvOptions._value(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self._value())
+
+    def _value(self) -> frozenset:
+        return frozenset((name, type(value), value) for name, value in self.items())
 
 
 @config
@@ -65,7 +87,7 @@ class EnvConfig:
     """Which environment, and how many copies of it."""
 
     name: str = static("gymnax/CartPole-v1")
-    """Suite and name, as in "gymnax/CartPole-v1" or "brax/humanoid"."""
+    """Suite and name, as in "gymnax/CartPole-v1" or "brax/humanoid"; or "package.module:Class" for one of your own."""
     num_envs: int = static(8, at_least=1)
     """Copies that step side by side."""
     backend: str | None = static(None)
@@ -76,6 +98,12 @@ class EnvConfig:
     """Times each action is executed; rewards are summed."""
     resets: str = static("fresh", choices=("fresh", "pool"))
     """Starts of new episodes: "fresh" draws one at every step, "pool" draws a set once per rollout."""
+    options: dict[str, int | float | bool | str] = static(EnvOptions())
+    """Given to the environment's constructor, or to its parameters where it has such: max_torque 8.0 for a pendulum."""
+    env_axis: int | None = static(None, choices=(None, 0))
+    """0: the environment given has a leading axis of num_envs bodies in every leaf (domain randomisation)."""
+    eval_episodes: int = static(128, at_least=1)
+    """Episodes per evaluation, one per environment."""
 
 
 def float32(config: T) -> T:
@@ -166,6 +194,9 @@ def _fits(value: Any, kind: Any) -> bool:
         return any(_fits(value, option) for option in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(_fits(v, typing.get_args(kind)[0]) for v in value)
+    if typing.get_origin(kind) is dict:
+        of_names, of_values = typing.get_args(kind)
+        return isinstance(value, dict) and all(_fits(k, of_names) and _fits(v, of_values) for k, v in value.items())
     if kind is float:
         return isinstance(value, float) or (hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating))
     return isinstance(value, kind) and not (kind is int and isinstance(value, bool))

@@ -395,3 +395,48 @@ def test_load_explains_a_malformed_document(tmp_path, text):
 
 def test_what_a_file_does_not_say_is_the_algorithms_default(tmp_path):
     assert load_config(write(tmp_path, "algorithm:\n  name: a2c\n"), ALGORITHMS) == A2C()
+
+
+# --- the options of an environment ------------------------------------------------------------------------------------
+
+
+def test_options_of_an_environment_are_static_and_compared_by_value_and_type():
+    one = EnvConfig(options={"size": 5, "slippery": True})
+    assert hash(one) == hash(EnvConfig(options={"slippery": True, "size": 5}))
+    assert one == EnvConfig(options={"slippery": True, "size": 5})
+    assert len({EnvConfig(options={"size": x}) for x in (1, 1.0, True, "1")}) == 4
+    assert jax.tree.leaves(one) == [] and jax.jit(lambda c: c)(one) == one
+    assert replace(one, num_envs=2).options == {"size": 5, "slippery": True}
+
+
+def test_options_survive_a_file_and_numbers_with_exponents_are_numbers(tmp_path):
+    options = {"size": 5, "slippery": True, "dt": 0.5, "kind": "ice"}
+    save_config(PPO(env=EnvConfig(options=options)), tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml", ALGORITHMS).env == EnvConfig(options=options)
+    assert type(to_dict(EnvConfig(options=options))["options"]) is dict
+    assert read(tmp_path, env="options: {dt: 1e-3, kind: '1'}").env.options == {"dt": 1e-3, "kind": "1"}
+
+
+@pytest.mark.parametrize("options", [{"size": [1]}, {"size": None}, {3: 1}, "size", {"size": {"x": 1}}], ids=repr)
+def test_options_are_names_with_plain_values(options):
+    with pytest.raises(ValueError, match="options = .* is of the wrong type"):
+        check(EnvConfig(options=options))
+
+
+def test_options_are_given_on_the_command_line_in_pairs():
+    import tyro
+
+    argv = ["--options", "size", "5", "slippery", "True", "dt", "0.5", "kind", "ice"]
+    parsed = tyro.cli(tyro.conf.OmitArgPrefixes[PPO], args=["--num-envs", "2", *argv], default=PPO())
+    assert parsed.env == EnvConfig(num_envs=2, options={"size": 5, "slippery": True, "dt": 0.5, "kind": "ice"})
+    assert tyro.cli(tyro.conf.OmitArgPrefixes[PPO], args=[], default=PPO()) == PPO()
+
+
+def test_every_width_of_a_tuple_is_held_to_the_range():
+    @config
+    class Wide:
+        hidden: tuple[int, ...] | None = static((4,), at_least=1)
+
+    check(Wide(None))
+    with pytest.raises(ValueError, match="hidden = 0 is out of range; it must be at least 1"):
+        check(Wide((64, 0)))
