@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl.envs.options import changed, refuse_unknown
 from jaxrl.spaces import Box, Discrete, Space
 from jaxrl.types import Key, PyTree, Step
 
@@ -29,6 +30,7 @@ class Probe:
 
     reward: Any
     rules: Rules = field(metadata={"static": True})
+    name: str = field(default="", metadata={"static": True})
 
     @property
     def time_limit(self) -> int | None:
@@ -95,6 +97,14 @@ def names() -> list[str]:
     return list(PROBES)
 
 
-def make(name: str, reward: float = 1.0) -> Probe:
-    """The probe `name`."""
-    return Probe(jnp.asarray(reward, jnp.float32), PROBES[name])
+def make(name: str, /, **options: Any) -> Probe:
+    """The probe `name`; the one option is `reward`, by which its rewards are multiplied."""
+    title = f"probe/{name}"
+    refuse_unknown(title, options, ["reward"])
+    options = changed(title, _Options(), options)
+    return Probe(jnp.asarray(options.reward, jnp.float32), PROBES[name], name)
+
+
+@dataclass(frozen=True)
+class _Options:
+    reward: float = 1.0

@@ -1,29 +1,54 @@
-"""Environments by name: make("gymnax/CartPole-v1"), make("brax/humanoid", backend="spring")."""
+"""Environments by name: make("gymnax/CartPole-v1"), make("brax/humanoid", backend="spring"),
+make("package.module:Class", size=5)."""
 
 import difflib
 import importlib
 from typing import Any
 
+from jaxrl.envs import custom
+from jaxrl.envs.bodies import repeated
 from jaxrl.envs.vector import VectorEnv, vectorize
+from jaxrl.envs.wrappers import ActionRepeat
 from jaxrl.settings import EnvConfig
 
 SUITES = {"gymnax": "jaxrl.envs.suites.gymnax", "brax": "jaxrl.envs.suites.brax", "probe": "jaxrl.envs.probe"}
 
 
-def make(name: str, **options: Any) -> Any:
-    """The environment "suite/name", unbatched. `options` go to the suite, such as backend="spring" for Brax.
+def make(name: str, /, **options: Any) -> Any:
+    """The environment "suite/name", unbatched, or the one that a class of your own makes: "package.module:Class".
 
-    Only the suite asked for is imported. Raises ValueError naming the nearest for an unknown name.
+    `options` go to its constructor, or to its parameters, such as backend="spring" for Brax or max_torque=8.0 for
+    gymnax/Pendulum-v1. Only the suite asked for is imported.
+    Raises ValueError naming the nearest for an unknown name, and for an option that nothing takes.
     """
+    if ":" in name:
+        return custom.make(name, **options)
     suite, _, env_name = name.partition("/")
     if suite not in SUITES or not env_name:
-        raise ValueError(f'environment {name!r} is not of the form "suite/name" with a suite of {", ".join(SUITES)}')
+        raise ValueError(
+            f'environment {name!r} is not of the form "suite/name" with a suite of {", ".join(SUITES)}, '
+            'nor "package.module:Class"'
+        )
     module = importlib.import_module(SUITES[suite])
     known = [*module.names(), *module.UNAVAILABLE]
     if env_name not in known:
         near = difflib.get_close_matches(env_name, known, n=3, cutoff=0.3) or known
         raise ValueError(f"unknown environment {name!r}; the nearest are {', '.join(f'{suite}/{n}' for n in near)}")
+    if "backend" in options and not hasattr(module, "BACKENDS"):
+        raise ValueError(f"backend = {options['backend']!r} means nothing to {name}; leave it out")
     return module.make(env_name, **options)
+
+
+def name_of(env: Any) -> str:
+    """What `make` calls this environment: "suite/name" for ours, else "package.module:Class" of the object.
+
+    Of one of our wrappers, or of many environments as one, it is the name of what they hold.
+    """
+    if isinstance(env, VectorEnv | ActionRepeat):
+        return name_of(env.env)
+    kind = type(env)
+    suites = [suite for suite, path in SUITES.items() if path == kind.__module__]
+    return f"{suites[0]}/{env.name}" if suites and env.name else f"{kind.__module__}:{kind.__qualname__}"
 
 
 def names() -> list[str]:
@@ -39,13 +64,29 @@ def unavailable() -> dict[str, str]:
 
 
 def from_config(config: EnvConfig, env: Any = None) -> VectorEnv:
-    """The vectorised environment that a config describes, or `env` vectorised as it says."""
+    """The vectorised environment that a config describes, or `env` vectorised as it says.
+
+    With env_axis = 0 and bodies that are not num_envs in number, environment i has body i % B; `check_bodies` refuses
+    that where it would be a mistake.
+    """
     if env is None:
-        env = make(config.name, **({} if config.backend is None else {"backend": config.backend}))
+        env = make(config.name, **given_options(config))
+    if config.env_axis == 0:
+        env = repeated(env, config.num_envs)
     return vectorize(
         env,
         config.num_envs,
         time_limit=config.time_limit,
         action_repeat=config.action_repeat,
         resets=config.resets,
+        env_axis=config.env_axis,
     )
+
+
+def given_options(config: EnvConfig) -> dict[str, Any]:
+    """What `make` is given beside the name: the options, and the backend if there is one."""
+    if config.backend is None:
+        return dict(config.options)
+    if "backend" in config.options:
+        raise ValueError(f"env.backend = {config.backend!r} and env.options also has a backend; leave one of them out")
+    return {"backend": config.backend, **config.options}

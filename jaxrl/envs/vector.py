@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl.envs.base import select, strong, truncates
+from jaxrl.envs.bodies import num_bodies
 from jaxrl.envs.wrappers import ActionRepeat
 from jaxrl.spaces import Space, Spaces
 from jaxrl.types import Key, PyTree, Step
@@ -137,6 +138,8 @@ def vectorize(
         raise ValueError(f"resets = {resets!r} is not one of 'fresh', 'pool'")
     if env_axis not in (None, 0):
         raise ValueError(f"env_axis = {env_axis!r} must be None (one body for all) or 0 (a leading axis of bodies)")
+    if env_axis == 0 and (found := num_bodies(env)) != num_envs:
+        raise ValueError(f"num_envs = {num_envs}, but the environment given has {found} bodies; use {found}")
     if action_repeat > 1:
         env = ActionRepeat(env, action_repeat)
     return VectorEnv(env, num_envs, env.time_limit if time_limit is None else time_limit, resets, env_axis)

@@ -15,6 +15,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # mujoco.mjx prints that an opt
     from brax.envs import _envs
 
 from jaxrl.envs.base import strong
+from jaxrl.envs.options import construct
 from jaxrl.spaces import Box
 from jaxrl.types import Key, PyTree, Step
 
@@ -41,6 +42,7 @@ class BraxEnv:
     sys: Any
     raw: Any = field(metadata={"static": True})
     time_limit: int | None = field(default=1000, metadata={"static": True})
+    name: str = field(default="", metadata={"static": True})
 
     @property
     def truncates(self) -> bool:
@@ -87,21 +89,20 @@ def _observation_size(raw: Any) -> int:
     return jax.eval_shape(raw.reset, jax.random.key(0)).obs.shape[-1]
 
 
-@functools.cache  # two raw objects hash differently and would compile everything twice
-def make(name: str, backend: str = "generalized", **options: Any) -> BraxEnv:
+@functools.lru_cache(maxsize=None, typed=True)  # two raw objects hash differently and would compile everything twice
+def make(name: str, /, backend: str = "generalized", **options: Any) -> BraxEnv:
     """The Brax environment `name` on one of BACKENDS; `options` go to its constructor.
 
-    Raises ValueError for an unknown backend, and for an environment that cannot work, with the reason.
+    Raises ValueError for an unknown backend or option, and for an environment that cannot work, with the reason.
     """
     if name in UNAVAILABLE:
         raise ValueError(f"brax/{name} is not available: it {UNAVAILABLE[name]}")
     if backend not in BACKENDS:
         raise ValueError(f"backend = {backend!r} is not one of {', '.join(BACKENDS)}")
-    # what is cached must not belong to the trace that asked first
-    with jax.ensure_compile_time_eval(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Brax System, piplines and environments")
-        raw = _envs[name](backend=backend, **options)
-    return BraxEnv(raw.sys, raw)
+        raw = construct(f"brax/{name}", _envs[name], {"backend": backend, **options})
+    return BraxEnv(raw.sys, raw, name=name)
 
 
 def frame(env: BraxEnv, state: PyTree) -> tuple[jax.Array, jax.Array]:

@@ -1,16 +1,19 @@
 """gymnax environments (version 1.0 or later). The only file that imports gymnax."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnax.environments import spaces as gymnax_spaces
+from gymnax.environments.environment import Environment
 
 from jaxrl.envs.base import cast_like, strong
+from jaxrl.envs.options import changed, construct
 from jaxrl.spaces import Box, Discrete, Space
 from jaxrl.types import Key, PyTree, Step
 
@@ -22,28 +25,55 @@ def names() -> list[str]:
     return [name for name in gymnax.registered_envs if name not in UNAVAILABLE]
 
 
+class Description(NamedTuple):
+    """What is static about an environment with certain parameters."""
+
+    observation_space: Space
+    action_space: Space
+    time_limit: int | None
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GymnaxEnv:
     """A gymnax environment. Its parameters (gravity, masses, …) are the leaves.
 
-    gymnax's own `step` resets inside and hides the true successor, so this calls `step_env` and `reset_env`; the time
-    limit is left to `vectorize`.
+    gymnax's own `step` resets inside and hides the true successor, so this calls `step_env` and `reset_env`. The time
+    limit is left to `vectorize`, save for an environment with a rule of its own (it overrides `is_truncated`).
+
+    `dataclasses.replace(env, params=env.params.replace(max_torque=8.0))` also changes the spaces and the time limit,
+    wherever these parameters are those of one body and not traced. Otherwise they remain those of `described`: spaces
+    are static, and many bodies share them.
     """
 
     params: Any
     raw: Any = field(metadata={"static": True})
-    time_limit: int | None = field(metadata={"static": True})
+    name: str = field(default="", metadata={"static": True})
+    described: Description | None = field(default=None, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        # Also called when a pytree is put together again, be it of tracers or of mere marks such as axes.
+        if _is_one_body(self.params, self.raw):
+            object.__setattr__(self, "params", _typed_like(self.params, self.raw.default_params))
+            object.__setattr__(self, "described", _describe(self.raw, self.params))
+        elif self.described is None:
+            object.__setattr__(self, "described", _describe(self.raw, None))
 
     @property
     def observation_space(self) -> Space:
-        with jax.ensure_compile_time_eval():
-            return _space(self.raw.observation_space(self.raw.default_params))
+        return self.described.observation_space
 
     @property
     def action_space(self) -> Space:
-        with jax.ensure_compile_time_eval():
-            return _space(self.raw.action_space(self.raw.default_params))
+        return self.described.action_space
+
+    @property
+    def time_limit(self) -> int | None:
+        return self.described.time_limit
+
+    @property
+    def truncates(self) -> bool:
+        return type(self.raw).is_truncated is not Environment.is_truncated
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
         obs, state = self.raw.reset_env(key, self.params)
@@ -55,20 +85,62 @@ class GymnaxEnv:
         next_obs, next_state = cast_like((next_obs, next_state), like)
         reward = jnp.asarray(reward, jnp.float32).reshape(())
         terminated = jnp.asarray(terminated, bool).reshape(())
-        return next_state, Step(next_obs, reward, terminated, jnp.zeros((), bool), strong(info))
+        truncated = self.raw.is_truncated(next_state, self.params) if self.truncates else False
+        truncated = jnp.asarray(truncated, bool).reshape(())
+        return next_state, Step(next_obs, reward, terminated, truncated, strong(info))
 
 
-@functools.cache
-def make(name: str, **options: Any) -> GymnaxEnv:
-    """The environment registered in gymnax under `name`; `options` go to its constructor.
+@functools.lru_cache(maxsize=None, typed=True)
+def make(name: str, /, **options: Any) -> GymnaxEnv:
+    """The environment registered in gymnax under `name`. `options` that are fields of its parameters change these; the
+    others go to its constructor.
 
-    Raises ValueError for one that cannot work here, with the reason.
+    Raises ValueError for one that cannot work here, with the reason, and for an option that nothing takes.
     """
+    title = f"gymnax/{name}"
     if name in UNAVAILABLE:
-        raise ValueError(f"gymnax/{name} is not available: it {UNAVAILABLE[name]}")
+        raise ValueError(f"{title} is not available: it {UNAVAILABLE[name]}")
     with jax.ensure_compile_time_eval():  # what is cached must not belong to the trace that asked first
-        raw, params = gymnax.make(name, **options)
-        return GymnaxEnv(strong(params), raw, int(params.max_steps_in_episode))
+        raw, params = gymnax.make(name)
+        known = [f.name for f in dataclasses.fields(params)]
+        physical = {k: v for k, v in options.items() if k in known}
+        others = {k: v for k, v in options.items() if k not in known}
+        if others:
+            raw = construct(title, type(raw), others, also=known)
+        return GymnaxEnv(changed(title, strong(raw.default_params), physical), raw, name)
+
+
+def _is_one_body(params: Any, raw: Any) -> bool:
+    """Whether these are parameters that say something now: concrete, of the shapes and kinds of the default ones."""
+    leaves, template = jax.tree.flatten(raw.default_params)
+    given, tree = jax.tree.flatten(params)
+    if tree != template or not all(map(_concrete, given)):
+        return False
+    alike = all(jnp.shape(x) == jnp.shape(y) and _kind(x) <= _kind(y) for x, y in zip(given, leaves, strict=True))
+    # jax.tree.map(lambda _: 0, env) is a pytree of axes, not a body
+    return alike and int(getattr(params, "max_steps_in_episode", 1)) >= 1
+
+
+def _concrete(x: Any) -> bool:
+    numbers = (bool, int, float, np.generic, np.ndarray, jax.Array)
+    return isinstance(x, numbers) and not isinstance(x, jax.core.Tracer)
+
+
+def _kind(x: Any) -> int:
+    return "biuf".find(jnp.result_type(x).kind)
+
+
+def _typed_like(params: Any, like: Any) -> Any:
+    with jax.ensure_compile_time_eval():
+        return jax.tree.map(lambda x, y: jnp.asarray(x, jnp.result_type(y)), params, like)
+
+
+def _describe(raw: Any, params: Any) -> Description:
+    with jax.ensure_compile_time_eval():
+        params = raw.default_params if params is None else params
+        limit = getattr(params, "max_steps_in_episode", None)
+        spaces = _space(raw.observation_space(params)), _space(raw.action_space(params))
+    return Description(*spaces, None if limit is None else int(limit))
 
 
 def _space(space: Any) -> Space:

@@ -1,10 +1,13 @@
 """The gymnax adapter: every registered environment that works, and the others with the reason."""
 
+import dataclasses
+
 import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.environments.classic_control.cartpole import CartPole
 
 from jaxrl import make, vectorize
 from jaxrl.envs.suites import gymnax as adapter
@@ -54,8 +57,6 @@ def test_time_limit_truncates_with_the_true_successor(key):
 
 
 def test_physical_parameters_are_leaves(key):
-    import dataclasses
-
     env = make("gymnax/Pendulum-v1")
     masses = jnp.asarray([1.0, 2.0, 4.0])
     params = jax.tree.map(lambda x: jnp.broadcast_to(x, (3, *jnp.shape(x))), env.params).replace(m=masses)
@@ -69,3 +70,64 @@ def test_physical_parameters_are_leaves(key):
         alone = dataclasses.replace(env, params=env.params.replace(m=masses[i]))
         single = jax.tree.map(lambda x: x[0], same.env_state)
         np.testing.assert_allclose(step.next_obs[i], alone.step(key, single, action[i])[1].next_obs, rtol=1e-6)
+
+
+# --- changed parameters -----------------------------------------------------------------------------------------------
+
+
+def with_params(env, **changes):
+    return dataclasses.replace(env, params=env.params.replace(**changes))
+
+
+def test_changed_parameters_change_the_spaces_and_the_limit():
+    env = with_params(make("gymnax/Pendulum-v1"), max_torque=8.0, max_steps_in_episode=50)
+    assert env.action_space == Box((1,), -8.0, 8.0) and env.time_limit == 50
+    assert vectorize(env, 2).time_limit == 50
+    assert make("gymnax/Pendulum-v1").time_limit == 200
+    assert all(isinstance(x, jax.Array) and not x.weak_type for x in jax.tree.leaves(env))
+
+
+def test_spaces_stay_what_they_were_through_jit_where_parameters_are_traced():
+    env = with_params(make("gymnax/Pendulum-v1"), max_torque=8.0)
+    seen = []
+    out = jax.jit(lambda env: seen.append((env.action_space, env.time_limit)) or env)(env)
+    assert seen == [(Box((1,), -8.0, 8.0), 200)]
+    assert jax.tree.structure(out) == jax.tree.structure(env)
+    swept = jax.vmap(lambda m: seen.append(with_params(env, max_torque=m).action_space))
+    swept(jnp.arange(3.0))
+    assert seen[1] == Box((1,), -8.0, 8.0), "what is swept cannot also be static"
+
+
+def test_bodies_share_the_spaces_of_the_one_they_were_made_of():
+    env = with_params(make("gymnax/Pendulum-v1"), max_torque=8.0)
+    bodies = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), env)
+    assert bodies.action_space == env.action_space and bodies.time_limit == 200
+    axes = jax.tree.map(lambda _: 0, env)
+    assert jax.tree.structure(axes) == jax.tree.structure(env), "a pytree of axes fits the environment it is for"
+
+
+# --- an environment with a rule of its own for cutting episodes -------------------------------------------------------
+
+
+class Impatient(CartPole):
+    def is_truncated(self, state, params):
+        return state.time >= 2
+
+
+def test_a_rule_of_its_own_is_asked_and_the_common_one_left_to_vectorize(key):
+    ordinary = make("gymnax/CartPole-v1")
+    env = adapter.GymnaxEnv(ordinary.params, Impatient())
+    assert env.truncates and not ordinary.truncates and env.time_limit == 500
+
+    def ends(env):
+        vector = vectorize(env, 1)
+        state, _ = vector.reset(key)
+        for t in range(3):
+            state, _, step = jax.jit(vector.step)(jax.random.fold_in(key, t), state, jnp.array([t % 2]))
+            yield bool(step.truncated[0])
+
+    assert list(ends(env)) == [False, True, False] and list(ends(ordinary)) == [False, False, False]
+
+
+def test_no_registered_environment_has_such_a_rule():
+    assert not [name for name in adapter.names() if make(f"gymnax/{name}").truncates]

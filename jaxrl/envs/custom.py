@@ -1,0 +1,41 @@
+"""Environments of one's own, by the name of their class: "package.module:Class"."""
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from jaxrl.envs.options import construct
+from jaxrl.settings import closest
+
+
+def make(name: str, /, **options: Any) -> Any:
+    """The environment that Class(**options) of "package.module:Class" constructs, which is kept for the next call.
+
+    Raises ValueError if there is no such module or class, or if it refuses the options.
+    """
+    return _made(name, _find(name), tuple(options.items()))
+
+
+@functools.lru_cache(maxsize=None, typed=True)  # two objects may hash differently and would compile everything twice
+def _made(name: str, cls: Callable, options: tuple) -> Any:
+    return construct(name, cls, dict(options))
+
+
+def _find(name: str) -> Callable:
+    module_name, _, class_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError, TypeError) as error:  # the last two for names that are no names, as ".a"
+        raise ValueError(
+            f"environment {name!r}: cannot import {module_name!r} ({error}); start from the folder that holds it with "
+            "python -m, or add that folder to PYTHONPATH"
+        ) from error
+    found = getattr(module, class_name, None)
+    if not callable(found):
+        classes = [
+            n for n, value in vars(module).items() if isinstance(value, type) and value.__module__ == module_name
+        ]
+        remedy = closest(class_name, classes) or f"; its classes are {', '.join(classes) or 'none'}"
+        raise ValueError(f"environment {name!r}: {module_name} has no class {class_name!r}{remedy}")
+    return found
