@@ -5,6 +5,7 @@ import pytest
 
 from jaxrl.ops.normalization import (
     RunningStats,
+    init_obs_stats,
     init_return_scale,
     init_stats,
     normalize,
@@ -12,6 +13,7 @@ from jaxrl.ops.normalization import (
     update_return_scale,
     update_stats,
 )
+from jaxrl.spaces import Box, Discrete, MultiDiscrete
 
 
 def fold(batches, shape, wheres=None):
@@ -189,3 +191,106 @@ def test_scaled_rewards_have_returns_of_spread_one():
     scaled = scale_reward(update_return_scale(init_return_scale(5), reward, done, 0.9), reward)
     seen, _ = running_returns(np.asarray(scaled), np.asarray(done), 0.9, np.zeros(5))
     np.testing.assert_allclose(seen.std(), 1.0, rtol=1e-3)
+
+
+# --- rows that would spoil the statistics -----------------------------------------------------------------------------
+
+
+def plain_update(stats, batch, where=None):
+    """The same formula with jnp.mean and jnp.var and without any care: what healthy data must give to the bit."""
+    where = None if where is None else where.reshape(-1, *[1] * stats.mean.ndim)
+    batch = batch.reshape(-1, *stats.mean.shape)
+    count = batch.shape[0] if where is None else jnp.sum(where, dtype=jnp.float32)
+    mean, var = jnp.mean(batch, axis=0, where=where), jnp.var(batch, axis=0, where=where)
+    total = stats.count + count
+    delta, share = mean - stats.mean, count / jnp.maximum(total, 1.0)
+    new_var = stats.var * (1 - share) + var * share + jnp.square(delta) * share * (1 - share)
+    return RunningStats(total, stats.mean + delta * share, new_var)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_healthy_data_give_the_numbers_of_the_plain_formula_to_the_bit(masked):
+    rng = np.random.default_rng(0)
+    a = b = c = init_stats((7,))
+    for scale in (1.0, 30.0, 1e-3):
+        data = jnp.asarray(rng.normal(3.0, scale, (37, 11, 7)), jnp.float32)
+        where = jnp.asarray(rng.random((37, 11)) < 0.7) if masked else None
+        a, b, c = update_stats(a, data, where), plain_update(b, data, where), jax.jit(update_stats)(c, data, where)
+        for x, y, compiled in zip(a, b, c, strict=True):
+            np.testing.assert_array_equal(x, y)
+            np.testing.assert_allclose(compiled, y, rtol=2e-6)  # a compiler may sum in another order
+
+
+@pytest.mark.parametrize("bad", [1e25, -1e16, np.inf, np.nan])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_row_with_a_huge_or_missing_number_is_left_out(bad, masked):
+    data = np.random.default_rng(0).normal(2.0, 3.0, (20, 2)).astype(np.float32)
+    spoiled, kept = data.copy(), np.arange(20) != 4
+    spoiled[4, 1] = bad
+    wheres = [np.arange(20) % 3 > 0] if masked else None
+    assert_stats(fold([spoiled], (2,), wheres), data[kept & wheres[0] if masked else kept])
+
+
+def test_a_batch_of_nothing_but_such_rows_changes_nothing():
+    before = fold([np.arange(6.0, dtype=np.float32).reshape(3, 2)], (2,))
+    for a, b in zip(update_stats(before, jnp.full((4, 2), 1e25)), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_huge_observation_is_clipped():
+    stats = RunningStats(jnp.array(5.0), jnp.array(1.0), jnp.array(4.0))
+    np.testing.assert_allclose(normalize(stats, jnp.array([1e25, -jnp.inf])), [10, -10])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.uint8])
+def test_statistics_are_float32_whatever_the_data_are(dtype):
+    # the sum of 4096 times 200 overflows float16 (65 504), and bfloat16 has no number between 200 and 201
+    data = jnp.asarray([[200, 202]] * 2048, dtype).reshape(-1)
+    stats = fold([data], ())
+    assert all(x.dtype == jnp.float32 for x in stats)
+    assert (stats.count, stats.mean, stats.var) == (4096, 201, 1)
+    assert normalize(stats, data).dtype == jnp.float32
+
+
+def test_float64_stays_float64():
+    with jax.enable_x64(True):
+        data = np.random.default_rng(0).normal(1e6, 1e-3, (100, 2))
+        stats = fold(np.split(data, 4), (2,))
+        assert all(x.dtype == jnp.float64 for x in stats)
+        np.testing.assert_allclose(stats.var, data.var(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [1e25, np.inf, np.nan])
+def test_a_huge_reward_is_left_out_of_the_scale_and_of_the_returns_after_it(bad):
+    # γ = ½; rewards 1, ✗, 4: R = 1, left out, 4 + ½·½·1 = 4.25
+    scale = update_return_scale(init_return_scale(1), jnp.array([[1.0], [bad], [4.0]]), jnp.zeros((3, 1), bool), 0.5)
+    assert_stats(scale.stats, [1.0, 4.25])
+    np.testing.assert_allclose(scale.running, [4.25])
+    assert scale_reward(scale, jnp.array([[1e25]])) == 10
+
+
+# --- observations that are pytrees ------------------------------------------------------------------------------------
+
+PARTS = {"camera": Box((2, 2)), "gear": Discrete(4), "speeds": (Box(()), Box((3,)))}
+
+
+def test_each_box_of_a_pytree_has_its_own_statistics_and_names_have_none():
+    rng = np.random.default_rng(0)
+    shapes = ((2, 2), (), (3,))
+    camera, speed, wheels = (rng.normal(3.0, 2.0, (5, 6, *s)).astype(np.float32) for s in shapes)
+    gear = jnp.asarray(rng.integers(4, size=(5, 6)))
+    obs = {"camera": jnp.asarray(camera), "gear": gear, "speeds": (jnp.asarray(speed), jnp.asarray(wheels))}
+    stats = update_stats(init_obs_stats(PARTS, True), obs)
+    assert stats["gear"] is None
+    for part, data in ((stats["camera"], camera), (stats["speeds"][0], speed), (stats["speeds"][1], wheels)):
+        assert_stats(part, data.reshape(30, *data.shape[2:]))
+    shown = normalize(stats, obs)
+    assert shown["gear"] is gear
+    np.testing.assert_array_equal(shown["speeds"][1], normalize(stats["speeds"][1], wheels))
+
+
+def test_a_space_without_any_box_has_no_statistics():
+    assert init_obs_stats(PARTS, False) is None
+    for space in (Discrete(3), {"a": Discrete(3), "b": MultiDiscrete((2, 2))}):
+        with pytest.raises(ValueError, match="normalize_obs = True does not suit .*Discrete.*set it to False"):
+            init_obs_stats(space, True)
