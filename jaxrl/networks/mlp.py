@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -24,9 +25,12 @@ _MIN_STD = 1e-3  # of tanh-normal policies, as in Brax
 
 
 def features(space: Space, obs: PyTree) -> Float[Array, "*b f"]:
-    """An observation as one float vector: one-hot for Discrete, flattened for Box."""
+    """An observation as one float vector: one-hot for Discrete, flattened for Box, the parts of a pytree in turn."""
+    if not isinstance(space, Discrete | MultiDiscrete | Box) and jax.tree.leaves(space):
+        parts = jax.tree.map(features, space, obs)
+        return jnp.concatenate(jax.tree.leaves(parts), axis=-1)
     if isinstance(space, Discrete):
-        return jax.nn.one_hot(obs, space.n)
+        return jax.nn.one_hot(obs - space.start, space.n)
     if isinstance(space, Box):
         return obs.reshape(*obs.shape[: obs.ndim - len(space.shape)], -1).astype(jnp.float32)
     raise ValueError(f"no MLP features for observation space {space}; pass a Network of your own")
@@ -34,7 +38,7 @@ def features(space: Space, obs: PyTree) -> Float[Array, "*b f"]:
 
 def num_features(space: Space) -> int:
     """Length of that vector."""
-    return jax.eval_shape(lambda: features(space, jnp.zeros(space.shape, jnp.int32))).shape[-1]
+    return jax.eval_shape(lambda: features(space, jax.tree.map(lambda part: part.zero(), space))).shape[-1]
 
 
 class MLP(nnx.Module):
@@ -77,12 +81,17 @@ def actor_critic(
     what is not used is not computed under jit.
 
     hidden, critic_hidden: layer widths; None gives the critic the actor's.
-    head: "normal" is a Gaussian with a state-independent std, "tanh_normal" one squashed to the bounds with a
-    state-dependent std = softplus(x) + 0.001; "auto" takes "normal". Discrete actions have one head only.
-    init_std: standard deviation of the first policy, in units of the action ("normal") or before tanh ("tanh_normal").
-    Raises ValueError for an unknown activation or head, and for tanh_normal on an unbounded action space.
+    head: "normal" is a Gaussian with a state-independent std. Where an action is bounded on both sides, mean and std
+    are in units of half its range, around the middle: mean = (low + high)/2 + (high - low)/2 · output, so that the
+    first policy sits in the middle and reaches the bounds. "tanh_normal" is a Gaussian squashed to the bounds, with a
+    state-dependent std = softplus(x) + 0.001. "auto" takes "normal". Discrete actions have one head only.
+    init_std: standard deviation of the first policy: for "normal" in units of half the range where an action is bounded
+    on both sides, else in units of the action; for "tanh_normal" before tanh.
+    Raises ValueError for an unknown activation or head, for tanh_normal on discrete or unbounded actions, and for
+    widths below 1.
     """
     _check_choices(spaces, activation, head)
+    _check_widths(hidden=hidden, critic_hidden=critic_hidden or ())
     act, space = ACTIVATIONS[activation], spaces.action
     n_in = num_features(spaces.observation)
     state_std = head == "tanh_normal" and isinstance(space, Box)
@@ -109,15 +118,25 @@ def actor_critic(
 
 def _distribution(space: Space, out: Float[Array, "*b o"], log_std: Float[Array, " o"] | None) -> Distribution:
     if isinstance(space, Discrete):
-        return Categorical(out)
+        return Categorical(out, jnp.full(out.shape[:-1], space.start) if space.start else None)
     if isinstance(space, MultiDiscrete):
         ends = [sum(space.nvec[: i + 1]) for i in range(len(space.nvec) - 1)]
         return MultiCategorical(tuple(Categorical(x) for x in jnp.split(out, ends, axis=-1)))
     low, high = (bound.reshape(-1) for bound in space.bounds)
     if log_std is not None:
-        return DiagGaussian(out, jnp.exp(log_std), low, high)
+        return DiagGaussian(*_in_action_units(space, out, jnp.exp(log_std)), low, high)
     mean, raw_std = jnp.split(out, 2, axis=-1)
     return TanhDiagGaussian(mean, jax.nn.softplus(raw_std) + _MIN_STD, low, high)
+
+
+def _in_action_units(space: Box, mean: Float[Array, "*b o"], std: Float[Array, " o"]) -> tuple[Array, Array]:
+    low, high = (bound.reshape(-1) for bound in space.static_bounds)
+    both = np.isfinite(low) & np.isfinite(high) & (low < high)
+    low, high = np.where(both, low, -1), np.where(both, high, 1)  # unbounded actions have the units of [-1, 1]
+    middle, half = low / 2 + high / 2, high / 2 - low / 2
+    if np.all(middle == 0) and np.all(half == 1):
+        return mean, std
+    return middle + half * mean, half * std
 
 
 def _num_outputs(space: Space) -> int:
@@ -135,5 +154,13 @@ def _check_choices(spaces: Spaces, activation: str, head: str) -> None:
         raise ValueError(f"activation = {activation!r} is not one of {', '.join(ACTIVATIONS)}")
     if head not in HEADS:
         raise ValueError(f"head = {head!r} is not one of {', '.join(HEADS)}")
-    if head == "tanh_normal" and isinstance(spaces.action, Box) and not spaces.action.bounded:
+    if head == "tanh_normal" and not isinstance(spaces.action, Box):
+        raise ValueError(f"head = 'tanh_normal' is for continuous actions, not {spaces.action}; use 'auto'")
+    if head == "tanh_normal" and not spaces.action.bounded:
         raise ValueError("head = 'tanh_normal' needs finite action bounds; use 'normal' for this environment")
+
+
+def _check_widths(**layers: Sequence[int]) -> None:
+    for name, widths in layers.items():
+        if any(width < 1 for width in widths):
+            raise ValueError(f"{name} = {tuple(widths)}: each width must be at least 1; () is a linear network")

@@ -20,9 +20,13 @@ _LOG_2PI = math.log(2 * math.pi)
 
 
 class Categorical(NamedTuple):
-    """p(i) = softmax(logits)_i over the last axis. A logit of -inf forbids an action."""
+    """p(i) = softmax(logits)_i over the last axis. A logit of -inf forbids an action.
+
+    Actions are stored and scored as 0 … n-1; the environment counts them from `start`, None for 0.
+    """
 
     logits: Float[Array, "*b n"]
+    start: Int[Array, "*b"] | None = None
 
     def sample(self, key: Key) -> Int[Array, "*b"]:
         return jax.random.categorical(key, self.logits)
@@ -46,7 +50,7 @@ class Categorical(NamedTuple):
         return jnp.sum(p * jnp.where(p > 0, log_p - log_q, 0.0), axis=-1)
 
     def env_action(self, action: Int[Array, "*b"]) -> Int[Array, "*b"]:
-        return action
+        return action if self.start is None else action + self.start
 
 
 class MultiCategorical(NamedTuple):

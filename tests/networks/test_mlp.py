@@ -20,12 +20,13 @@ SPACES = {
     "box to tanh_normal": (Spaces(VECTOR, BOUNDED), "tanh_normal", TanhDiagGaussian, (2,)),
     "one-hot to discrete": (Spaces(Discrete(5), Discrete(4)), "auto", Categorical, ()),
     "scalar to normal": (Spaces(Box(()), BOUNDED), "normal", DiagGaussian, (2,)),
-    "image to discrete": (Spaces(Box((4, 4, 2), 0, 255, np.uint8), Discrete(3)), "tanh_normal", Categorical, ()),
+    "image to discrete": (Spaces(Box((4, 4, 2), 0, 255, np.uint8), Discrete(3)), "auto", Categorical, ()),
+    "pytree to discrete": (Spaces({"a": Discrete(3), "b": (VECTOR, Box(()))}, Discrete(2)), "auto", Categorical, ()),
 }
 every_space = pytest.mark.parametrize(("spaces", "head", "kind", "action_shape"), SPACES.values(), ids=SPACES)
 
 
-TO_BOX = Spaces(VECTOR, BOUNDED)
+TO_BOX = Spaces(VECTOR, Box((2,), -1.0, 1.0))
 TO_DISCRETE = Spaces(VECTOR, Discrete(4))
 KEY = jax.random.key(0)
 
@@ -43,6 +44,8 @@ def started(spaces, **options):
 
 def observations(space, shape, seed=0):
     rng = np.random.default_rng(seed)
+    if isinstance(space, dict | tuple):
+        return jax.tree.map(lambda part: observations(part, shape, seed), space)
     if isinstance(space, Discrete):
         return jnp.asarray(rng.integers(space.n, size=shape))
     return jnp.asarray(rng.normal(size=(*shape, *space.shape)), jnp.float32)
@@ -162,6 +165,31 @@ def test_a_large_init_std_is_finite(head):
     np.testing.assert_allclose(std[3], 200.0, rtol=0.05)
 
 
+def first_gaussian(space, init_std=1.0):
+    network = small(Spaces(VECTOR, space), init_std=init_std)
+    return jax.jit(lambda: network.apply(network.init(KEY), observations(VECTOR, (20,)))[0])()
+
+
+def test_a_gaussian_starts_in_the_middle_of_its_bounds_with_a_std_in_units_of_half_the_range():
+    # [12, 30]: middle 21, half 9. [0, ∞) and the unbounded are left in their own units. A range of nothing is harmless
+    d = first_gaussian(Box((4,), np.array([12.0, 0.0, -np.inf, 3.0]), np.array([30.0, np.inf, np.inf, 3.0])), 0.5)
+    np.testing.assert_allclose(d.mean, np.broadcast_to([21.0, 0.0, 0.0, 0.0], (20, 4)), atol=0.5)
+    np.testing.assert_allclose(d.std, [4.5, 0.5, 0.5, 0.5], rtol=1e-6)
+    assert 0.3 < float(jnp.mean((d.env_action(d.sample(KEY)) > 21)[:, 0])) < 0.7
+
+
+def test_a_gaussian_on_the_unit_box_has_the_very_numbers_of_one_without_bounds():
+    for a, b in zip(first_gaussian(Box((2,), -1.0, 1.0))[:2], first_gaussian(Box((2,)))[:2], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_policy_counts_actions_from_the_start_of_the_space_and_stores_them_from_zero():
+    network = small(Spaces(VECTOR, Discrete(3, start=5)))
+    d = network.apply(network.init(KEY), observations(VECTOR, (200,)))[0]
+    action = d.sample(KEY)
+    assert set(action.tolist()) == {0, 1, 2} and set(d.env_action(action).tolist()) == {5, 6, 7}
+
+
 @pytest.mark.parametrize(("head", "depends"), [("normal", False), ("tanh_normal", True)])
 def test_only_tanh_normal_has_a_std_that_depends_on_the_state(head, depends):
     _, std = first_policies(head)(jnp.ones(4))
@@ -176,6 +204,13 @@ def test_only_tanh_normal_has_a_std_that_depends_on_the_state(head, depends):
     [
         (Discrete(3), jnp.array(1), [0, 1, 0]),
         (Discrete(3), jnp.array([2, 0]), [[0, 0, 1], [1, 0, 0]]),
+        (Discrete(3, start=-1), jnp.array([1, -1]), [[0, 0, 1], [1, 0, 0]]),
+        (
+            {"b": Box(()), "a": Discrete(2)},
+            {"b": jnp.array([5.0, 6.0]), "a": jnp.array([1, 0])},
+            [[0, 1, 5], [1, 0, 6]],
+        ),
+        ((Box((1,)), [Box((2,))]), (jnp.array([1.0]), [jnp.array([2.0, 3.0])]), [1, 2, 3]),
         (Box(()), jnp.array([1.5, 2.5]), [[1.5], [2.5]]),
         (Box((2,)), jnp.array([1.5, 2.5]), [1.5, 2.5]),
         (Box((2, 2)), jnp.arange(4.0).reshape(1, 2, 2), [[0, 1, 2, 3]]),
@@ -201,6 +236,11 @@ def test_features_are_one_float_vector_per_observation(space, obs, expected):
         (Spaces(VECTOR, Box((2,))), {"head": "tanh_normal"}, "finite action bounds.*'normal'"),
         (Spaces(VECTOR, Box((2,), -1.0, np.array([1.0, np.inf]))), {"head": "tanh_normal"}, "finite action bounds"),
         (Spaces(MultiDiscrete((2, 3)), Discrete(2)), {}, r"observation space MultiDiscrete.*Network of your own"),
+        (Spaces({"a": VECTOR, "b": MultiDiscrete((2,))}, Discrete(2)), {}, r"space MultiDiscrete.*Network of your own"),
+        (Spaces((), Discrete(2)), {}, r"observation space \(\).*Network of your own"),
+        (Spaces(VECTOR, Discrete(2)), {"head": "tanh_normal"}, "'tanh_normal' is for continuous actions.*use 'auto'"),
+        (Spaces(VECTOR, Discrete(2)), {"hidden": (0,)}, r"hidden = \(0,\): each width must be at least 1"),
+        (Spaces(VECTOR, Discrete(2)), {"critic_hidden": [8, -1]}, r"critic_hidden = \(8, -1\): each width"),
         (Spaces(VECTOR, Box((2, 2), -1, 1)), {}, r"actions of shape \(2, 2\).*Network of your own"),
     ],
 )
