@@ -1,0 +1,189 @@
+"""Is this an environment? One traced look at its shapes and types, then one real step to hold it to its ranges."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.envs.bodies import num_bodies
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
+from jaxrl.types import PyTree, Step
+
+_FIELDS = {
+    "reset": "def reset(self, key) -> (state, obs)",
+    "step": "def step(self, key, state, action) -> (state, Step)",
+    "observation_space": "a space of jaxrl.spaces, or a dict, tuple or list of them",
+    "action_space": "a space of jaxrl.spaces",
+    "time_limit": "the usual length of an episode in steps, or None",
+}
+_KINDS = {np.floating: "floats", np.integer: "integers", np.bool_: "booleans"}
+_STATIC = 'field(metadata={"static": True})'
+
+
+class _Wrong(Exception):
+    """A violation of the protocol, in words."""
+
+
+def check_environment(env: Any, env_axis: int | None = None) -> None:
+    """Hold an environment of one's own to the protocol `Environment`.
+
+    It is traced once; unless its leaves are themselves traced, one reset and one step with a random action then run
+    and are held to the ranges of the spaces. `env_axis=0` takes the first of many bodies. Our own suites pass unseen.
+    Raises ValueError that says what is wrong and what to write instead.
+    """
+    if type(env).__module__.split(".")[:2] == ["jaxrl", "envs"]:
+        return
+    try:
+        _check_fields(env)
+        if env_axis == 0:
+            num_bodies(env)
+            env = jax.tree.map(_first, env)
+        _check_traced(env)
+        if not any(isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct) for x in jax.tree.leaves(env)):
+            _check_ranges(env)
+    except _Wrong as wrong:
+        raise ValueError(f"environment {type(env).__qualname__}: {wrong}") from wrong.__cause__
+
+
+def _first(x: Any) -> Any:
+    if isinstance(x, jax.core.Tracer):
+        return x[0]
+    with jax.ensure_compile_time_eval():  # lest it become a tracer of a trace that may be under way
+        return x[0]
+
+
+def _check_fields(env: Any) -> None:
+    for name, remedy in _FIELDS.items():
+        if not hasattr(env, name):
+            raise _Wrong(f"it has no {name}; add it: {remedy}")
+    for name in ("observation_space", "action_space"):
+        parts = jax.tree.leaves(getattr(env, name))
+        if not parts or not all(isinstance(part, Discrete | MultiDiscrete | Box) for part in parts):
+            raise _Wrong(f"{name} = {getattr(env, name)!r} must be {_FIELDS[name]}")
+    if env.time_limit is not None and type(env.time_limit) is not int:
+        raise _Wrong(f"time_limit = {env.time_limit!r} must be {_FIELDS['time_limit']}")
+    for x in jax.tree.leaves(env):
+        if x is env:
+            raise _Wrong(
+                "it is not a pytree; put @jax.tree_util.register_dataclass and @dataclass(frozen=True) above its "
+                f"class, with {_STATIC} for the fields that are no arrays"
+            )
+        if not isinstance(x, jax.Array | np.ndarray | np.generic | float | int | jax.ShapeDtypeStruct):
+            raise _Wrong(f"{x!r} among its leaves is no array; make its field static with {_STATIC}")
+
+
+def _check_traced(env: Any) -> None:
+    key = jax.random.key(0)
+    state, obs = _traced("reset", lambda env, key: _pair(env.reset(key)), env, key)
+    wrong = _mismatch(env.observation_space, obs)
+    if wrong and not _mismatch(env.observation_space, state):
+        raise _Wrong("reset gives (obs, state), it seems; it must give (state, obs), in this order")
+    if wrong:
+        raise _Wrong(f"the obs of reset {wrong}")
+    action = jax.eval_shape(lambda key: _sample(env.action_space, key), key)
+    after, step = _traced("step", lambda env, *args: _state_and_step(env.step(*args)), env, key, state, action)
+    if len(step.reward.shape) == 1:
+        raise _Wrong(
+            f"reward has shape {step.reward.shape}, and must be a scalar; if the leaves have a leading axis of "
+            f"{step.reward.shape[0]} bodies, set env_axis = 0"
+        )
+    _check_steady(state, after)
+    _check_scalars(step)
+    if wrong := _mismatch(env.observation_space, step.next_obs):
+        raise _Wrong(f"the next_obs of step {wrong}")
+
+
+def _traced(name: str, function: Callable, *args: Any) -> Any:
+    try:
+        return jax.eval_shape(function, *args)
+    except _Wrong:
+        raise
+    except Exception as error:
+        raise _Wrong(f"{name} fails when it is traced ({type(error).__name__}: {error})") from error
+
+
+def _pair(out: Any) -> tuple[PyTree, PyTree]:
+    if type(out) is not tuple or len(out) != 2:
+        raise _Wrong(f"reset gives {_named(out)}; it must give (state, obs)")
+    return out
+
+
+def _state_and_step(out: Any) -> tuple[PyTree, Step]:
+    if type(out) is not tuple or len(out) != 2 or not isinstance(out[1], Step):
+        raise _Wrong(f"step gives {_named(out)}; it must give (state, Step), with the Step of jaxrl.types")
+    info = out[1].info
+    if not isinstance(info, dict):
+        raise _Wrong(f"the info of step is {_named(info)}; it must be a dict of arrays, {{}} for none")
+    for name, value in info.items():
+        if not isinstance(value, jax.Array | np.ndarray | np.generic | float | int):
+            raise _Wrong(f"info[{name!r}] is {_named(value)}; info must be flat: names and arrays")
+    return out
+
+
+def _check_steady(before: PyTree, after: PyTree) -> None:
+    first, then = jax.tree.structure(before), jax.tree.structure(after)
+    if first != then:
+        raise _Wrong(f"reset gives a state of structure {first} and step one of {then}; they must be the same")
+    for (path, x), y in zip(jax.tree.leaves_with_path(before), jax.tree.leaves(after), strict=True):
+        if (x.shape, x.dtype) != (y.shape, y.dtype):
+            raise _Wrong(
+                f"state{jax.tree_util.keystr(path)} is {x.dtype} of shape {x.shape} after reset and {y.dtype} of shape "
+                f"{y.shape} after step; they must be the same"
+            )
+
+
+def _check_scalars(step: Step) -> None:
+    remedies = {np.floating: "give it as jnp.float32", np.bool_: "give it as a comparison, or with astype(bool)"}
+    for name, kind in (("reward", np.floating), ("terminated", np.bool_), ("truncated", np.bool_)):
+        x = getattr(step, name)
+        if x.shape != () or not jnp.issubdtype(x.dtype, kind):
+            made_of = f"{x.dtype} of shape {x.shape}"
+            raise _Wrong(f"{name} is {made_of}; it must be a scalar of {_KINDS[kind]}: {remedies[kind]}")
+
+
+def _mismatch(space: Space, obs: PyTree) -> str | None:
+    """What is wrong with the structure, shapes or kinds of an observation, or None."""
+    if jax.tree.structure(obs) != jax.tree.structure(space):
+        return f"has structure {jax.tree.structure(obs)}; observation_space has {jax.tree.structure(space)}"
+    for part, x in zip(jax.tree.leaves(space), jax.tree.leaves(obs), strict=True):
+        if x.shape != part.shape:
+            return f"has shape {x.shape}; observation_space says {part}"
+        kind = np.floating if jnp.issubdtype(part.dtype, jnp.floating) else np.integer
+        if not jnp.issubdtype(x.dtype, kind):
+            return f"is {x.dtype}; observation_space says {part}: give {_KINDS[kind]}, or a space of that dtype"
+    return None
+
+
+def _check_ranges(env: Any) -> None:
+    with jax.ensure_compile_time_eval():  # real numbers, also while somebody else is tracing
+        k_reset, k_act, k_step = jax.random.split(jax.random.key(0), 3)
+        state, obs = jax.jit(lambda env, key: env.reset(key))(env, k_reset)
+        action = _sample(env.action_space, k_act)
+        _, step = jax.jit(lambda env, *args: env.step(*args))(env, k_step, state, action)
+        shown = jax.device_get({"obs of reset": obs, "next_obs of step": step.next_obs})
+    for name, obs in shown.items():
+        for part, x in zip(jax.tree.leaves(env.observation_space), jax.tree.leaves(obs), strict=True):
+            low, high = _range(part)
+            if np.any(x < low) or np.any(x > high):
+                raise _Wrong(
+                    f"the {name} lies between {np.min(x)} and {np.max(x)}, beyond its space {part}; widen the space "
+                    "(a Box without bounds is Box(shape)) or correct the observation"
+                )
+
+
+def _range(part: Discrete | MultiDiscrete | Box) -> tuple[Any, Any]:
+    if isinstance(part, Discrete):
+        return part.start, part.start + part.n - 1
+    if isinstance(part, MultiDiscrete):
+        return 0, np.asarray(part.nvec) - 1
+    return part.static_bounds
+
+
+def _sample(space: Space, key: jax.Array) -> PyTree:
+    return jax.tree.map(lambda part: part.sample(key), space)
+
+
+def _named(x: Any) -> str:
+    return f"a {type(x).__name__} of {len(x)}" if type(x) in (tuple, list, dict) else f"a {type(x).__name__}"
