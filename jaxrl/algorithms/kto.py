@@ -11,13 +11,13 @@ may fall all the same. A batch in which all prompts are equal has z0 = 0.
 """
 
 import math
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt
 
 from jaxrl.data.arrays import Data, DataBatch
 from jaxrl.data.preferences import Completions
@@ -137,7 +137,7 @@ def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         return scores, scores.log_prob - jax.lax.stop_gradient(ref)
 
     def divergence(key: Key, weights: Params, batch: DataBatch) -> m.Mean:
-        other, valid = mismatch(key, batch.rows.prompt_id, batch.weight > 0)
+        other, valid = mismatch(key, batch.rows, batch.weight > 0)
         crossed = cross(batch.rows, other, width)
 
         def part(rows: tuple[Completions, Bool[Array, " B"]]) -> m.Mean:
@@ -187,24 +187,39 @@ def margin(metrics: Metrics) -> Metrics:
     return {"rewards/margin": m.mean(good.value - bad.value, (good.count > 0) & (bad.count > 0))}
 
 
-def mismatch(
-    key: Key, prompt_id: Int[Array, " B"], real: Bool[Array, " B"]
-) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
+def mismatch(key: Key, rows: Completions, real: Bool[Array, " B"]) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
     """For every row the number of a row with another prompt, drawn at random, and where there is one.
 
     Rows are put in a random order in which equal prompts are neighbours, and each takes the row m places on, m the size
-    of the largest group: a derangement by prompt wherever there is one. Rows that are not `real` take no part.
+    of the largest group: a derangement by prompt wherever there is one. Rows that are not `real` take no part. The draw
+    is a function of key and contents: however the rows lie in the batch, the same prompts meet the same completions.
     """
     k_group, k_row = jax.random.split(key)
-    ids = jnp.where(real, prompt_id, -1)
+    ids = jnp.where(real, rows.prompt_id, -1)
     group = jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(k_group, i)))(ids)
     # real rows first, groups in random order, equal bits of two groups told apart by their ids
-    order = jnp.lexsort((jax.random.bits(k_row, ids.shape), ids, group, ~real))
+    order = jnp.lexsort((content_bits(k_row, rows), ids, group, ~real))
     largest = jnp.max(jnp.sum((ids[:, None] == ids) & real, axis=1))
     count = jnp.maximum(jnp.sum(real), 1)
     partner = order[(jnp.arange(len(ids)) + largest) % count]
     other = jnp.zeros_like(order).at[order].set(partner)
-    return other, real & real[other] & (prompt_id != prompt_id[other])
+    return other, real & real[other] & (ids != ids[other])
+
+
+def content_bits(key: Key, rows: Completions) -> UInt[Array, " B"]:
+    """Random bits of every row, equal where rows are: neither place in the batch nor padding has a say.
+
+    Two random linear hashes of the tokens, which tell rows apart, seed the draw: a linear hash alone would not make
+    every order of them as likely.
+    """
+    k_hash, k_bits = jax.random.split(key)
+    place = jnp.arange(rows.tokens.shape[1])
+    factors = jax.vmap(lambda t: jax.random.bits(jax.random.fold_in(k_hash, t), (2,), jnp.uint32))(place)
+    numbered = jnp.where(place < rows.length[:, None], rows.tokens + 1, 0).astype(jnp.uint32)
+    hashes = jnp.sum(numbered[:, :, None] * factors, axis=1, dtype=jnp.uint32)
+
+    seeds = jnp.stack([x.astype(jnp.uint32) for x in (rows.prompt_id, rows.prompt_length, *hashes.T)], axis=1)
+    return jax.vmap(lambda s: jax.random.bits(reduce(jax.random.fold_in, s, k_bits)))(seeds)
 
 
 def cross(rows: Completions, other: Int[Array, " B"], max_prompt_length: int | None) -> Completions:

@@ -65,7 +65,7 @@ def completions(rows, name):
     )
 
 
-def cyclic(key, prompt_id, real):
+def cyclic(key, rows, real):
     """What TRL does in place of a draw: row k's prompt with the completion of row k - 1, whatever their prompts."""
     return (jnp.arange(BATCH) - 1) % BATCH, jnp.ones(BATCH, bool)
 
