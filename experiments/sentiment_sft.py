@@ -14,17 +14,17 @@ from sentiment import by_film, prompt, reviews, some
 
 from jaxrl import cli
 from jaxrl.algorithms import SFT
-from jaxrl.data import DataConfig
+from jaxrl.data import DataConfig, Loop
 from jaxrl.lm import LMConfig, complete
 from jaxrl.runs.driver import Schedule
+from jaxrl.ops.optimizers import AdamW
 from jaxrl.runs.finetuning import Tuned, finetune
 
 CONFIG = SFT(
     lm=LMConfig("smollm2-135m", lora_rank=16),
     data=DataConfig(max_length=96, buckets=(32, 40, 48, 96)),
-    max_updates=120,
-    batch_size=16,
-    learning_rate=1e-3,
+    loop=Loop(batch_size=16, max_updates=120),
+    optimizer=AdamW(learning_rate=1e-3),
 )
 OPTIONS = cli.Options(schedule=Schedule(logs=60, evals=2, saves=4))
 HELD_OUT = 256  # rows of held-out films; there are five times as many, but measuring them all takes minutes

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxrl.data.arrays import Data, DataBatch
 from jaxrl.data.preferences import Pairs
-from jaxrl.data.settings import DataConfig
+from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.lm.log_probs import Scores, completion_scores
 from jaxrl.lm.lora import trained
 from jaxrl.lm.reference import check_cached, start_tolerance
@@ -33,7 +33,7 @@ from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import losses
 from jaxrl.ops import metrics as m
 from jaxrl.ops.minibatch import accumulate
-from jaxrl.ops.optimizers import adamw, adamw_step, check_micro_batches
+from jaxrl.ops.optimizers import AdamW, adamw, adamw_step
 from jaxrl.settings import config, leaf, static
 from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
 
@@ -85,14 +85,8 @@ class DPO:
     """The model to align, by rule one that was fine-tuned on such texts, and what of it is trained."""
     data: DataConfig = DataConfig()
     """The pairs: {prompt, chosen, rejected}."""
-    epochs: int = static(1, at_least=1)
-    """Times that every pair is seen."""
-    max_updates: int | None = static(None, at_least=1)
-    """Stop, and end the learning rate's schedule, after this many updates even if epochs remain."""
-    batch_size: int = static(64, at_least=1)
-    """Pairs per update."""
-    micro_batch_size: int | None = static(None, at_least=1)
-    """Pairs whose gradient is taken at once: less memory, the same result. None takes the batch whole."""
+    loop: Loop = Loop(batch_size=64)
+    """How the pairs are gone through."""
 
     loss: str = static("dpo", choices=tuple(LOSSES))
     """Start with dpo; ipo or label_smoothing for noisy labels; simpo or orpo to do without a reference. cpo and slic
@@ -118,26 +112,11 @@ class DPO:
     sync_alpha: float = leaf(0.6, 0.0, 1.0)
     """How far towards the policy the reference moves then."""
 
-    learning_rate: float = leaf(1e-6, 0.0)
-    """AdamW's step size at its peak: 5e-7 to 1e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
-    warmup: float = leaf(0.1, 0.0, 1.0)
-    """Share of the updates over which the learning rate rises."""
-    lr_final: float = leaf(0.0, 0.0, 1.0)
-    """Share of the learning rate left after the last update, reached along a cosine."""
-    weight_decay: float = leaf(0.0, 0.0)
-    """AdamW's decoupled decay, of matrices only."""
-    adam_b1: float = leaf(0.9, 0.0, 1.0)
-    """Adam's β₁."""
-    adam_b2: float = leaf(0.999, 0.0, 1.0)
-    """Adam's β₂."""
-    adam_eps: float = leaf(1e-8, 0.0)
-    """Adam's ε."""
-    max_grad_norm: float = leaf(1.0, 1e-9)
-    """Global norm that gradients are clipped to; inf is off."""
+    optimizer: AdamW = AdamW(learning_rate=1e-6)
+    """AdamW and its schedule. Learning rate: 5e-7 to 1e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
 
     def validate(self) -> None:
-        """Raises ValueError for sizes that do not divide, and for a reference that the loss cannot do without."""
-        check_micro_batches(self)
+        """Raises ValueError for a reference that the loss cannot do without."""
         if self.reference == "none" and self.loss not in REFERENCE_FREE:
             free = ", ".join(REFERENCE_FREE)
             raise ValueError(f"loss = {self.loss!r} compares with a reference; set reference = 'frozen', or use {free}")
@@ -187,8 +166,8 @@ def make(c: DPO, model: LanguageModel, params: Params, num_updates: int) -> Algo
     tuned = trained(c.lm, params)
 
     def init(key: Key) -> DPOLearner:
-        start = tuned.init(key)
-        return DPOLearner(start, adamw(c).init(start), params if c.sync_every else (), jnp.zeros((), jnp.int32))
+        start, moving = tuned.init(key), params if c.sync_every else ()
+        return DPOLearner(start, adamw(c.optimizer).init(start), moving, jnp.zeros((), jnp.int32))
 
     def reference(moving: Params, rows: Pairs) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
         if c.reference == "none":
@@ -216,9 +195,9 @@ def make(c: DPO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         return metrics["loss"], metrics
 
     def update(key: Key, learner: DPOLearner, batch: DataBatch) -> tuple[DPOLearner, Metrics]:
-        grads, metrics = accumulate(partial(loss, learner.reference), learner.trained, batch, c.micro_batch_size)
+        grads, metrics = accumulate(partial(loss, learner.reference), learner.trained, batch, c.loop.micro_batch_size)
         new, opt_state, more = adamw_step(
-            c, learner.trained, learner.opt_state, grads, learner.num_updates, num_updates
+            c.optimizer, learner.trained, learner.opt_state, grads, learner.num_updates, num_updates
         )
         done, moved = learner.num_updates + 1, learner.reference
         if c.sync_every:

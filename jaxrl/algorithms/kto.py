@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 
 from jaxrl.data.arrays import Data, DataBatch
 from jaxrl.data.preferences import Completions
-from jaxrl.data.settings import DataConfig
+from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.lm.log_probs import Scores, completion_scores
 from jaxrl.lm.lora import trained
 from jaxrl.lm.reference import check_cached, start_tolerance
@@ -30,7 +30,7 @@ from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import losses
 from jaxrl.ops import metrics as m
 from jaxrl.ops.minibatch import accumulate, in_parts, take
-from jaxrl.ops.optimizers import adamw, adamw_step, check_micro_batches
+from jaxrl.ops.optimizers import AdamW, adamw, adamw_step
 from jaxrl.settings import config, leaf, static
 from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
 
@@ -43,14 +43,8 @@ class KTO:
     """The model to align, by rule one that was fine-tuned on such texts, and what of it is trained."""
     data: DataConfig = DataConfig()
     """The answers: {prompt, completion, label}, label true for a good one."""
-    epochs: int = static(1, at_least=1)
-    """Times that every answer is seen."""
-    max_updates: int | None = static(None, at_least=1)
-    """Stop, and end the learning rate's schedule, after this many updates even if epochs remain."""
-    batch_size: int = static(64, at_least=2)
-    """Answers per update."""
-    micro_batch_size: int | None = static(None, at_least=1)
-    """Answers whose gradient is taken at once: less memory, the same result. None takes the batch whole."""
+    loop: Loop = Loop(batch_size=64)
+    """How the answers are gone through."""
 
     beta: float = leaf(0.1, 1e-6)
     """Reward per nat of log-ratio: larger stays closer to the reference. 0.1, in 0.01 to 0.5."""
@@ -66,26 +60,13 @@ class KTO:
     reference_cache: str = static("")
     """Where the cached log-probs are kept; by default in the user's cache, under a hash of all they depend on."""
 
-    learning_rate: float = leaf(1e-6, 0.0)
-    """AdamW's step size at its peak: 5e-7 to 5e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
-    warmup: float = leaf(0.1, 0.0, 1.0)
-    """Share of the updates over which the learning rate rises."""
-    lr_final: float = leaf(0.0, 0.0, 1.0)
-    """Share of the learning rate left after the last update, reached along a cosine."""
-    weight_decay: float = leaf(0.0, 0.0)
-    """AdamW's decoupled decay, of matrices only."""
-    adam_b1: float = leaf(0.9, 0.0, 1.0)
-    """Adam's β₁."""
-    adam_b2: float = leaf(0.999, 0.0, 1.0)
-    """Adam's β₂."""
-    adam_eps: float = leaf(1e-8, 0.0)
-    """Adam's ε."""
-    max_grad_norm: float = leaf(1.0, 1e-9)
-    """Global norm that gradients are clipped to; inf is off."""
+    optimizer: AdamW = AdamW(learning_rate=1e-6)
+    """AdamW and its schedule. Learning rate: 5e-7 to 5e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
 
     def validate(self) -> None:
-        """Raises ValueError, naming the nearest valid number, where the sizes do not divide."""
-        check_micro_batches(self)
+        """Raises ValueError for a batch too small for z0."""
+        if self.kl and self.loop.batch_size < 2:
+            raise ValueError("loop.batch_size = 1 leaves no other prompt for z0; set at least 2, or kl = False")
 
     def make(self, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
         """KTO of `params`, which are also the reference, in `num_updates` updates. May run in a trace."""
@@ -127,7 +108,7 @@ def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algo
 
     def init(key: Key) -> KTOLearner:
         start = tuned.init(key)
-        return KTOLearner(start, adamw(c).init(start), jnp.zeros((), jnp.int32))
+        return KTOLearner(start, adamw(c.optimizer).init(start), jnp.zeros((), jnp.int32))
 
     def compare(weights: Params, rows: Completions) -> tuple[Scores, Float[Array, " B"]]:
         """Scores of the policy, and its log-ratio to the reference."""
@@ -143,7 +124,7 @@ def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         def part(rows: tuple[Completions, Bool[Array, " B"]]) -> m.Mean:
             return m.mean(compare(weights, rows[0])[1], rows[1])
 
-        parts = in_parts((crossed, valid), c.micro_batch_size)
+        parts = in_parts((crossed, valid), c.loop.micro_batch_size)
         return jax.lax.stop_gradient(m.total({"z0": jax.lax.map(part, parts)}))["z0"]
 
     def loss(z0: Float[Array, ""], weights: Params, batch: DataBatch) -> tuple[m.Mean, Metrics]:
@@ -167,9 +148,9 @@ def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algo
 
     def update(key: Key, learner: KTOLearner, batch: DataBatch) -> tuple[KTOLearner, Metrics]:
         z0, found = z0_of(key, learner.trained, batch)
-        grads, metrics = accumulate(partial(loss, z0), learner.trained, batch, c.micro_batch_size)
+        grads, metrics = accumulate(partial(loss, z0), learner.trained, batch, c.loop.micro_batch_size)
         new, opt_state, more = adamw_step(
-            c, learner.trained, learner.opt_state, grads, learner.num_updates, num_updates
+            c.optimizer, learner.trained, learner.opt_state, grads, learner.num_updates, num_updates
         )
         return KTOLearner(new, opt_state, learner.num_updates + 1), metrics | margin(metrics) | found | more
 

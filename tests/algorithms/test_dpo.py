@@ -83,7 +83,8 @@ def batch_of(rows, weight=None):
 # --- the loss and its gradient
 
 BATCH = pairs(8, 10, 4)
-SETTINGS = DPO(lm=PLAIN, batch_size=8, beta=0.3, label_smoothing=0.1, nll_coef=0.2, max_grad_norm=math.inf)
+SETTINGS = DPO(lm=PLAIN, beta=0.3, label_smoothing=0.1, nll_coef=0.2)
+SETTINGS = replace(SETTINGS, batch_size=8, max_grad_norm=math.inf)
 
 
 def log_prob_of(params, side):
@@ -231,7 +232,7 @@ def test_one_device_equals_eight(tmp_path):
 
 # --- every loss, and by hand
 
-LOOSE = DPO(lm=PLAIN, batch_size=8, learning_rate=0.01, max_grad_norm=math.inf)
+LOOSE = replace(DPO(lm=PLAIN), batch_size=8, learning_rate=0.01, max_grad_norm=math.inf)
 
 
 @functools.cache
@@ -359,8 +360,8 @@ def test_a_reference_that_stays_is_not_carried(key):
 # --- sweeps, learning, the course of a run
 
 DATA = Data((pairs(9, 6, 0), pairs(6, 10, 1)), (pairs(5, 6, 2), pairs(3, 10, 3)))
-COURSE = DPO(
-    lm=PLAIN, epochs=3, batch_size=4, micro_batch_size=2, learning_rate=0.01, warmup=0.25, sync_every=4, beta=0.5
+COURSE = replace(
+    DPO(lm=PLAIN, sync_every=4, beta=0.5), epochs=3, batch_size=4, micro_batch_size=2, learning_rate=0.01, warmup=0.25
 )
 UPDATES = 3 * (3 + 2)
 SCHEDULE = Schedule(logs=UPDATES, evals=3, saves=3)
@@ -391,7 +392,7 @@ def test_a_sweep_over_beta_and_rate_is_one_program_and_equals_a_loop(key):
 
 def test_what_is_preferred_is_learned():
     data = Data((pairs(48, 8, 6),), (pairs(32, 8, 7),))
-    config = DPO(lm=PLAIN, epochs=4, batch_size=16, learning_rate=0.003)
+    config = replace(DPO(lm=PLAIN), epochs=4, batch_size=16, learning_rate=0.003)
 
     def learn(key, params):
         p = program(config, network=MODEL, params=params, data=data)
@@ -493,10 +494,8 @@ def test_a_cached_reference_trains_as_a_frozen_one_and_a_stale_one_is_refused(tm
     folder, model = tmp_path / "model", config_of("llama", vocab_size=259, num_hidden_layers=1, hidden_size=16)
     save_model(folder, model, params_of(model), byte_tokenizer())
     cache = tmp_path / "cache" / "reference.npz"
-    frozen = DPO(
-        lm=LMConfig(str(folder), logit_chunk=None), data=DataConfig(held_out=0.25), batch_size=4, epochs=2,
-        learning_rate=1e-3,
-    )  # fmt: skip
+    frozen = DPO(lm=LMConfig(str(folder), logit_chunk=None), data=DataConfig(held_out=0.25))
+    frozen = replace(frozen, batch_size=4, epochs=2, learning_rate=1e-3)
     config = replace(frozen, reference="cached", reference_cache=str(cache))
     schedule = {"schedule": Schedule(logs=6, evals=1, saves=1), "progress": False}
     curves = []
@@ -545,8 +544,8 @@ def test_a_cached_reference_trains_as_a_frozen_one_and_a_stale_one_is_refused(tm
         (DPO(label_smoothing=0.6), "label_smoothing = 0.6 is out of range"),
         (DPO(loss="robust", label_smoothing=0.5), "label_smoothing = 0.5 is out of range; .* between 0 and 0.499"),
         (DPO(loss="ipo", beta=0.0), "beta = 0 is out of range; it must be at least 1e-06"),
-        (DPO(max_grad_norm=0.0), "max_grad_norm = 0 is out of range"),
-        (DPO(batch_size=12, micro_batch_size=5), "batch_size = 12 is not a multiple of .* = 5; try 4 or 6"),
+        (replace(DPO(), max_grad_norm=0.0), "max_grad_norm = 0 is out of range"),
+        (replace(DPO(), batch_size=12, micro_batch_size=5), "batch_size = 12 is not a multiple of .* = 5; try 4 or 6"),
     ],
 )  # fmt: skip
 def test_mistakes_are_sentences_before_anything_runs(config, message, tmp_path):

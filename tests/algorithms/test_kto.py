@@ -66,7 +66,7 @@ def updated(monkeypatch, config, own=LOGP, kl=KL_LOGP, label=LABEL):
     return gradient(after), floats(metrics)
 
 
-GOLDEN = KTO(lm=PLAIN, batch_size=4, max_grad_norm=math.inf)
+GOLDEN = replace(KTO(lm=PLAIN), batch_size=4, max_grad_norm=math.inf)
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, 2, 1])
@@ -132,9 +132,8 @@ def thumbs(count, width, seed):
     return rows._replace(label=good.astype(np.float32))
 
 
-SETTINGS = KTO(
-    lm=PLAIN, batch_size=8, beta=0.3, desirable_weight=1.2, undesirable_weight=0.7, max_grad_norm=math.inf
-)  # fmt: skip
+SETTINGS = KTO(lm=PLAIN, beta=0.3, desirable_weight=1.2, undesirable_weight=0.7)
+SETTINGS = replace(SETTINGS, batch_size=8, max_grad_norm=math.inf)
 BATCH = thumbs(8, 10, 4)._replace(prompt_id=np.arange(8, dtype=np.int32))
 BATCH.length[[3, 7]] = 10  # of prompt 3 nine tokens, to be followed by all that answered prompt 7
 BATCH.prompt_length[3] = 9
@@ -212,7 +211,7 @@ def test_loss_and_gradient_are_the_same_however_the_batch_is_cut_ordered_and_pad
 
 # --- the bigram model: what the course of training has of it
 
-LOOSE = KTO(lm=PLAIN, batch_size=8, learning_rate=0.01, max_grad_norm=math.inf)
+LOOSE = replace(KTO(lm=PLAIN), batch_size=8, learning_rate=0.01, max_grad_norm=math.inf)
 
 
 @functools.cache
@@ -421,7 +420,9 @@ def test_crossed_rows_by_hand():
 # --- learning, and the course of a run
 
 DATA = Data((thumbs(9, 6, 0), thumbs(6, 10, 1)), (thumbs(5, 6, 2), thumbs(3, 10, 3)))
-COURSE = KTO(lm=PLAIN, epochs=3, batch_size=4, micro_batch_size=2, learning_rate=0.01, warmup=0.25, beta=0.5)
+COURSE = replace(
+    KTO(lm=PLAIN, beta=0.5), epochs=3, batch_size=4, micro_batch_size=2, learning_rate=0.01, warmup=0.25
+)  # fmt: skip
 GIVEN = {"network": BIGRAM, "params": bigram_params(), "data": DATA}
 
 
@@ -433,7 +434,7 @@ def unpaired(both, seed):
 
 def test_what_is_liked_becomes_likelier_and_what_is_not_less():
     data = Data((unpaired(pairs(32, 8, 6), 0),), (unpaired(pairs(32, 8, 7), 0),))
-    config = KTO(lm=PLAIN, epochs=8, batch_size=16, learning_rate=0.03)
+    config = replace(KTO(lm=PLAIN), epochs=8, batch_size=16, learning_rate=0.03)
 
     def learn(key, params):
         p = program(config, network=BIGRAM, params=params, data=data)

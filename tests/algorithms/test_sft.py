@@ -41,7 +41,7 @@ def rows(count, width, seed):
 
 # two buckets; of neither is the number of rows a multiple of the batch
 DATA = Data((rows(9, 6, 0), rows(6, 10, 1)), (rows(5, 6, 2), rows(3, 10, 3)))
-SETTINGS = SFT(lm=LMConfig(logit_chunk=None), epochs=3, batch_size=4, learning_rate=0.01, warmup=0.25)
+SETTINGS = replace(SFT(lm=LMConfig(logit_chunk=None)), epochs=3, batch_size=4, learning_rate=0.01, warmup=0.25)
 UPDATES = 3 * (3 + 2)
 SCHEDULE = Schedule(logs=UPDATES, evals=3, saves=3)
 GIVEN = {"network": MODEL, "params": PARAMS, "data": DATA}
@@ -279,7 +279,7 @@ def test_resume_with_other_data_or_parameters_is_refused(whole):
     ]:
         with pytest.raises(ValueError, match=message):
             run(SETTINGS, 3, whole[0].run_dir, resume=True, progress=False, **{**GIVEN, **given})
-    with pytest.raises(ValueError, match="was run with learning_rate = 0.01, not 0.02"):
+    with pytest.raises(ValueError, match="was run with optimizer.learning_rate = 0.01, not 0.02"):
         run(replace(SETTINGS, learning_rate=0.02), 3, whole[0].run_dir, resume=True, progress=False, **GIVEN)
 
 
@@ -288,7 +288,7 @@ def test_resume_with_other_data_or_parameters_is_refused(whole):
 
 TIED = config_of("smollm2", vocab_size=23, num_hidden_layers=2)
 ROWS = Data((rows(64, 8, 6),))
-LEARNING = SFT(epochs=30, batch_size=16, learning_rate=0.01, warmup=0.1, lm=LMConfig(logit_chunk=None))
+LEARNING = replace(SFT(lm=LMConfig(logit_chunk=None)), epochs=30, batch_size=16, learning_rate=0.01, warmup=0.1)
 
 
 def losses(config, key, params):

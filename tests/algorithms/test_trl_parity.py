@@ -20,7 +20,6 @@ from jaxrl.lm import log_probs
 from jaxrl.lm.log_probs import completion_scores
 from jaxrl.lm.pretrained.hf_config import from_hf_config
 from jaxrl.lm.pretrained.weights import from_hf_tensors, to_hf_tensors
-from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import language_model
 from jaxrl.ops import losses
 from jaxrl.ops.minibatch import take
@@ -28,18 +27,19 @@ from tests.algorithms.test_dpo import NAMES, PLAIN, loss_number
 from tests.lm.test_parity import digest, tensor
 
 STEPS, BATCH, WIDTH = 20, 4, 24
-CONSTANT = {"learning_rate": 1e-3, "warmup": 0.0, "lr_final": 1.0, "adam_eps": 1e-6, "batch_size": BATCH, "lm": PLAIN}
+CONSTANT = {"learning_rate": 1e-3, "warmup": 0.0, "lr_final": 1.0, "adam_eps": 1e-6, "batch_size": BATCH}
 CONFIGS = {
-    "dpo": DPO(**CONSTANT),
-    "dpo_tied": replace(DPO(**CONSTANT), lm=LMConfig()),  # the vocabulary in pieces
-    "cdpo": DPO(label_smoothing=0.2, **CONSTANT),
-    "ipo": DPO(loss="ipo_mean", **CONSTANT),
-    "hinge": DPO(loss="hinge", **CONSTANT),
-    "robust": DPO(loss="robust", label_smoothing=0.2, **CONSTANT),
-    "apo_zero": DPO(loss="apo_zero", **CONSTANT),
-    "kto": KTO(undesirable_weight=1.33, micro_batch_size=2, **CONSTANT),
-    "apo_zero_unpaired": KTO(kl=False, **CONSTANT),
+    "dpo": DPO(lm=PLAIN),
+    "dpo_tied": DPO(),  # the vocabulary in pieces
+    "cdpo": DPO(lm=PLAIN, label_smoothing=0.2),
+    "ipo": DPO(lm=PLAIN, loss="ipo_mean"),
+    "hinge": DPO(lm=PLAIN, loss="hinge"),
+    "robust": DPO(lm=PLAIN, loss="robust", label_smoothing=0.2),
+    "apo_zero": DPO(lm=PLAIN, loss="apo_zero"),
+    "kto": replace(KTO(lm=PLAIN, undesirable_weight=1.33), micro_batch_size=2),
+    "apo_zero_unpaired": KTO(lm=PLAIN, kl=False),
 }
+CONFIGS = {name: replace(config, **CONSTANT) for name, config in CONFIGS.items()}
 
 
 @functools.cache
