@@ -32,7 +32,7 @@ from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import losses
 from jaxrl.ops import metrics as m
-from jaxrl.ops.minibatch import accumulate
+from jaxrl.ops.minibatch import accumulate, sum_over
 from jaxrl.ops.optimizers import AdamW, adamw, adamw_step
 from jaxrl.settings import config, leaf, static
 from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
@@ -205,8 +205,9 @@ def make(c: DPO, model: LanguageModel, params: Params, num_updates: int) -> Algo
             moved = jax.tree.map(lambda ref, now: ref + share * (now - ref), moved, new)
         return DPOLearner(new, opt_state, moved, done), metrics | more
 
-    def measure(learner: DPOLearner, batch: DataBatch) -> Metrics:
-        return loss(learner.reference, learner.trained, batch)[1]
+    def measure(key: Key, learner: DPOLearner, batch: DataBatch) -> Metrics:
+        part = lambda rows: loss(learner.reference, learner.trained, rows)[1]  # noqa: E731
+        return sum_over(part, batch, c.loop.micro_batch_size)
 
     return Algorithm(init, update, policy=None, measure=measure)
 

@@ -29,7 +29,7 @@ from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import losses
 from jaxrl.ops import metrics as m
-from jaxrl.ops.minibatch import accumulate, in_parts, take
+from jaxrl.ops.minibatch import accumulate, sum_over, take
 from jaxrl.ops.optimizers import AdamW, adamw, adamw_step
 from jaxrl.settings import config, leaf, static
 from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
@@ -124,8 +124,7 @@ def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         def part(rows: tuple[Completions, Bool[Array, " B"]]) -> m.Mean:
             return m.mean(compare(weights, rows[0])[1], rows[1])
 
-        parts = in_parts((crossed, valid), c.loop.micro_batch_size)
-        return jax.lax.stop_gradient(m.total({"z0": jax.lax.map(part, parts)}))["z0"]
+        return jax.lax.stop_gradient(sum_over(part, (crossed, valid), c.loop.micro_batch_size))
 
     def loss(z0: Float[Array, ""], weights: Params, batch: DataBatch) -> tuple[m.Mean, Metrics]:
         scores, h = compare(weights, batch.rows)
@@ -154,9 +153,9 @@ def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         )
         return KTOLearner(new, opt_state, learner.num_updates + 1), metrics | margin(metrics) | found | more
 
-    def measure(learner: KTOLearner, batch: DataBatch) -> Metrics:  # z0 and margin are each batch's, as in training
-        z0, found = z0_of(jax.random.key(0), learner.trained, batch)
-        metrics = loss(z0, learner.trained, batch)[1]
+    def measure(key: Key, learner: KTOLearner, batch: DataBatch) -> Metrics:  # z0, margin: each batch's, as in training
+        z0, found = z0_of(key, learner.trained, batch)
+        metrics = sum_over(lambda rows: loss(z0, learner.trained, rows)[1], batch, c.loop.micro_batch_size)
         return metrics | margin(metrics) | found
 
     return Algorithm(init, update, policy=None, measure=measure)

@@ -17,10 +17,10 @@ from jaxrl.lm.lora import trained
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import metrics as m
-from jaxrl.ops.minibatch import accumulate
+from jaxrl.ops.minibatch import accumulate, sum_over
 from jaxrl.ops.optimizers import AdamW, adamw, adamw_step
 from jaxrl.settings import config
-from jaxrl.types import Algorithm, Key, Learner, Metrics, Params, PyTree
+from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
 
 
 @config
@@ -72,7 +72,7 @@ def make(c: SFT, model: LanguageModel, params: Params, num_updates: int) -> Algo
         )
         return SFTLearner(new, opt_state, learner.num_updates + 1), metrics | more
 
-    def measure(learner: Learner, batch: DataBatch) -> Metrics:
-        return loss(learner.trained, batch)[1]
+    def measure(key: Key, learner: SFTLearner, batch: DataBatch) -> Metrics:
+        return sum_over(lambda rows: loss(learner.trained, rows)[1], batch, c.loop.micro_batch_size)
 
     return Algorithm(init, update, policy=None, measure=measure)

@@ -72,7 +72,8 @@ def _language(config: Any, network: Any, params: Params, data: Data) -> Program:
     held_out = in_order(data.held_out or few, loop.batch_size)
 
     def measure(learner: Learner) -> Metrics:
-        buckets = [m.total(jax.lax.map(partial(algorithm.measure, learner), bucket)) for bucket in held_out]
+        of_batch = partial(algorithm.measure, jax.random.key(0), learner)
+        buckets = [m.total(jax.lax.map(of_batch, bucket)) for bucket in held_out]
         return jax.tree.map(lambda *x: sum(x), *buckets)
 
     return made._replace(measure=measure)

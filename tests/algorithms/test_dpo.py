@@ -272,12 +272,12 @@ def any_loss(reference):
 def test_every_loss_takes_a_first_step(name, key):
     which, config, batch = NAMES.index(name), replace(LOOSE, loss=name), batch_of(BATCH)
     start, update, measure = any_loss("frozen")
-    before = floats(measure(which, start, batch))
+    before = floats(measure(which, key, start, batch))
     config.check_start(before)
     after, metrics = update(which, key, start, batch)
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((after, metrics)))
     assert 1e-3 < metrics["grad_norm"].value < 1e4
-    assert floats(measure(which, after, batch))["loss"] < before["loss"]
+    assert floats(measure(which, key, after, batch))["loss"] < before["loss"]
     away = start._replace(trained=moved(start.trained, 0.5))
     if name in REFERENCE_FREE:
         other = any_loss("none")[1](which, key, away, batch)
@@ -285,7 +285,7 @@ def test_every_loss_takes_a_first_step(name, key):
     else:
         assert abs(before["rewards/margin"]) < 1e-6
         with pytest.raises(ValueError, match=f"the {name} loss starts at .*: policy and reference differ"):
-            config.check_start(floats(measure(which, away, batch)))
+            config.check_start(floats(measure(which, key, away, batch)))
 
 
 def floats(metrics):
@@ -296,9 +296,9 @@ STARTS = {"dpo": math.log(2), "ipo": 25.0, "ipo_mean": 25.0, "hinge": 1.0, "sppo
 
 
 @pytest.mark.parametrize("name", STARTS)
-def test_where_losses_start(name):
+def test_where_losses_start(name, key):
     start, _, measure = any_loss("frozen")
-    assert abs(measure(NAMES.index(name), start, batch_of(BATCH))["loss"].value / STARTS[name] - 1) < 1e-7
+    assert abs(measure(NAMES.index(name), key, start, batch_of(BATCH))["loss"].value / STARTS[name] - 1) < 1e-7
 
 
 def in_numpy(params, side):
@@ -318,10 +318,10 @@ def margin_in_numpy(params, reference, batch):
     return chosen - rejected
 
 
-def test_metrics_nll_and_the_policys_own_weights_by_hand():
+def test_metrics_nll_and_the_policys_own_weights_by_hand(key):
     start, _, measure = bigram(replace(LOOSE, nll_coef=0.7, wpo=True))
     params = moved(start.trained, 0.3)
-    found = floats(measure(start._replace(trained=params), batch_of(BATCH)))
+    found = floats(measure(key, start._replace(trained=params), batch_of(BATCH)))
     (chosen, n_w, squares_w), (rejected, n_l, squares_l) = (in_numpy(params, side) for side in BATCH)
     delta = margin_in_numpy(params, start.trained, BATCH)
     preference = np.log1p(np.exp(-0.1 * delta))

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from jaxrl import replace, run, train
-from jaxrl.algorithms import KTO, kto
+from jaxrl.algorithms import DPO, KTO, SFT, kto
 from jaxrl.algorithms.kto import cross, mismatch
 from jaxrl.data import Completions, Data, DataConfig
 from jaxrl.lm.log_probs import Scores
@@ -226,14 +226,14 @@ def test_where_the_loss_starts(good, key):
     config = replace(LOOSE, desirable_weight=1.0, undesirable_weight=1.33)
     start, update, measure = bigram(config)
     batch = batch_of(BATCH._replace(label=np.float32(np.arange(8) < good)))
-    for metrics in (update(key, start, batch)[1], measure(start, batch)):
+    for metrics in (update(key, start, batch)[1], measure(key, start, batch)):
         found = floats(metrics)
         np.testing.assert_allclose(found["loss"], (good + 1.33 * (8 - good)) / 16, rtol=1e-6)
         assert found["z0"] == found["z0_raw"] == 0 and found["desirable"] == good / 8
         config.check_start(found)
     away = start._replace(trained=moved(start.trained, 0.3))
     with pytest.raises(ValueError, match="rewards start at .*, not 0: policy and reference differ before the first"):
-        config.check_start(floats(measure(away, batch)))
+        config.check_start(floats(measure(key, away, batch)))
 
 
 def test_z0_is_the_mean_over_true_mismatches_and_real_rows(key):
@@ -418,6 +418,31 @@ def test_crossed_rows_by_hand():
 
 
 # --- learning, and the course of a run
+# --- measuring, of all three that learn from data
+
+MANY = (thumbs(32, 64, 5), pairs(32, 64, 5))
+
+
+@pytest.mark.parametrize("make", [SFT, DPO, KTO])
+def test_measuring_takes_the_memory_of_an_update_and_gives_the_figures_of_the_whole_batch(make, key):
+    memory, figures = {}, {}
+    batch = batch_of(MANY[1] if make is DPO else MANY[0])
+    for size in (None, 2):
+        algorithm = replace(make(lm=PLAIN), batch_size=32, micro_batch_size=size).make(MODEL, PARAMS, 10)
+        learner = algorithm.init(key)._replace(trained=moved(PARAMS))
+        compiled = jax.jit(algorithm.measure).lower(key, learner, batch).compile()
+        memory[size], figures[size] = used(compiled), floats(compiled(key, learner, batch))
+    update = used(jax.jit(algorithm.update).lower(key, learner, batch).compile())
+    assert memory[2] < 1.2 * update and memory[2] < memory[None] / 4, (memory, update)
+    assert figures[2].keys() == figures[None].keys()
+    for name, value in figures[None].items():
+        np.testing.assert_allclose(figures[2][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def used(compiled):
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
 
 DATA = Data((thumbs(9, 6, 0), thumbs(6, 10, 1)), (thumbs(5, 6, 2), thumbs(3, 10, 3)))
 COURSE = replace(

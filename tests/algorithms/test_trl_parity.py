@@ -94,7 +94,7 @@ def compiled(model, dtype, static, count, mutant):
             batch = DataBatch(take(rows, chosen), weight)
             found = scores(model, {"policy": learner.trained, "reference": reference}, batch.rows)
             if count == 1:
-                return learner, (algorithm.measure(learner, batch), found)
+                return learner, (algorithm.measure(key, learner, batch), found)
             with loss_number(which):
                 learner, metrics = algorithm.update(key, learner, batch)
             return learner, (metrics, found)

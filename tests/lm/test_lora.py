@@ -161,7 +161,7 @@ def test_fine_tuning_keeps_state_for_adapters_only_and_leaves_the_base(before, k
     @jax.jit
     def tune(learner):
         after, metrics = algorithm.update(key, learner, batch)
-        return after, metrics["loss"].value, algorithm.measure(after, batch)["loss"].value
+        return after, metrics["loss"].value, algorithm.measure(key, after, batch)["loss"].value
 
     learner = jax.jit(algorithm.init)(key)
     adapters = learner.trained
