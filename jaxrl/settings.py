@@ -198,6 +198,20 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
 
 
+def check_unread(config: Any, names: Sequence[str], why: str, remedy: str) -> None:
+    """Raises ValueError for a field among `names` that differs from its default, for nothing would come of it. Of a
+    stacked field one element is enough; traced ones are skipped.
+    """
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if f.name not in names or isinstance(value, jax.core.Tracer):
+            continue
+        given = np.ravel(np.asarray(value)) if f.type is float else [value]
+        for other in [x for x in given if x != f.default][:1]:
+            shown = f"{other:g}" if f.type is float else repr(other)
+            raise ValueError(f"{f.name} = {shown} is not read {why}; leave it out, or {remedy}")
+
+
 def known(cls: type, keys: Any, name: str = "") -> None:
     """Raises ValueError for a key that is no field of `cls`, saying which nested config has it or which is closest."""
     fields = [f.name for f in dataclasses.fields(cls)]

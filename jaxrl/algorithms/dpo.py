@@ -27,14 +27,14 @@ from jaxrl.data.preferences import Pairs
 from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.lm.log_probs import Scores, completion_scores
 from jaxrl.lm.lora import trained
-from jaxrl.lm.reference import check_cached, start_tolerance
+from jaxrl.lm.reference import check_cache_read, check_cached, start_tolerance
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import losses
 from jaxrl.ops import metrics as m
 from jaxrl.ops.minibatch import accumulate, sum_over
 from jaxrl.ops.optimizers import AdamW, adamw, adamw_step
-from jaxrl.settings import config, leaf, static
+from jaxrl.settings import check_unread, config, leaf, static
 from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
 
 
@@ -53,28 +53,42 @@ def _means(p: Pair) -> tuple[Array, Array]:
     return p.chosen / jnp.maximum(p.chosen_length, 1), p.rejected / jnp.maximum(p.rejected_length, 1)
 
 
-LOSSES: dict[str, Callable[["DPO", Pair], Float[Array, " B"]]] = {
-    "dpo": lambda c, p: losses.dpo_loss(*p[:4], c.beta, c.label_smoothing),
-    "robust": lambda c, p: losses.robust_dpo_loss(*p[:4], c.beta, c.label_smoothing),
-    "ipo": lambda c, p: losses.ipo_loss(*p[:4], c.beta),
-    "ipo_mean": lambda c, p: losses.ipo_mean_loss(*p, c.beta),
-    "dpo_norm": lambda c, p: losses.dpo_norm_loss(*p, c.beta),
-    "hinge": lambda c, p: losses.hinge_loss(*p[:4], c.beta),
-    "apo_zero": lambda c, p: losses.apo_zero_loss(*p[:4], c.beta),
-    "apo_down": lambda c, p: losses.apo_down_loss(*p[:4], c.beta),
-    "bco": lambda c, p: losses.bco_loss(*p[:4], c.beta, 0.0),
-    "nca": lambda c, p: losses.nca_loss(*p[:4], c.beta),
-    "exo": lambda c, p: losses.exo_loss(*p[:4], c.beta, jnp.maximum(c.label_smoothing, 1e-3)),
-    "sppo": lambda c, p: losses.sppo_loss(*p[:4], c.beta),
-    "discopop": lambda c, p: losses.discopop_loss(*p[:4], c.beta),
-    "js": lambda c, p: losses.f_dpo_loss(*p[:4], c.beta, losses.jensen_shannon_link),
-    "forward_kl": lambda c, p: losses.f_dpo_loss(*p[:4], c.beta, losses.forward_kl_link),
-    "simpo": lambda c, p: losses.simpo_loss(*_means(p), c.beta, c.gamma),
-    "orpo": lambda c, p: losses.orpo_loss(*_means(p), c.beta),
-    "cpo": lambda c, p: losses.cpo_loss(*p[:2], c.beta, 0.0),
-    "slic": lambda c, p: losses.slic_loss(*p[:2], c.gamma, 0.0),
+class Loss(NamedTuple):
+    """One of the family. function(config, pair) -> a loss for each pair.
+
+    reads: the settings that change it, beside beta, which is every loss's: rewards are in its unit. reference: whether
+    it compares with one.
+    """
+
+    function: Callable[["DPO", Pair], Float[Array, " B"]]
+    reads: tuple[str, ...] = ()
+    reference: bool = True
+
+
+SMOOTHED, WITH_MARGIN = ("label_smoothing",), ("gamma",)
+LOSSES = {
+    "dpo": Loss(lambda c, p: losses.dpo_loss(*p[:4], c.beta, c.label_smoothing), SMOOTHED),
+    "robust": Loss(lambda c, p: losses.robust_dpo_loss(*p[:4], c.beta, c.label_smoothing), SMOOTHED),
+    "ipo": Loss(lambda c, p: losses.ipo_loss(*p[:4], c.beta)),
+    "ipo_mean": Loss(lambda c, p: losses.ipo_mean_loss(*p, c.beta)),
+    "dpo_norm": Loss(lambda c, p: losses.dpo_norm_loss(*p, c.beta)),
+    "hinge": Loss(lambda c, p: losses.hinge_loss(*p[:4], c.beta)),
+    "apo_zero": Loss(lambda c, p: losses.apo_zero_loss(*p[:4], c.beta)),
+    "apo_down": Loss(lambda c, p: losses.apo_down_loss(*p[:4], c.beta)),
+    "bco": Loss(lambda c, p: losses.bco_loss(*p[:4], c.beta, 0.0)),
+    "nca": Loss(lambda c, p: losses.nca_loss(*p[:4], c.beta)),
+    "exo": Loss(lambda c, p: losses.exo_loss(*p[:4], c.beta, jnp.maximum(c.label_smoothing, 1e-3)), SMOOTHED),
+    "sppo": Loss(lambda c, p: losses.sppo_loss(*p[:4], c.beta)),
+    "discopop": Loss(lambda c, p: losses.discopop_loss(*p[:4], c.beta)),
+    "js": Loss(lambda c, p: losses.f_dpo_loss(*p[:4], c.beta, losses.jensen_shannon_link)),
+    "forward_kl": Loss(lambda c, p: losses.f_dpo_loss(*p[:4], c.beta, losses.forward_kl_link)),
+    "simpo": Loss(lambda c, p: losses.simpo_loss(*_means(p), c.beta, c.gamma), WITH_MARGIN, reference=False),
+    "orpo": Loss(lambda c, p: losses.orpo_loss(*_means(p), c.beta), reference=False),
+    "cpo": Loss(lambda c, p: losses.cpo_loss(*p[:2], c.beta, 0.0), reference=False),
+    "slic": Loss(lambda c, p: losses.slic_loss(*p[:2], c.gamma, 0.0), WITH_MARGIN, reference=False),
 }
-REFERENCE_FREE = ("simpo", "orpo", "cpo", "slic")
+REFERENCE_FREE = tuple(name for name, loss in LOSSES.items() if not loss.reference)
+SOME_READ = tuple(dict.fromkeys(name for loss in LOSSES.values() for name in loss.reads))
 
 
 @config
@@ -116,7 +130,7 @@ class DPO:
     """AdamW and its schedule. Learning rate: 5e-7 to 1e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
 
     def validate(self) -> None:
-        """Raises ValueError for a reference that the loss cannot do without."""
+        """Raises ValueError for a reference that the loss cannot do without, and for settings that nothing reads."""
         if self.reference == "none" and self.loss not in REFERENCE_FREE:
             free = ", ".join(REFERENCE_FREE)
             raise ValueError(f"loss = {self.loss!r} compares with a reference; set reference = 'frozen', or use {free}")
@@ -125,6 +139,12 @@ class DPO:
                 "reference = 'frozen' and lm.lora_rank = 0: parameters are averaged, and adapters' factors are not them"
             )
             raise ValueError(f"sync_every = {self.sync_every} needs {need}")
+        for name in [name for name in SOME_READ if name not in LOSSES[self.loss].reads]:
+            *most, last = (other for other, loss in LOSSES.items() if name in loss.reads)
+            check_unread(self, (name,), f"by loss = {self.loss!r}", f"use {', '.join(most)} or {last}")
+        if not self.sync_every:
+            check_unread(self, ("sync_alpha",), "with sync_every = 0", "set sync_every to at least 1")
+        check_cache_read(self)
 
     def make(self, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
         """DPO of `params`, which are also the reference, in `num_updates` updates. May run in a trace."""
@@ -144,7 +164,7 @@ class DPO:
             raise ValueError(f"the {self.loss} loss starts at {found}; look for what is not finite in the model")
         if self.loss in REFERENCE_FREE:
             return
-        expected = float(LOSSES[self.loss](self, Pair(*[nothing] * 4, nothing + 1, nothing + 1))[0])
+        expected = float(LOSSES[self.loss].function(self, Pair(*[nothing] * 4, nothing + 1, nothing + 1))[0])
         if not abs(found - expected) <= tolerance * max(1.0, abs(expected)):
             raise ValueError(
                 f"the {self.loss} loss starts at {found:.8f}, not {expected:.8f}: policy and reference differ before "
@@ -181,7 +201,7 @@ def make(c: DPO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         chosen, rejected = score(model, tuned.model(weights), batch.rows, c.lm.logit_chunk)
         ref = reference(moving, batch.rows)
         pair = Pair(chosen.log_prob, rejected.log_prob, *ref, chosen.length, rejected.length)
-        preference = LOSSES[c.loss](c, pair)
+        preference = LOSSES[c.loss].function(c, pair)
         total = preference - c.nll_coef * chosen.mean_log_prob
         if c.wpo:
             total *= wpo_weight(chosen) * wpo_weight(rejected)

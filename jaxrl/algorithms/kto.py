@@ -24,7 +24,7 @@ from jaxrl.data.preferences import Completions
 from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.lm.log_probs import Scores, completion_scores
 from jaxrl.lm.lora import trained
-from jaxrl.lm.reference import check_cached, start_tolerance
+from jaxrl.lm.reference import check_cache_read, check_cached, start_tolerance
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import losses
@@ -64,9 +64,10 @@ class KTO:
     """AdamW and its schedule. Learning rate: 5e-7 to 5e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
 
     def validate(self) -> None:
-        """Raises ValueError for a batch too small for z0."""
+        """Raises ValueError for a batch too small for z0, and for a setting that nothing reads."""
         if self.kl and self.loop.batch_size < 2:
             raise ValueError("loop.batch_size = 1 leaves no other prompt for z0; set at least 2, or kl = False")
+        check_cache_read(self)
 
     def make(self, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
         """KTO of `params`, which are also the reference, in `num_updates` updates. May run in a trace."""

@@ -20,7 +20,7 @@ import pytest
 
 from jaxrl import Schedule, axes, replace, run, stack, train
 from jaxrl.algorithms import DPO
-from jaxrl.algorithms.dpo import LOSSES, REFERENCE_FREE
+from jaxrl.algorithms.dpo import LOSSES, REFERENCE_FREE, SOME_READ, Loss, Pair
 from jaxrl.data import Completions, Data, DataBatch, DataConfig, Pairs
 from jaxrl.lm import LMConfig, save_model
 from jaxrl.lm.lora import Adapter, merge
@@ -30,6 +30,7 @@ from jaxrl.reports.rows import read_metrics
 from jaxrl.runs import logger
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.finetuning import finetune
+from jaxrl.settings import check
 from jaxrl.training.programs import program
 from tests.algorithms.test_sft import MODEL, PARAMS, joined, shuffled
 from tests.helpers.compare import close, compile_events, same_bytes
@@ -247,8 +248,8 @@ NAMES, SHIPPED = list(LOSSES), tuple(LOSSES.values())
 
 def loss_number(which):
     """All losses in one program: while it is traced, "dpo" means entry `which` of LOSSES."""
-    chosen = lambda c, pair: jax.lax.switch(which, [functools.partial(f, c) for f in SHIPPED], pair)  # noqa: E731
-    return mock.patch.dict(LOSSES, dpo=chosen)
+    branches = lambda c: [functools.partial(loss.function, c) for loss in SHIPPED]  # noqa: E731
+    return mock.patch.dict(LOSSES, dpo=Loss(lambda c, pair: jax.lax.switch(which, branches(c), pair)))
 
 
 @functools.cache
@@ -286,6 +287,39 @@ def test_every_loss_takes_a_first_step(name, key):
         assert abs(before["rewards/margin"]) < 1e-6
         with pytest.raises(ValueError, match=f"the {name} loss starts at .*: policy and reference differ"):
             config.check_start(floats(measure(which, key, away, batch)))
+
+
+WORN = Pair(*(jnp.asarray(x) for x in (
+    [-3.0, -9.0, -2.0], [-4.0, -6.0, -8.5], [-3.5, -8.0, -2.2], [-4.4, -7.0, -8.0], [2.0, 5.0, 4.0], [3.0, 4.0, 6.0]
+)))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_reads_what_its_record_says_and_nothing_else(name):
+    loss, config = LOSSES[name], DPO(loss=name)
+    value = loss.function(config, WORN)
+    for setting, other in {"label_smoothing": 0.3, "gamma": 0.4}.items():
+        changed = loss.function(replace(config, **{setting: other}), WORN)
+        assert bool((changed != value).any()) == (setting in loss.reads), setting
+    elsewhere = loss.function(config, WORN._replace(ref_chosen=WORN.ref_chosen - 1.0))
+    assert bool((elsewhere != value).any()) == loss.reference
+    assert set(loss.reads) <= {"label_smoothing", "gamma"} == set(SOME_READ)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_setting_that_the_loss_does_not_read_is_refused(name):
+    for setting in SOME_READ:
+        config = DPO(loss=name, **{setting: 0.4})
+        swept = replace(config, **{setting: jnp.array([getattr(DPO(), setting), 0.4])})
+        if setting in LOSSES[name].reads:
+            check(config)
+            check(swept)
+            continue
+        use = {"label_smoothing": "use dpo, robust or exo", "gamma": "use simpo or slic"}[setting]
+        for bad in (config, swept):
+            with pytest.raises(ValueError, match=f"^{setting} = 0.4 is not read by loss = '{name}'; .*, or {use}$"):
+                check(bad)
+        jax.jit(lambda c: (check(c), c.beta)[1])(config)  # a traced one cannot be told
 
 
 def floats(metrics):
@@ -536,6 +570,10 @@ def test_a_cached_reference_trains_as_a_frozen_one_and_a_stale_one_is_refused(tm
     ("config", "message"),
     [
         (DPO(reference="none"), "loss = 'dpo' compares with a reference; set reference = 'frozen', or use simpo, orpo"),
+        (DPO(sync_alpha=0.5), "sync_alpha = 0.5 is not read with sync_every = 0; leave it out, or set sync_every"),
+        (DPO(reference_cache="x"), "reference_cache = 'x' is not read with reference = 'frozen'; .* = 'cached'"),
+        (DPO(lm=LMConfig(lora_alpha=8.0)), "lora_alpha = 8 is not read with lora_rank = 0; leave it out, or set lora"),
+        (DPO(lm=LMConfig(lora_targets=("q_proj",))), r"lora_targets = \('q_proj',\) is not read with lora_rank = 0;"),
         (DPO(loss="ipo", reference="none"), "loss = 'ipo' compares with a reference"),
         (DPO(sync_every=2, reference="cached"), "sync_every = 2 needs reference = 'frozen' and lm.lora_rank = 0"),
         (DPO(sync_every=2, lm=LMConfig(lora_rank=4)), "sync_every = 2 needs"),

@@ -19,6 +19,7 @@ from jaxrl.lm.log_probs import Scores
 from jaxrl.lm.reference import with_reference
 from jaxrl.ops import metrics as m
 from jaxrl.reports.rows import read_metrics
+from jaxrl.settings import check
 from jaxrl.training.programs import program
 from tests.algorithms.test_dpo import (
     BIGRAM,
@@ -417,7 +418,6 @@ def test_crossed_rows_by_hand():
     assert made.label is None and made.ref_log_prob is None, "neither belongs to a crossed row"
 
 
-# --- learning, and the course of a run
 # --- measuring, of all three that learn from data
 
 MANY = (thumbs(32, 64, 5), pairs(32, 64, 5))
@@ -443,6 +443,7 @@ def used(compiled):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+# --- learning, and the course of a run
 
 DATA = Data((thumbs(9, 6, 0), thumbs(6, 10, 1)), (thumbs(5, 6, 2), thumbs(3, 10, 3)))
 COURSE = replace(
@@ -521,6 +522,18 @@ def test_mistakes_are_sentences_before_anything_runs(data, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         run(COURSE, 0, tmp_path / "run", progress=False, **{**GIVEN, "data": data})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_of_one_is_too_small_for_z0():
+    with pytest.raises(ValueError, match="loop.batch_size = 1 leaves no other prompt for z0; set at least 2, or kl"):
+        check(replace(KTO(), batch_size=1))
+    check(replace(KTO(kl=False), batch_size=1))
+
+
+def test_a_cache_that_is_not_read_is_refused():
+    with pytest.raises(ValueError, match="reference_cache = 'x' is not read with reference = 'frozen'; leave it out"):
+        check(KTO(reference_cache="x"))
+    check(KTO(reference="cached", reference_cache="x"))
 
 
 def test_one_prompt_is_enough_without_z0(tmp_path):

@@ -241,7 +241,7 @@ MUTANTS = {
     # record, what is replaced by what
     "means for sums": ("dpo", (dpo, "completion_scores", averaged)),
     "the end token masked out": ("dpo", (log_probs, "completion_mask", without_end)),
-    "the reference left out": ("dpo", (dpo.LOSSES, "dpo", without_reference)),
+    "the reference left out": ("dpo", (dpo.LOSSES, "dpo", dpo.Loss(without_reference))),
     "the reference rounded to bfloat16": ("dpo", None),
     "the reference rounded to bfloat16, KTO": ("kto", None),
 }
