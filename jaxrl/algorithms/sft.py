@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Int
 
-from jaxrl.data.arrays import DataBatch
+from jaxrl.data.arrays import Data, DataBatch
+from jaxrl.data.preferences import Pairs
 from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.lm.log_probs import completion_stats
 from jaxrl.lm.lora import trained
@@ -40,6 +42,21 @@ class SFT:
     def make(self, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
         """SFT of `params` in `num_updates` updates. May run in a trace."""
         return make(self, model, params, num_updates)
+
+    def check_data(self, data: Data) -> None:
+        """Raises ValueError for pairs, and for rows labelled false, which are not to be imitated."""
+        buckets = data.train + data.held_out
+        if any(isinstance(bucket, Pairs) for bucket in buckets):
+            raise ValueError(
+                "SFT learns from {prompt, completion} or {messages}, and these are pairs; take the chosen answers, or "
+                "use DPO"
+            )
+        bad = sum(int(np.sum(np.asarray(b.label) < 0.5)) for b in buckets if b.label is not None)
+        if bad:
+            raise ValueError(
+                f"{bad} of {sum(len(b.length) for b in buckets)} rows are labelled false: SFT would learn to imitate "
+                "them; keep the good ones (label true), or use KTO"
+            )
 
 
 class SFTLearner(NamedTuple):
