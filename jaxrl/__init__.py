@@ -22,6 +22,7 @@ from jaxrl.algorithms import SFT as SFT
 from jaxrl.algorithms import Reinforce as Reinforce
 from jaxrl.data import Data as Data
 from jaxrl.data import DataConfig as DataConfig
+from jaxrl.data import Loop as Loop
 
 # environments
 from jaxrl.envs import make as make
@@ -33,6 +34,7 @@ from jaxrl.lm import LMConfig as LMConfig
 from jaxrl.ops import losses as losses
 from jaxrl.ops import metrics as metrics
 from jaxrl.ops import returns as returns
+from jaxrl.ops.optimizers import AdamW as AdamW
 from jaxrl.runs.driver import Schedule as Schedule
 from jaxrl.runs.driver import run as run
 from jaxrl.runs.finetuning import finetune as finetune

@@ -112,9 +112,36 @@ def float32(config: T) -> T:
 
 
 def replace(config: T, **changes: Any) -> T:
-    """A copy with some fields changed. Raises ValueError naming the closest field for an unknown one."""
+    """A copy with some fields changed: its own, or those of a nested config by their bare names, as on the command
+    line: replace(SFT(), learning_rate=1e-3).
+
+    Raises ValueError for a name that several nested configs have, or none, naming the closest.
+    """
+    fields, inner = {f.name for f in dataclasses.fields(config)}, {}
+    for name in [name for name in changes if name not in fields]:
+        homes = _homes(type(config), name)
+        if len(homes) > 1:
+            places = " or ".join(f"{home}.{name}" for home in homes)
+            raise ValueError(f"{name} of {type(config).__name__} could be {places}; replace the nested config itself")
+        for home in homes:
+            inner.setdefault(home, {})[name] = changes.pop(name)
     known(type(config), changes)
-    return dataclasses.replace(config, **changes)
+    made = dataclasses.replace(config, **changes)
+    return dataclasses.replace(made, **{home: replace(getattr(made, home), **new) for home, new in inner.items()})
+
+
+def _nested(cls: type) -> dict[str, type]:
+    return {f.name: f.type for f in dataclasses.fields(cls) if dataclasses.is_dataclass(f.type)}
+
+
+def _homes(cls: type, name: str) -> list[str]:
+    """The nested configs of `cls` that have such a field, or have it in one of theirs."""
+    return [home for home, inner in _nested(cls).items() if name in _names(inner)]
+
+
+def _names(cls: type) -> list[str]:
+    inner = [name for nested in _nested(cls).values() for name in _names(nested)]
+    return [*(f.name for f in dataclasses.fields(cls)), *inner]
 
 
 def stack(configs: Sequence[T]) -> T:
@@ -202,13 +229,30 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
 
 
+def check_unread(config: Any, names: Sequence[str], why: str, remedy: str) -> None:
+    """Raises ValueError for a field among `names` that differs from its default, for nothing would come of it. Of a
+    stacked field one element is enough; traced ones are skipped.
+    """
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if f.name not in names or isinstance(value, jax.core.Tracer):
+            continue
+        given = np.ravel(np.asarray(value)) if f.type is float else [value]
+        for other in [x for x in given if x != f.default][:1]:
+            shown = f"{other:g}" if f.type is float else repr(other)
+            raise ValueError(f"{f.name} = {shown} is not read {why}; leave it out, or {remedy}")
+
+
 def known(cls: type, keys: Any, name: str = "") -> None:
-    """Raises ValueError, naming the closest field, for a key that is no field of `cls`."""
+    """Raises ValueError for a key that is no field of `cls`, saying which nested config has it or which is closest."""
     fields = [f.name for f in dataclasses.fields(cls)]
     for key in keys:
-        if key not in fields:
-            hint = closest(key, fields) or f"; {cls.__name__} has {', '.join(fields)}"
-            raise ValueError(f"unknown field {name}{key} of {cls.__name__}{hint}")
+        if key in fields:
+            continue
+        if homes := _homes(cls, key):
+            raise ValueError(f"{name}{key} belongs to the section {' or '.join(f'`{home}:`' for home in homes)}")
+        hint = closest(key, _names(cls)) or f"; {cls.__name__} has {', '.join(fields)}"
+        raise ValueError(f"unknown field {name}{key} of {cls.__name__}{hint}")
 
 
 def closest(word: Any, options: Sequence[str]) -> str:

@@ -40,7 +40,7 @@ def jaxrl(steps: int, remat: bool) -> dict:
     """Each step of jaxrl's DPO: the same compiled step that `train` and `run` repeat."""
     import jax
 
-    from jaxrl import cli
+    from jaxrl import cli, replace
     from jaxrl.algorithms import DPO
     from jaxrl.data import DataConfig, prepare
     from jaxrl.lm import LMConfig, language_model, load_model
@@ -49,7 +49,7 @@ def jaxrl(steps: int, remat: bool) -> dict:
 
     cli.enable_compilation_cache()
     base, lm = load_model("smollm2-135m"), LMConfig(remat=remat)
-    config = DPO(lm=lm, batch_size=PAIRS, epochs=steps, reference="cached", **SETTINGS)
+    config = replace(DPO(lm=lm, reference="cached"), batch_size=PAIRS, epochs=steps, **SETTINGS)
     model = language_model(base.config, remat=remat)
     data = prepare(DataConfig(max_length=LENGTH, buckets=(LENGTH,)), base.tokenizer, rows(), []).data
     assert data.train[0].chosen.length.tolist() == data.train[0].rejected.length.tolist() == [LENGTH] * PAIRS

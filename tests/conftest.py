@@ -2,9 +2,10 @@
 
 from jaxtyping import install_import_hook
 
-# Not the configs: a `float` of theirs may hold a tracer or a stack.
+from tests.helpers import checking
+
 CHECKED = ("ops", "networks", "evaluators.episodes", "spaces")
-install_import_hook([f"jaxrl.{name}" for name in CHECKED], "beartype.beartype").__enter__()
+install_import_hook([f"jaxrl.{name}" for name in CHECKED], f"{checking.__name__}.functions").__enter__()
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import yaml
 
-from jaxrl.algorithms import A2C, ALGORITHMS, PPO, Reinforce
+from jaxrl.algorithms import A2C, ALGORITHMS, DPO, KTO, PPO, SFT, Reinforce
 from jaxrl.config_file import from_dict, load_config, save_config, to_dict
+from jaxrl.data.settings import Loop
+from jaxrl.lm.settings import LMConfig
+from jaxrl.ops.optimizers import AdamW
 from jaxrl.settings import EnvConfig, axes, check, config, float32, leaf, replace, stack, static
 
 
@@ -210,6 +213,55 @@ def test_replace_lists_the_fields_where_none_is_close():
         replace(Inner(), qqq=1.0)
 
 
+@config
+class Twice:
+    inner: Inner = Inner()
+    other: Inner = Inner(rate=0.25)
+    width: int = static(2)
+
+
+@config
+class Deep:
+    outer: Outer = Outer()
+
+
+def test_replace_reaches_into_the_one_nested_config_that_has_the_field():
+    new = replace(SFT(), epochs=2, learning_rate=2e-3, lora_rank=8)
+    assert new == SFT(lm=LMConfig(lora_rank=8), loop=Loop(batch_size=16, epochs=2), optimizer=AdamW(learning_rate=2e-3))
+    assert replace(Outer(), size=5, mode="slow") == Outer(inner=Inner(size=5), mode="slow")
+    assert replace(Deep(), size=5).outer.inner.size == 5
+
+
+def test_replace_prefers_a_field_of_its_own_and_what_is_given_with_it():
+    assert replace(Outer(), rate=0.7) == Outer(rate=0.7)  # not inner.rate
+    assert replace(Outer(), size=5, inner=Inner(rate=0.9)) == Outer(inner=Inner(size=5, rate=0.9))
+
+
+def test_replace_refuses_a_name_that_several_nested_configs_have():
+    with pytest.raises(ValueError, match=r"rate of Twice could be inner\.rate or other\.rate; replace the nested"):
+        replace(Twice(), rate=0.5)
+
+
+def test_replace_names_the_closest_field_of_a_nested_config_too():
+    with pytest.raises(ValueError, match="unknown field siez of Outer; did you mean 'size'"):
+        replace(Outer(), siez=1)
+
+
+def test_replace_reaches_leaves_that_are_stacked_or_traced():
+    swept = replace(SFT(), learning_rate=jnp.array([1e-3, 1e-2]))
+    assert axes(swept).optimizer.learning_rate == 0 and axes(swept).optimizer.warmup is None
+    assert jax.jit(lambda rate: replace(SFT(), learning_rate=rate).optimizer.learning_rate)(0.5) == 0.5
+
+
+@pytest.mark.parametrize(("cls", "rate", "batch"), [(SFT, 2e-5, 16), (DPO, 1e-6, 64), (KTO, 1e-6, 64)])
+def test_every_algorithm_has_a_learning_rate_and_a_batch_of_its_own(cls, rate, batch):
+    check(cls())
+    assert (cls().optimizer.learning_rate, cls().loop.batch_size) == (rate, batch)
+    for missing in (AdamW, Loop):
+        with pytest.raises(TypeError):
+            missing()
+
+
 def test_stack_gives_every_leaf_a_leading_axis_in_order():
     stacked = stack([Outer(rate=1, inner=Inner(rate=0.25)), Outer(rate=2.0), Outer(rate=3.0)])
     np.testing.assert_array_equal(stacked.rate, [1, 2, 3])
@@ -270,6 +322,8 @@ ROUND_TRIPS = [
         normalize_obs=True,
     ),
     PPO(learning_rate=np.float32(1e-3), reward_scale=-3),
+    replace(SFT(), learning_rate=1e-3, max_grad_norm=math.inf, micro_batch_size=4, buckets=(32, 64)),
+    replace(DPO(loss="simpo", gamma=0.5), epochs=3),
 ]
 
 
@@ -347,6 +401,25 @@ def test_load_refuses_a_document_of_another_form(tmp_path, text, words):
     with pytest.raises(ValueError) as error:
         load_config(write(tmp_path, text), ALGORITHMS)
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_sections_of_nested_configs_keep_the_algorithms_own_defaults(tmp_path):
+    text = "algorithm:\n  name: dpo\n  beta: 0.5\nloop:\n  epochs: 2\noptimizer:\n  warmup: 0.0\n"
+    assert load_config(write(tmp_path, text), ALGORITHMS) == replace(DPO(beta=0.5), epochs=2, warmup=0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("algorithm:\n  name: dpo\n  learning_rate: 1e-4\n", "^learning_rate belongs to the section `optimizer:`$"),
+        ("algorithm:\n  name: kto\n  batch_size: 8\n", "^batch_size belongs to the section `loop:`$"),
+        ("algorithm:\n  name: ppo\n  num_envs: 8\n", "^num_envs belongs to the section `env:`$"),
+        ("algorithm:\n  name: sft\noptimizer:\n  epochs: 8\n", "unknown field optimizer.epochs of AdamW; AdamW has"),
+    ],
+)
+def test_a_field_in_the_wrong_section_is_told_its_own(tmp_path, text, words):
+    with pytest.raises(ValueError, match=words):
+        load_config(write(tmp_path, text), ALGORITHMS)
 
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path):

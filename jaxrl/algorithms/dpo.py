@@ -24,17 +24,17 @@ from jaxtyping import Array, Float, Int
 
 from jaxrl.data.arrays import Data, DataBatch
 from jaxrl.data.preferences import Pairs
-from jaxrl.data.settings import DataConfig
+from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.lm.log_probs import Scores, completion_scores
 from jaxrl.lm.lora import trained
-from jaxrl.lm.reference import check_cached, start_tolerance
+from jaxrl.lm.reference import check_cache_read, check_cached, start_tolerance
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import losses
 from jaxrl.ops import metrics as m
-from jaxrl.ops.minibatch import accumulate
-from jaxrl.ops.optimizers import adamw, adamw_step, check_micro_batches
-from jaxrl.settings import config, leaf, static
+from jaxrl.ops.minibatch import accumulate, sum_over
+from jaxrl.ops.optimizers import AdamW, adamw, adamw_step
+from jaxrl.settings import check_unread, config, leaf, static
 from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
 
 
@@ -53,28 +53,42 @@ def _means(p: Pair) -> tuple[Array, Array]:
     return p.chosen / jnp.maximum(p.chosen_length, 1), p.rejected / jnp.maximum(p.rejected_length, 1)
 
 
-LOSSES: dict[str, Callable[["DPO", Pair], Float[Array, " B"]]] = {
-    "dpo": lambda c, p: losses.dpo_loss(*p[:4], c.beta, c.label_smoothing),
-    "robust": lambda c, p: losses.robust_dpo_loss(*p[:4], c.beta, c.label_smoothing),
-    "ipo": lambda c, p: losses.ipo_loss(*p[:4], c.beta),
-    "ipo_mean": lambda c, p: losses.ipo_mean_loss(*p, c.beta),
-    "dpo_norm": lambda c, p: losses.dpo_norm_loss(*p, c.beta),
-    "hinge": lambda c, p: losses.hinge_loss(*p[:4], c.beta),
-    "apo_zero": lambda c, p: losses.apo_zero_loss(*p[:4], c.beta),
-    "apo_down": lambda c, p: losses.apo_down_loss(*p[:4], c.beta),
-    "bco": lambda c, p: losses.bco_loss(*p[:4], c.beta, 0.0),
-    "nca": lambda c, p: losses.nca_loss(*p[:4], c.beta),
-    "exo": lambda c, p: losses.exo_loss(*p[:4], c.beta, jnp.maximum(c.label_smoothing, 1e-3)),
-    "sppo": lambda c, p: losses.sppo_loss(*p[:4], c.beta),
-    "discopop": lambda c, p: losses.discopop_loss(*p[:4], c.beta),
-    "js": lambda c, p: losses.f_dpo_loss(*p[:4], c.beta, losses.jensen_shannon_link),
-    "forward_kl": lambda c, p: losses.f_dpo_loss(*p[:4], c.beta, losses.forward_kl_link),
-    "simpo": lambda c, p: losses.simpo_loss(*_means(p), c.beta, c.gamma),
-    "orpo": lambda c, p: losses.orpo_loss(*_means(p), c.beta),
-    "cpo": lambda c, p: losses.cpo_loss(*p[:2], c.beta, 0.0),
-    "slic": lambda c, p: losses.slic_loss(*p[:2], c.gamma, 0.0),
+class Loss(NamedTuple):
+    """One of the family. function(config, pair) -> a loss for each pair.
+
+    reads: the settings that change it, beside beta, which is every loss's: rewards are in its unit. reference: whether
+    it compares with one.
+    """
+
+    function: Callable[["DPO", Pair], Float[Array, " B"]]
+    reads: tuple[str, ...] = ()
+    reference: bool = True
+
+
+SMOOTHED, WITH_MARGIN = ("label_smoothing",), ("gamma",)
+LOSSES = {
+    "dpo": Loss(lambda c, p: losses.dpo_loss(*p[:4], c.beta, c.label_smoothing), SMOOTHED),
+    "robust": Loss(lambda c, p: losses.robust_dpo_loss(*p[:4], c.beta, c.label_smoothing), SMOOTHED),
+    "ipo": Loss(lambda c, p: losses.ipo_loss(*p[:4], c.beta)),
+    "ipo_mean": Loss(lambda c, p: losses.ipo_mean_loss(*p, c.beta)),
+    "dpo_norm": Loss(lambda c, p: losses.dpo_norm_loss(*p, c.beta)),
+    "hinge": Loss(lambda c, p: losses.hinge_loss(*p[:4], c.beta)),
+    "apo_zero": Loss(lambda c, p: losses.apo_zero_loss(*p[:4], c.beta)),
+    "apo_down": Loss(lambda c, p: losses.apo_down_loss(*p[:4], c.beta)),
+    "bco": Loss(lambda c, p: losses.bco_loss(*p[:4], c.beta, 0.0)),
+    "nca": Loss(lambda c, p: losses.nca_loss(*p[:4], c.beta)),
+    "exo": Loss(lambda c, p: losses.exo_loss(*p[:4], c.beta, jnp.maximum(c.label_smoothing, 1e-3)), SMOOTHED),
+    "sppo": Loss(lambda c, p: losses.sppo_loss(*p[:4], c.beta)),
+    "discopop": Loss(lambda c, p: losses.discopop_loss(*p[:4], c.beta)),
+    "js": Loss(lambda c, p: losses.f_dpo_loss(*p[:4], c.beta, losses.jensen_shannon_link)),
+    "forward_kl": Loss(lambda c, p: losses.f_dpo_loss(*p[:4], c.beta, losses.forward_kl_link)),
+    "simpo": Loss(lambda c, p: losses.simpo_loss(*_means(p), c.beta, c.gamma), WITH_MARGIN, reference=False),
+    "orpo": Loss(lambda c, p: losses.orpo_loss(*_means(p), c.beta), reference=False),
+    "cpo": Loss(lambda c, p: losses.cpo_loss(*p[:2], c.beta, 0.0), reference=False),
+    "slic": Loss(lambda c, p: losses.slic_loss(*p[:2], c.gamma, 0.0), WITH_MARGIN, reference=False),
 }
-REFERENCE_FREE = ("simpo", "orpo", "cpo", "slic")
+REFERENCE_FREE = tuple(name for name, loss in LOSSES.items() if not loss.reference)
+SOME_READ = tuple(dict.fromkeys(name for loss in LOSSES.values() for name in loss.reads))
 
 
 @config
@@ -85,14 +99,8 @@ class DPO:
     """The model to align, by rule one that was fine-tuned on such texts, and what of it is trained."""
     data: DataConfig = DataConfig()
     """The pairs: {prompt, chosen, rejected}."""
-    epochs: int = static(1, at_least=1)
-    """Times that every pair is seen."""
-    max_updates: int | None = static(None, at_least=1)
-    """Stop, and end the learning rate's schedule, after this many updates even if epochs remain."""
-    batch_size: int = static(64, at_least=1)
-    """Pairs per update."""
-    micro_batch_size: int | None = static(None, at_least=1)
-    """Pairs whose gradient is taken at once: less memory, the same result. None takes the batch whole."""
+    loop: Loop = Loop(batch_size=64)
+    """How the pairs are gone through."""
 
     loss: str = static("dpo", choices=tuple(LOSSES))
     """Start with dpo; ipo or label_smoothing for noisy labels; simpo or orpo to do without a reference. cpo and slic
@@ -118,26 +126,11 @@ class DPO:
     sync_alpha: float = leaf(0.6, 0.0, 1.0)
     """How far towards the policy the reference moves then."""
 
-    learning_rate: float = leaf(1e-6, 0.0)
-    """AdamW's step size at its peak: 5e-7 to 1e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
-    warmup: float = leaf(0.1, 0.0, 1.0)
-    """Share of the updates over which the learning rate rises."""
-    lr_final: float = leaf(0.0, 0.0, 1.0)
-    """Share of the learning rate left after the last update, reached along a cosine."""
-    weight_decay: float = leaf(0.0, 0.0)
-    """AdamW's decoupled decay, of matrices only."""
-    adam_b1: float = leaf(0.9, 0.0, 1.0)
-    """Adam's β₁."""
-    adam_b2: float = leaf(0.999, 0.0, 1.0)
-    """Adam's β₂."""
-    adam_eps: float = leaf(1e-8, 0.0)
-    """Adam's ε."""
-    max_grad_norm: float = leaf(1.0, 1e-9)
-    """Global norm that gradients are clipped to; inf is off."""
+    optimizer: AdamW = AdamW(learning_rate=1e-6)
+    """AdamW and its schedule. Learning rate: 5e-7 to 1e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
 
     def validate(self) -> None:
-        """Raises ValueError for sizes that do not divide, and for a reference that the loss cannot do without."""
-        check_micro_batches(self)
+        """Raises ValueError for a reference that the loss cannot do without, and for settings that nothing reads."""
         if self.reference == "none" and self.loss not in REFERENCE_FREE:
             free = ", ".join(REFERENCE_FREE)
             raise ValueError(f"loss = {self.loss!r} compares with a reference; set reference = 'frozen', or use {free}")
@@ -146,6 +139,12 @@ class DPO:
                 "reference = 'frozen' and lm.lora_rank = 0: parameters are averaged, and adapters' factors are not them"
             )
             raise ValueError(f"sync_every = {self.sync_every} needs {need}")
+        for name in [name for name in SOME_READ if name not in LOSSES[self.loss].reads]:
+            *most, last = (other for other, loss in LOSSES.items() if name in loss.reads)
+            check_unread(self, (name,), f"by loss = {self.loss!r}", f"use {', '.join(most)} or {last}")
+        if not self.sync_every:
+            check_unread(self, ("sync_alpha",), "with sync_every = 0", "set sync_every to at least 1")
+        check_cache_read(self)
 
     def make(self, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
         """DPO of `params`, which are also the reference, in `num_updates` updates. May run in a trace."""
@@ -165,7 +164,7 @@ class DPO:
             raise ValueError(f"the {self.loss} loss starts at {found}; look for what is not finite in the model")
         if self.loss in REFERENCE_FREE:
             return
-        expected = float(LOSSES[self.loss](self, Pair(*[nothing] * 4, nothing + 1, nothing + 1))[0])
+        expected = float(LOSSES[self.loss].function(self, Pair(*[nothing] * 4, nothing + 1, nothing + 1))[0])
         if not abs(found - expected) <= tolerance * max(1.0, abs(expected)):
             raise ValueError(
                 f"the {self.loss} loss starts at {found:.8f}, not {expected:.8f}: policy and reference differ before "
@@ -187,8 +186,8 @@ def make(c: DPO, model: LanguageModel, params: Params, num_updates: int) -> Algo
     tuned = trained(c.lm, params)
 
     def init(key: Key) -> DPOLearner:
-        start = tuned.init(key)
-        return DPOLearner(start, adamw(c).init(start), params if c.sync_every else (), jnp.zeros((), jnp.int32))
+        start, moving = tuned.init(key), params if c.sync_every else ()
+        return DPOLearner(start, adamw(c.optimizer).init(start), moving, jnp.zeros((), jnp.int32))
 
     def reference(moving: Params, rows: Pairs) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
         if c.reference == "none":
@@ -202,7 +201,7 @@ def make(c: DPO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         chosen, rejected = score(model, tuned.model(weights), batch.rows, c.lm.logit_chunk)
         ref = reference(moving, batch.rows)
         pair = Pair(chosen.log_prob, rejected.log_prob, *ref, chosen.length, rejected.length)
-        preference = LOSSES[c.loss](c, pair)
+        preference = LOSSES[c.loss].function(c, pair)
         total = preference - c.nll_coef * chosen.mean_log_prob
         if c.wpo:
             total *= wpo_weight(chosen) * wpo_weight(rejected)
@@ -216,9 +215,9 @@ def make(c: DPO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         return metrics["loss"], metrics
 
     def update(key: Key, learner: DPOLearner, batch: DataBatch) -> tuple[DPOLearner, Metrics]:
-        grads, metrics = accumulate(partial(loss, learner.reference), learner.trained, batch, c.micro_batch_size)
+        grads, metrics = accumulate(partial(loss, learner.reference), learner.trained, batch, c.loop.micro_batch_size)
         new, opt_state, more = adamw_step(
-            c, learner.trained, learner.opt_state, grads, learner.num_updates, num_updates
+            c.optimizer, learner.trained, learner.opt_state, grads, learner.num_updates, num_updates
         )
         done, moved = learner.num_updates + 1, learner.reference
         if c.sync_every:
@@ -226,8 +225,9 @@ def make(c: DPO, model: LanguageModel, params: Params, num_updates: int) -> Algo
             moved = jax.tree.map(lambda ref, now: ref + share * (now - ref), moved, new)
         return DPOLearner(new, opt_state, moved, done), metrics | more
 
-    def measure(learner: DPOLearner, batch: DataBatch) -> Metrics:
-        return loss(learner.reference, learner.trained, batch)[1]
+    def measure(key: Key, learner: DPOLearner, batch: DataBatch) -> Metrics:
+        part = lambda rows: loss(learner.reference, learner.trained, rows)[1]  # noqa: E731
+        return sum_over(part, batch, c.loop.micro_batch_size)
 
     return Algorithm(init, update, policy=None, measure=measure)
 

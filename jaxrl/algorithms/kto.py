@@ -11,26 +11,26 @@ may fall all the same. A batch in which all prompts are equal has z0 = 0.
 """
 
 import math
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt
 
 from jaxrl.data.arrays import Data, DataBatch
 from jaxrl.data.preferences import Completions
-from jaxrl.data.settings import DataConfig
+from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.lm.log_probs import Scores, completion_scores
 from jaxrl.lm.lora import trained
-from jaxrl.lm.reference import check_cached, start_tolerance
+from jaxrl.lm.reference import check_cache_read, check_cached, start_tolerance
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import losses
 from jaxrl.ops import metrics as m
-from jaxrl.ops.minibatch import accumulate, in_parts, take
-from jaxrl.ops.optimizers import adamw, adamw_step, check_micro_batches
+from jaxrl.ops.minibatch import accumulate, sum_over, take
+from jaxrl.ops.optimizers import AdamW, adamw, adamw_step
 from jaxrl.settings import config, leaf, static
 from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
 
@@ -43,14 +43,8 @@ class KTO:
     """The model to align, by rule one that was fine-tuned on such texts, and what of it is trained."""
     data: DataConfig = DataConfig()
     """The answers: {prompt, completion, label}, label true for a good one."""
-    epochs: int = static(1, at_least=1)
-    """Times that every answer is seen."""
-    max_updates: int | None = static(None, at_least=1)
-    """Stop, and end the learning rate's schedule, after this many updates even if epochs remain."""
-    batch_size: int = static(64, at_least=2)
-    """Answers per update."""
-    micro_batch_size: int | None = static(None, at_least=1)
-    """Answers whose gradient is taken at once: less memory, the same result. None takes the batch whole."""
+    loop: Loop = Loop(batch_size=64)
+    """How the answers are gone through."""
 
     beta: float = leaf(0.1, 1e-6)
     """Reward per nat of log-ratio: larger stays closer to the reference. 0.1, in 0.01 to 0.5."""
@@ -66,26 +60,14 @@ class KTO:
     reference_cache: str = static("")
     """Where the cached log-probs are kept; by default in the user's cache, under a hash of all they depend on."""
 
-    learning_rate: float = leaf(1e-6, 0.0)
-    """AdamW's step size at its peak: 5e-7 to 5e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
-    warmup: float = leaf(0.1, 0.0, 1.0)
-    """Share of the updates over which the learning rate rises."""
-    lr_final: float = leaf(0.0, 0.0, 1.0)
-    """Share of the learning rate left after the last update, reached along a cosine."""
-    weight_decay: float = leaf(0.0, 0.0)
-    """AdamW's decoupled decay, of matrices only."""
-    adam_b1: float = leaf(0.9, 0.0, 1.0)
-    """Adam's β₁."""
-    adam_b2: float = leaf(0.999, 0.0, 1.0)
-    """Adam's β₂."""
-    adam_eps: float = leaf(1e-8, 0.0)
-    """Adam's ε."""
-    max_grad_norm: float = leaf(1.0, 1e-9)
-    """Global norm that gradients are clipped to; inf is off."""
+    optimizer: AdamW = AdamW(learning_rate=1e-6)
+    """AdamW and its schedule. Learning rate: 5e-7 to 5e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
 
     def validate(self) -> None:
-        """Raises ValueError, naming the nearest valid number, where the sizes do not divide."""
-        check_micro_batches(self)
+        """Raises ValueError for a batch too small for z0, and for a setting that nothing reads."""
+        if self.kl and self.loop.batch_size < 2:
+            raise ValueError("loop.batch_size = 1 leaves no other prompt for z0; set at least 2, or kl = False")
+        check_cache_read(self)
 
     def make(self, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
         """KTO of `params`, which are also the reference, in `num_updates` updates. May run in a trace."""
@@ -127,7 +109,7 @@ def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algo
 
     def init(key: Key) -> KTOLearner:
         start = tuned.init(key)
-        return KTOLearner(start, adamw(c).init(start), jnp.zeros((), jnp.int32))
+        return KTOLearner(start, adamw(c.optimizer).init(start), jnp.zeros((), jnp.int32))
 
     def compare(weights: Params, rows: Completions) -> tuple[Scores, Float[Array, " B"]]:
         """Scores of the policy, and its log-ratio to the reference."""
@@ -137,14 +119,13 @@ def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         return scores, scores.log_prob - jax.lax.stop_gradient(ref)
 
     def divergence(key: Key, weights: Params, batch: DataBatch) -> m.Mean:
-        other, valid = mismatch(key, batch.rows.prompt_id, batch.weight > 0)
+        other, valid = mismatch(key, batch.rows, batch.weight > 0)
         crossed = cross(batch.rows, other, width)
 
         def part(rows: tuple[Completions, Bool[Array, " B"]]) -> m.Mean:
             return m.mean(compare(weights, rows[0])[1], rows[1])
 
-        parts = in_parts((crossed, valid), c.micro_batch_size)
-        return jax.lax.stop_gradient(m.total({"z0": jax.lax.map(part, parts)}))["z0"]
+        return jax.lax.stop_gradient(sum_over(part, (crossed, valid), c.loop.micro_batch_size))
 
     def loss(z0: Float[Array, ""], weights: Params, batch: DataBatch) -> tuple[m.Mean, Metrics]:
         scores, h = compare(weights, batch.rows)
@@ -167,15 +148,15 @@ def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algo
 
     def update(key: Key, learner: KTOLearner, batch: DataBatch) -> tuple[KTOLearner, Metrics]:
         z0, found = z0_of(key, learner.trained, batch)
-        grads, metrics = accumulate(partial(loss, z0), learner.trained, batch, c.micro_batch_size)
+        grads, metrics = accumulate(partial(loss, z0), learner.trained, batch, c.loop.micro_batch_size)
         new, opt_state, more = adamw_step(
-            c, learner.trained, learner.opt_state, grads, learner.num_updates, num_updates
+            c.optimizer, learner.trained, learner.opt_state, grads, learner.num_updates, num_updates
         )
         return KTOLearner(new, opt_state, learner.num_updates + 1), metrics | margin(metrics) | found | more
 
-    def measure(learner: KTOLearner, batch: DataBatch) -> Metrics:  # z0 and margin are each batch's, as in training
-        z0, found = z0_of(jax.random.key(0), learner.trained, batch)
-        metrics = loss(z0, learner.trained, batch)[1]
+    def measure(key: Key, learner: KTOLearner, batch: DataBatch) -> Metrics:  # z0, margin: each batch's, as in training
+        z0, found = z0_of(key, learner.trained, batch)
+        metrics = sum_over(lambda rows: loss(z0, learner.trained, rows)[1], batch, c.loop.micro_batch_size)
         return metrics | margin(metrics) | found
 
     return Algorithm(init, update, policy=None, measure=measure)
@@ -187,24 +168,39 @@ def margin(metrics: Metrics) -> Metrics:
     return {"rewards/margin": m.mean(good.value - bad.value, (good.count > 0) & (bad.count > 0))}
 
 
-def mismatch(
-    key: Key, prompt_id: Int[Array, " B"], real: Bool[Array, " B"]
-) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
+def mismatch(key: Key, rows: Completions, real: Bool[Array, " B"]) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
     """For every row the number of a row with another prompt, drawn at random, and where there is one.
 
     Rows are put in a random order in which equal prompts are neighbours, and each takes the row m places on, m the size
-    of the largest group: a derangement by prompt wherever there is one. Rows that are not `real` take no part.
+    of the largest group: a derangement by prompt wherever there is one. Rows that are not `real` take no part. The draw
+    is a function of key and contents: however the rows lie in the batch, the same prompts meet the same completions.
     """
     k_group, k_row = jax.random.split(key)
-    ids = jnp.where(real, prompt_id, -1)
+    ids = jnp.where(real, rows.prompt_id, -1)
     group = jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(k_group, i)))(ids)
     # real rows first, groups in random order, equal bits of two groups told apart by their ids
-    order = jnp.lexsort((jax.random.bits(k_row, ids.shape), ids, group, ~real))
+    order = jnp.lexsort((content_bits(k_row, rows), ids, group, ~real))
     largest = jnp.max(jnp.sum((ids[:, None] == ids) & real, axis=1))
     count = jnp.maximum(jnp.sum(real), 1)
     partner = order[(jnp.arange(len(ids)) + largest) % count]
     other = jnp.zeros_like(order).at[order].set(partner)
-    return other, real & real[other] & (prompt_id != prompt_id[other])
+    return other, real & real[other] & (ids != ids[other])
+
+
+def content_bits(key: Key, rows: Completions) -> UInt[Array, " B"]:
+    """Random bits of every row, equal where rows are: neither place in the batch nor padding has a say.
+
+    Two random linear hashes of the tokens, which tell rows apart, seed the draw: a linear hash alone would not make
+    every order of them as likely.
+    """
+    k_hash, k_bits = jax.random.split(key)
+    place = jnp.arange(rows.tokens.shape[1])
+    factors = jax.vmap(lambda t: jax.random.bits(jax.random.fold_in(k_hash, t), (2,), jnp.uint32))(place)
+    numbered = jnp.where(place < rows.length[:, None], rows.tokens + 1, 0).astype(jnp.uint32)
+    hashes = jnp.sum(numbered[:, :, None] * factors, axis=1, dtype=jnp.uint32)
+
+    seeds = jnp.stack([x.astype(jnp.uint32) for x in (rows.prompt_id, rows.prompt_length, *hashes.T)], axis=1)
+    return jax.vmap(lambda s: jax.random.bits(reduce(jax.random.fold_in, s, k_bits)))(seeds)
 
 
 def cross(rows: Completions, other: Int[Array, " B"], max_prompt_length: int | None) -> Completions:

@@ -8,19 +8,21 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Int
 
-from jaxrl.data.arrays import DataBatch
-from jaxrl.data.settings import DataConfig
+from jaxrl.data.arrays import Data, DataBatch
+from jaxrl.data.preferences import Pairs
+from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.lm.log_probs import completion_stats
 from jaxrl.lm.lora import trained
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import metrics as m
-from jaxrl.ops.minibatch import accumulate
-from jaxrl.ops.optimizers import adamw, adamw_step, check_micro_batches
-from jaxrl.settings import config, leaf, static
-from jaxrl.types import Algorithm, Key, Learner, Metrics, Params, PyTree
+from jaxrl.ops.minibatch import accumulate, sum_over
+from jaxrl.ops.optimizers import AdamW, adamw, adamw_step
+from jaxrl.settings import config
+from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
 
 
 @config
@@ -31,39 +33,30 @@ class SFT:
     """The language model, and whether all of it is trained or adapters only."""
     data: DataConfig = DataConfig()
     """The rows: {prompt, completion} or {messages}."""
-    epochs: int = static(1, at_least=1)
-    """Times that every row is seen."""
-    max_updates: int | None = static(None, at_least=1)
-    """Stop, and end the learning rate's schedule, after this many updates even if epochs remain."""
-    batch_size: int = static(16, at_least=1)
-    """Rows per update."""
-    micro_batch_size: int | None = static(None, at_least=1)
-    """Rows whose gradient is taken at once: less memory, the same result. None takes the batch whole."""
+    loop: Loop = Loop(batch_size=16)
+    """How the rows are gone through."""
 
-    learning_rate: float = leaf(2e-5, 0.0)
-    """AdamW's step size at its peak: about 2e-5 for all parameters, 2e-4 to 1e-3 for adapters."""
-    warmup: float = leaf(0.1, 0.0, 1.0)
-    """Share of the updates over which the learning rate rises."""
-    lr_final: float = leaf(0.0, 0.0, 1.0)
-    """Share of the learning rate left after the last update, reached along a cosine."""
-    weight_decay: float = leaf(0.0, 0.0)
-    """AdamW's decoupled decay, of matrices only."""
-    adam_b1: float = leaf(0.9, 0.0, 1.0)
-    """Adam's β₁."""
-    adam_b2: float = leaf(0.999, 0.0, 1.0)
-    """Adam's β₂."""
-    adam_eps: float = leaf(1e-8, 0.0)
-    """Adam's ε."""
-    max_grad_norm: float = leaf(1.0, 1e-9)
-    """Global norm that gradients are clipped to; inf is off."""
-
-    def validate(self) -> None:
-        """Raises ValueError, naming the nearest valid number, where the sizes do not divide."""
-        check_micro_batches(self)
+    optimizer: AdamW = AdamW(learning_rate=2e-5)
+    """AdamW and its schedule. Learning rate: about 2e-5 for all parameters, 2e-4 to 1e-3 for adapters."""
 
     def make(self, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
         """SFT of `params` in `num_updates` updates. May run in a trace."""
         return make(self, model, params, num_updates)
+
+    def check_data(self, data: Data) -> None:
+        """Raises ValueError for pairs, and for rows labelled false, which are not to be imitated."""
+        buckets = data.train + data.held_out
+        if any(isinstance(bucket, Pairs) for bucket in buckets):
+            raise ValueError(
+                "SFT learns from {prompt, completion} or {messages}, and these are pairs; take the chosen answers, or "
+                "use DPO"
+            )
+        bad = sum(int(np.sum(np.asarray(b.label) < 0.5)) for b in buckets if b.label is not None)
+        if bad:
+            raise ValueError(
+                f"{bad} of {sum(len(b.length) for b in buckets)} rows are labelled false: SFT would learn to imitate "
+                "them; keep the good ones (label true), or use KTO"
+            )
 
 
 class SFTLearner(NamedTuple):
@@ -80,7 +73,7 @@ def make(c: SFT, model: LanguageModel, params: Params, num_updates: int) -> Algo
 
     def init(key: Key) -> SFTLearner:
         start = tuned.init(key)
-        return SFTLearner(start, adamw(c).init(start), jnp.zeros((), jnp.int32))
+        return SFTLearner(start, adamw(c.optimizer).init(start), jnp.zeros((), jnp.int32))
 
     def loss(weights: Params, batch: DataBatch) -> tuple[m.Mean, Metrics]:
         stats, where = completion_stats(model, tuned.model(weights), batch.rows, c.lm.logit_chunk)
@@ -90,13 +83,13 @@ def make(c: SFT, model: LanguageModel, params: Params, num_updates: int) -> Algo
         return nll, {"loss": nll, "entropy": m.mean(stats.entropy, where), "tokens": tokens}
 
     def update(key: Key, learner: SFTLearner, batch: DataBatch) -> tuple[SFTLearner, Metrics]:
-        grads, metrics = accumulate(loss, learner.trained, batch, c.micro_batch_size)
+        grads, metrics = accumulate(loss, learner.trained, batch, c.loop.micro_batch_size)
         new, opt_state, more = adamw_step(
-            c, learner.trained, learner.opt_state, grads, learner.num_updates, num_updates
+            c.optimizer, learner.trained, learner.opt_state, grads, learner.num_updates, num_updates
         )
         return SFTLearner(new, opt_state, learner.num_updates + 1), metrics | more
 
-    def measure(learner: Learner, batch: DataBatch) -> Metrics:
-        return loss(learner.trained, batch)[1]
+    def measure(key: Key, learner: SFTLearner, batch: DataBatch) -> Metrics:
+        return sum_over(lambda rows: loss(learner.trained, rows)[1], batch, c.loop.micro_batch_size)
 
     return Algorithm(init, update, policy=None, measure=measure)

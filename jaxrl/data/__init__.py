@@ -6,7 +6,7 @@ from jaxrl.data.preferences import Completions, Encoded, Pairs, bucketed, encode
 from jaxrl.data.preparation import Prepared, prepare
 from jaxrl.data.prompts import Prompts
 from jaxrl.data.rows import read_rows, split_by_group, unpair
-from jaxrl.data.settings import DataConfig
+from jaxrl.data.settings import DataConfig, Loop
 
 __all__ = [
     "Completions",
@@ -14,6 +14,7 @@ __all__ = [
     "DataBatch",
     "DataConfig",
     "Encoded",
+    "Loop",
     "Pairs",
     "Prepared",
     "Prompts",

@@ -1,4 +1,4 @@
-"""The settings of a data set that every algorithm for language models shares."""
+"""The settings that every algorithm which learns from data shares: which rows, and how they are gone through."""
 
 from jaxrl.settings import config, leaf, static
 
@@ -17,3 +17,27 @@ class DataConfig:
     """Widths that rows are padded to, each a program of its own; none is one bucket of max_length."""
     held_out: float = leaf(0.05, 0.0, 0.9)
     """Share of the rows that is evaluated and never trained on."""
+
+
+@config
+class Loop:
+    """How rows are gone through; a row is a pair where an algorithm learns from pairs. What batch is usual differs with
+    the algorithm, so each has its own default.
+    """
+
+    batch_size: int = static(at_least=1)
+    """Rows per update."""
+    epochs: int = static(1, at_least=1)
+    """Times that every row is seen."""
+    max_updates: int | None = static(None, at_least=1)
+    """Stop, and end the learning rate's schedule, after this many updates even if epochs remain."""
+    micro_batch_size: int | None = static(None, at_least=1)
+    """Rows that are computed with at once, to learn or to measure: less memory, the same result. None takes all."""
+
+    def validate(self) -> None:
+        """Raises ValueError, naming the nearest divisors, unless batch_size is a whole number of micro-batches."""
+        micro, batch = self.micro_batch_size, self.batch_size
+        if micro is not None and batch % micro:
+            divisors = sorted((d for d in range(1, batch + 1) if batch % d == 0), key=lambda d: abs(d - micro))
+            near = " or ".join(map(str, sorted(divisors[:2])))
+            raise ValueError(f"batch_size = {batch} is not a multiple of micro_batch_size = {micro}; try {near}")

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxrl.lm.log_probs import CHUNK, TokenRows, completion_mask, completion_scores, completion_stats
 from jaxrl.lm.transformer import LanguageModel
+from jaxrl.settings import check_unread
 from jaxrl.types import Params, PyTree
 
 
@@ -82,6 +83,13 @@ def check_cached(config: Any, sides: Sequence[Any]) -> None:
             "reference = 'cached' needs the rows' log-probs computed before: `tune` does it, or call `with_reference`; "
             "or set reference = 'frozen'"
         )
+
+
+def check_cache_read(config: Any) -> None:
+    """Raises ValueError if `config` names a cache of log-probs that it does not read."""
+    if config.reference != "cached":
+        why = f"with reference = {config.reference!r}"
+        check_unread(config, ("reference_cache",), why, "set reference = 'cached'")
 
 
 def start_tolerance(config: Any) -> float:

@@ -1,6 +1,6 @@
 """The settings of a language model that every algorithm for them shares."""
 
-from jaxrl.settings import config, leaf, static
+from jaxrl.settings import check_unread, config, leaf, static
 
 
 @config
@@ -23,3 +23,8 @@ class LMConfig:
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     )
     """The projections that have adapters."""
+
+    def validate(self) -> None:
+        """Raises ValueError for settings of adapters where there are none."""
+        if not self.lora_rank:
+            check_unread(self, ("lora_alpha", "lora_targets"), "with lora_rank = 0", "set lora_rank to at least 1")

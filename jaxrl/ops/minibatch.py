@@ -38,35 +38,64 @@ def take(batch: PyTree, rows: Int[Array, " B"]) -> PyTree:
 
 def in_parts(batch: PyTree, micro_batch_size: int | None) -> PyTree:
     """[B, ...] -> [parts, micro_batch_size, ...] in every leaf; None makes one part."""
-    size = micro_batch_size or jax.tree.leaves(batch)[0].shape[0]
+    size = micro_batch_size or num_rows(batch)
     return jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), batch)
 
 
+def num_rows(batch: PyTree) -> int:
+    """The leading axis of its leaves."""
+    return jax.tree.leaves(batch)[0].shape[0]
+
+
+def sum_over(
+    function: Callable[..., PyTree], batch: PyTree, micro_batch_size: int | None, key: Key | None = None
+) -> PyTree:
+    """Σ function(rows) over micro-batches, leaf by leaf, with the memory of one of them.
+
+    function(rows) -> a pytree of sums over its rows; with `key` it is function(rows, key): each part has a key of its
+    own, a batch in one part `key` itself. micro_batch_size: None takes the batch whole.
+    """
+    keys = () if key is None else (key,)
+    if not _is_cut(batch, micro_batch_size):
+        return function(batch, *keys)
+    parts = in_parts(batch, micro_batch_size)
+    parts = (parts, *(jax.random.split(key, num_rows(parts)) for key in keys))
+    shapes = jax.eval_shape(function, *jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, function(*part)), None), zeros, parts)[0]
+
+
 def accumulate(
-    loss: Callable[[Params, PyTree], tuple[Mean, Metrics]], params: Params, batch: PyTree, micro_batch_size: int | None
+    loss: Callable[..., tuple[Mean, Metrics]],
+    params: Params,
+    batch: PyTree,
+    micro_batch_size: int | None,
+    key: Key | None = None,
 ) -> tuple[Params, Metrics]:
     """Gradient of Σ total / Σ count over the whole batch, a few rows at a time, and all metrics of it.
 
-    loss(params, rows) -> (Mean, metrics), its count independent of params. However the batch is cut, the result is the
-    same: totals and counts are summed first and divided once. micro_batch_size: None takes the batch whole.
+    loss(params, rows) -> (Mean, metrics), its count independent of params; with `key`, loss(params, rows, key), keys
+    as in `sum_over`. However the batch is cut, the result is the same: totals and counts are summed first and divided
+    once. micro_batch_size: None takes the batch whole, and the gradient is bit for bit that of the mean.
     """
+    cut = _is_cut(batch, micro_batch_size)
 
-    def part(rows: PyTree) -> tuple[Params, Mean, Metrics]:
-        def total(params: Params):
-            mean, metrics = loss(params, rows)
-            return mean.total, (mean, metrics)
+    def part(rows: PyTree, *key: Key) -> tuple[Params, Mean, Metrics]:
+        def objective(params: Params) -> tuple[Array, tuple[Mean, Metrics]]:
+            mean, metrics = loss(params, rows, *key)
+            return mean.total if cut else mean.total / _divisor(mean), (mean, metrics)
 
-        grads, (mean, metrics) = jax.grad(total, has_aux=True)(params)
+        grads, (mean, metrics) = jax.grad(objective, has_aux=True)(params)
         return grads, mean, metrics
 
-    size = jax.tree.leaves(batch)[0].shape[0]
-    if micro_batch_size is None or micro_batch_size == size:
-        grads, mean, metrics = part(batch)
-    else:
-        parts = in_parts(batch, micro_batch_size)
-        shapes = jax.eval_shape(part, jax.tree.map(lambda x: x[0], parts))
-        first = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        add = lambda total, rows: (jax.tree.map(jnp.add, total, part(rows)), None)  # noqa: E731
-        grads, mean, metrics = jax.lax.scan(add, first, parts)[0]
-    count = jnp.maximum(mean.count, 1e-8)  # of a batch without a trained token: the gradient is 0
-    return jax.tree.map(lambda g: g / count, grads), metrics
+    grads, mean, metrics = sum_over(part, batch, micro_batch_size, key)
+    return jax.tree.map(lambda g: g / _divisor(mean), grads) if cut else grads, metrics
+
+
+def _is_cut(batch: PyTree, micro_batch_size: int | None) -> bool:
+    return bool(micro_batch_size) and micro_batch_size != num_rows(batch)
+
+
+def _divisor(mean: Mean) -> Array:
+    # of a batch without a trained token: the gradient is 0
+    return jax.lax.stop_gradient(jnp.maximum(mean.count, 1e-8))

@@ -1,5 +1,6 @@
-"""AdamW as language models are trained with it, for every config that has its fields."""
+"""AdamW as language models are trained with it: clipped, warmed up, its learning rate lowered along a cosine."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -9,10 +10,35 @@ from jaxtyping import Array, Int
 
 from jaxrl.ops import metrics as m
 from jaxrl.ops.schedules import warmup_cosine
+from jaxrl.settings import config, leaf
 from jaxrl.types import Metrics, Params, PyTree
 
 
-def adamw(c: Any) -> optax.GradientTransformation:
+@config
+class AdamW:
+    """Settings of AdamW and of its learning rate's course. All can be traced and swept. What rate is usual differs with
+    the algorithm, so each has its own default.
+    """
+
+    learning_rate: float = leaf(dataclasses.MISSING, 0.0)
+    """AdamW's step size at its peak."""
+    warmup: float = leaf(0.1, 0.0, 1.0)
+    """Share of the updates over which the learning rate rises."""
+    lr_final: float = leaf(0.0, 0.0, 1.0)
+    """Share of the learning rate left after the last update, reached along a cosine."""
+    weight_decay: float = leaf(0.0, 0.0)
+    """AdamW's decoupled decay, of matrices only."""
+    adam_b1: float = leaf(0.9, 0.0, 1.0)
+    """Adam's β₁."""
+    adam_b2: float = leaf(0.999, 0.0, 1.0)
+    """Adam's β₂."""
+    adam_eps: float = leaf(1e-8, 0.0)
+    """Adam's ε."""
+    max_grad_norm: float = leaf(1.0, 1e-9)
+    """Global norm that gradients are clipped to; inf is off."""
+
+
+def adamw(c: AdamW) -> optax.GradientTransformation:
     """Scale by Adam, decay matrices; all but clipping and the learning rate (Loshchilov & Hutter 2019,
     arXiv 1711.05101). Its settings may be traced.
     """
@@ -23,7 +49,7 @@ def adamw(c: Any) -> optax.GradientTransformation:
 
 
 def adamw_step(
-    c: Any, params: Params, opt_state: PyTree, grads: Params, done: Int[Array, ""], total: int
+    c: AdamW, params: Params, opt_state: PyTree, grads: Params, done: Int[Array, ""], total: int
 ) -> tuple[Params, PyTree, Metrics]:
     """Update `done` (from 0) of `total`: (params, opt_state, metrics), gradients clipped by their global norm, the
     learning rate warmed up, then a cosine.
@@ -45,12 +71,3 @@ def matrices(params: Params) -> PyTree:
         return not any(name in jax.tree_util.keystr(path) for name in ("norm", "bias"))
 
     return jax.tree_util.tree_map_with_path(decays, params)
-
-
-def check_micro_batches(c: Any) -> None:
-    """Raises ValueError, naming the nearest divisors, unless batch_size is a whole number of micro-batches."""
-    micro, batch = c.micro_batch_size, c.batch_size
-    if micro is not None and batch % micro:
-        divisors = sorted((d for d in range(1, batch + 1) if batch % d == 0), key=lambda d: abs(d - micro))
-        near = " or ".join(map(str, sorted(divisors[:2])))
-        raise ValueError(f"batch_size = {batch} is not a multiple of micro_batch_size = {micro}; try {near}")

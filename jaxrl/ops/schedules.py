@@ -5,6 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+Scalar = float | Float[Array, ""]
+
 
 def remaining(config: Any, updates_done: Int[Array, ""]) -> Float[Array, ""]:
     """Share of the run's updates still to come: 1 before the first, exactly 0 after the last.
@@ -15,14 +17,14 @@ def remaining(config: Any, updates_done: Int[Array, ""]) -> Float[Array, ""]:
     return (total - updates_done) / total
 
 
-def linear(start: Float[Array, ""], final: Float[Array, ""], remaining: Float[Array, ""]) -> Float[Array, ""]:
+def linear(start: Scalar, final: Scalar, remaining: Scalar) -> Float[Array, ""]:
     """From `start`, where all remains, to start·final, where nothing does, linearly."""
     return start * (final + (1 - final) * remaining)
 
 
 def warmup_cosine(
-    peak: Float[Array, ""], warmup: Float[Array, ""], final: Float[Array, ""], done: Int[Array, ""], total: int
-) -> Float[Array, ""]:
+    peak: Scalar, warmup: Scalar, final: Scalar, done: Int[Array, "*n"], total: int
+) -> Float[Array, "*n"]:
     """Learning rate of update `done` (from 0) of `total`: linear up to `peak` over the first warmup·total updates, then
     half a cosine down to peak·final, reached after the last (Loshchilov & Hutter 2017, arXiv 1608.03983).
 

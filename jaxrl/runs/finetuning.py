@@ -77,5 +77,5 @@ def _with_reference(config: Any, model: LanguageModel, params: Params, data: Dat
     about = fingerprints({"params": params, "data": data})
     identity = hashlib.sha256(f"{about} {model.config} {model.dtype} 1".encode()).hexdigest()
     path = Path(config.reference_cache or cache() / "reference" / f"{identity}.npz")
-    buckets = with_reference(data.train + data.held_out, path, identity, model, params, config.batch_size)
+    buckets = with_reference(data.train + data.held_out, path, identity, model, params, config.loop.batch_size)
     return Data(buckets[: len(data.train)], buckets[len(data.train) :])

@@ -63,15 +63,17 @@ def _language(config: Any, network: Any, params: Params, data: Data) -> Program:
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(data))
     if hasattr(config, "check_data") and not traced:
         config.check_data(data)
-    updates = config.epochs * batches_per_epoch(data.train, config.batch_size)
-    updates = updates if config.max_updates is None else min(updates, config.max_updates)
+    loop = config.loop
+    updates = loop.epochs * batches_per_epoch(data.train, loop.batch_size)
+    updates = updates if loop.max_updates is None else min(updates, loop.max_updates)
     algorithm = config.make(network, params, updates)
-    made = _assemble(algorithm, batches(data.train, config.batch_size), updates, config.batch_size)
-    few = jax.tree.map(lambda x: x[: config.batch_size], data.train[:1])
-    held_out = in_order(data.held_out or few, config.batch_size)
+    made = _assemble(algorithm, batches(data.train, loop.batch_size), updates, loop.batch_size)
+    few = jax.tree.map(lambda x: x[: loop.batch_size], data.train[:1])
+    held_out = in_order(data.held_out or few, loop.batch_size)
 
     def measure(learner: Learner) -> Metrics:
-        buckets = [m.total(jax.lax.map(partial(algorithm.measure, learner), bucket)) for bucket in held_out]
+        of_batch = partial(algorithm.measure, jax.random.key(0), learner)
+        buckets = [m.total(jax.lax.map(of_batch, bucket)) for bucket in held_out]
         return jax.tree.map(lambda *x: sum(x), *buckets)
 
     return made._replace(measure=measure)

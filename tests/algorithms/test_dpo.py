@@ -20,7 +20,7 @@ import pytest
 
 from jaxrl import Schedule, axes, replace, run, stack, train
 from jaxrl.algorithms import DPO
-from jaxrl.algorithms.dpo import LOSSES, REFERENCE_FREE
+from jaxrl.algorithms.dpo import LOSSES, REFERENCE_FREE, SOME_READ, Loss, Pair
 from jaxrl.data import Completions, Data, DataBatch, DataConfig, Pairs
 from jaxrl.lm import LMConfig, save_model
 from jaxrl.lm.lora import Adapter, merge
@@ -30,6 +30,7 @@ from jaxrl.reports.rows import read_metrics
 from jaxrl.runs import logger
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.finetuning import finetune
+from jaxrl.settings import check
 from jaxrl.training.programs import program
 from tests.algorithms.test_sft import MODEL, PARAMS, joined, shuffled
 from tests.helpers.compare import close, compile_events, same_bytes
@@ -83,7 +84,8 @@ def batch_of(rows, weight=None):
 # --- the loss and its gradient
 
 BATCH = pairs(8, 10, 4)
-SETTINGS = DPO(lm=PLAIN, batch_size=8, beta=0.3, label_smoothing=0.1, nll_coef=0.2, max_grad_norm=math.inf)
+SETTINGS = DPO(lm=PLAIN, beta=0.3, label_smoothing=0.1, nll_coef=0.2)
+SETTINGS = replace(SETTINGS, batch_size=8, max_grad_norm=math.inf)
 
 
 def log_prob_of(params, side):
@@ -231,7 +233,7 @@ def test_one_device_equals_eight(tmp_path):
 
 # --- every loss, and by hand
 
-LOOSE = DPO(lm=PLAIN, batch_size=8, learning_rate=0.01, max_grad_norm=math.inf)
+LOOSE = replace(DPO(lm=PLAIN), batch_size=8, learning_rate=0.01, max_grad_norm=math.inf)
 
 
 @functools.cache
@@ -246,8 +248,8 @@ NAMES, SHIPPED = list(LOSSES), tuple(LOSSES.values())
 
 def loss_number(which):
     """All losses in one program: while it is traced, "dpo" means entry `which` of LOSSES."""
-    chosen = lambda c, pair: jax.lax.switch(which, [functools.partial(f, c) for f in SHIPPED], pair)  # noqa: E731
-    return mock.patch.dict(LOSSES, dpo=chosen)
+    branches = lambda c: [functools.partial(loss.function, c) for loss in SHIPPED]  # noqa: E731
+    return mock.patch.dict(LOSSES, dpo=Loss(lambda c, pair: jax.lax.switch(which, branches(c), pair)))
 
 
 @functools.cache
@@ -271,12 +273,12 @@ def any_loss(reference):
 def test_every_loss_takes_a_first_step(name, key):
     which, config, batch = NAMES.index(name), replace(LOOSE, loss=name), batch_of(BATCH)
     start, update, measure = any_loss("frozen")
-    before = floats(measure(which, start, batch))
+    before = floats(measure(which, key, start, batch))
     config.check_start(before)
     after, metrics = update(which, key, start, batch)
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((after, metrics)))
     assert 1e-3 < metrics["grad_norm"].value < 1e4
-    assert floats(measure(which, after, batch))["loss"] < before["loss"]
+    assert floats(measure(which, key, after, batch))["loss"] < before["loss"]
     away = start._replace(trained=moved(start.trained, 0.5))
     if name in REFERENCE_FREE:
         other = any_loss("none")[1](which, key, away, batch)
@@ -284,7 +286,40 @@ def test_every_loss_takes_a_first_step(name, key):
     else:
         assert abs(before["rewards/margin"]) < 1e-6
         with pytest.raises(ValueError, match=f"the {name} loss starts at .*: policy and reference differ"):
-            config.check_start(floats(measure(which, away, batch)))
+            config.check_start(floats(measure(which, key, away, batch)))
+
+
+WORN = Pair(*(jnp.asarray(x) for x in (
+    [-3.0, -9.0, -2.0], [-4.0, -6.0, -8.5], [-3.5, -8.0, -2.2], [-4.4, -7.0, -8.0], [2.0, 5.0, 4.0], [3.0, 4.0, 6.0]
+)))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_reads_what_its_record_says_and_nothing_else(name):
+    loss, config = LOSSES[name], DPO(loss=name)
+    value = loss.function(config, WORN)
+    for setting, other in {"label_smoothing": 0.3, "gamma": 0.4}.items():
+        changed = loss.function(replace(config, **{setting: other}), WORN)
+        assert bool((changed != value).any()) == (setting in loss.reads), setting
+    elsewhere = loss.function(config, WORN._replace(ref_chosen=WORN.ref_chosen - 1.0))
+    assert bool((elsewhere != value).any()) == loss.reference
+    assert set(loss.reads) <= {"label_smoothing", "gamma"} == set(SOME_READ)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_setting_that_the_loss_does_not_read_is_refused(name):
+    for setting in SOME_READ:
+        config = DPO(loss=name, **{setting: 0.4})
+        swept = replace(config, **{setting: jnp.array([getattr(DPO(), setting), 0.4])})
+        if setting in LOSSES[name].reads:
+            check(config)
+            check(swept)
+            continue
+        use = {"label_smoothing": "use dpo, robust or exo", "gamma": "use simpo or slic"}[setting]
+        for bad in (config, swept):
+            with pytest.raises(ValueError, match=f"^{setting} = 0.4 is not read by loss = '{name}'; .*, or {use}$"):
+                check(bad)
+        jax.jit(lambda c: (check(c), c.beta)[1])(config)  # a traced one cannot be told
 
 
 def floats(metrics):
@@ -295,9 +330,9 @@ STARTS = {"dpo": math.log(2), "ipo": 25.0, "ipo_mean": 25.0, "hinge": 1.0, "sppo
 
 
 @pytest.mark.parametrize("name", STARTS)
-def test_where_losses_start(name):
+def test_where_losses_start(name, key):
     start, _, measure = any_loss("frozen")
-    assert abs(measure(NAMES.index(name), start, batch_of(BATCH))["loss"].value / STARTS[name] - 1) < 1e-7
+    assert abs(measure(NAMES.index(name), key, start, batch_of(BATCH))["loss"].value / STARTS[name] - 1) < 1e-7
 
 
 def in_numpy(params, side):
@@ -317,10 +352,10 @@ def margin_in_numpy(params, reference, batch):
     return chosen - rejected
 
 
-def test_metrics_nll_and_the_policys_own_weights_by_hand():
+def test_metrics_nll_and_the_policys_own_weights_by_hand(key):
     start, _, measure = bigram(replace(LOOSE, nll_coef=0.7, wpo=True))
     params = moved(start.trained, 0.3)
-    found = floats(measure(start._replace(trained=params), batch_of(BATCH)))
+    found = floats(measure(key, start._replace(trained=params), batch_of(BATCH)))
     (chosen, n_w, squares_w), (rejected, n_l, squares_l) = (in_numpy(params, side) for side in BATCH)
     delta = margin_in_numpy(params, start.trained, BATCH)
     preference = np.log1p(np.exp(-0.1 * delta))
@@ -359,8 +394,8 @@ def test_a_reference_that_stays_is_not_carried(key):
 # --- sweeps, learning, the course of a run
 
 DATA = Data((pairs(9, 6, 0), pairs(6, 10, 1)), (pairs(5, 6, 2), pairs(3, 10, 3)))
-COURSE = DPO(
-    lm=PLAIN, epochs=3, batch_size=4, micro_batch_size=2, learning_rate=0.01, warmup=0.25, sync_every=4, beta=0.5
+COURSE = replace(
+    DPO(lm=PLAIN, sync_every=4, beta=0.5), epochs=3, batch_size=4, micro_batch_size=2, learning_rate=0.01, warmup=0.25
 )
 UPDATES = 3 * (3 + 2)
 SCHEDULE = Schedule(logs=UPDATES, evals=3, saves=3)
@@ -391,7 +426,7 @@ def test_a_sweep_over_beta_and_rate_is_one_program_and_equals_a_loop(key):
 
 def test_what_is_preferred_is_learned():
     data = Data((pairs(48, 8, 6),), (pairs(32, 8, 7),))
-    config = DPO(lm=PLAIN, epochs=4, batch_size=16, learning_rate=0.003)
+    config = replace(DPO(lm=PLAIN), epochs=4, batch_size=16, learning_rate=0.003)
 
     def learn(key, params):
         p = program(config, network=MODEL, params=params, data=data)
@@ -493,10 +528,8 @@ def test_a_cached_reference_trains_as_a_frozen_one_and_a_stale_one_is_refused(tm
     folder, model = tmp_path / "model", config_of("llama", vocab_size=259, num_hidden_layers=1, hidden_size=16)
     save_model(folder, model, params_of(model), byte_tokenizer())
     cache = tmp_path / "cache" / "reference.npz"
-    frozen = DPO(
-        lm=LMConfig(str(folder), logit_chunk=None), data=DataConfig(held_out=0.25), batch_size=4, epochs=2,
-        learning_rate=1e-3,
-    )  # fmt: skip
+    frozen = DPO(lm=LMConfig(str(folder), logit_chunk=None), data=DataConfig(held_out=0.25))
+    frozen = replace(frozen, batch_size=4, epochs=2, learning_rate=1e-3)
     config = replace(frozen, reference="cached", reference_cache=str(cache))
     schedule = {"schedule": Schedule(logs=6, evals=1, saves=1), "progress": False}
     curves = []
@@ -537,6 +570,10 @@ def test_a_cached_reference_trains_as_a_frozen_one_and_a_stale_one_is_refused(tm
     ("config", "message"),
     [
         (DPO(reference="none"), "loss = 'dpo' compares with a reference; set reference = 'frozen', or use simpo, orpo"),
+        (DPO(sync_alpha=0.5), "sync_alpha = 0.5 is not read with sync_every = 0; leave it out, or set sync_every"),
+        (DPO(reference_cache="x"), "reference_cache = 'x' is not read with reference = 'frozen'; .* = 'cached'"),
+        (DPO(lm=LMConfig(lora_alpha=8.0)), "lora_alpha = 8 is not read with lora_rank = 0; leave it out, or set lora"),
+        (DPO(lm=LMConfig(lora_targets=("q_proj",))), r"lora_targets = \('q_proj',\) is not read with lora_rank = 0;"),
         (DPO(loss="ipo", reference="none"), "loss = 'ipo' compares with a reference"),
         (DPO(sync_every=2, reference="cached"), "sync_every = 2 needs reference = 'frozen' and lm.lora_rank = 0"),
         (DPO(sync_every=2, lm=LMConfig(lora_rank=4)), "sync_every = 2 needs"),
@@ -545,8 +582,8 @@ def test_a_cached_reference_trains_as_a_frozen_one_and_a_stale_one_is_refused(tm
         (DPO(label_smoothing=0.6), "label_smoothing = 0.6 is out of range"),
         (DPO(loss="robust", label_smoothing=0.5), "label_smoothing = 0.5 is out of range; .* between 0 and 0.499"),
         (DPO(loss="ipo", beta=0.0), "beta = 0 is out of range; it must be at least 1e-06"),
-        (DPO(max_grad_norm=0.0), "max_grad_norm = 0 is out of range"),
-        (DPO(batch_size=12, micro_batch_size=5), "batch_size = 12 is not a multiple of .* = 5; try 4 or 6"),
+        (replace(DPO(), max_grad_norm=0.0), "max_grad_norm = 0 is out of range"),
+        (replace(DPO(), batch_size=12, micro_batch_size=5), "batch_size = 12 is not a multiple of .* = 5; try 4 or 6"),
     ],
 )  # fmt: skip
 def test_mistakes_are_sentences_before_anything_runs(config, message, tmp_path):

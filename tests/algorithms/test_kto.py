@@ -12,13 +12,14 @@ import optax
 import pytest
 
 from jaxrl import replace, run, train
-from jaxrl.algorithms import KTO, kto
+from jaxrl.algorithms import DPO, KTO, SFT, kto
 from jaxrl.algorithms.kto import cross, mismatch
 from jaxrl.data import Completions, Data, DataConfig
 from jaxrl.lm.log_probs import Scores
 from jaxrl.lm.reference import with_reference
 from jaxrl.ops import metrics as m
 from jaxrl.reports.rows import read_metrics
+from jaxrl.settings import check
 from jaxrl.training.programs import program
 from tests.algorithms.test_dpo import (
     BIGRAM,
@@ -66,7 +67,7 @@ def updated(monkeypatch, config, own=LOGP, kl=KL_LOGP, label=LABEL):
     return gradient(after), floats(metrics)
 
 
-GOLDEN = KTO(lm=PLAIN, batch_size=4, max_grad_norm=math.inf)
+GOLDEN = replace(KTO(lm=PLAIN), batch_size=4, max_grad_norm=math.inf)
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, 2, 1])
@@ -132,18 +133,17 @@ def thumbs(count, width, seed):
     return rows._replace(label=good.astype(np.float32))
 
 
-SETTINGS = KTO(
-    lm=PLAIN, batch_size=8, beta=0.3, desirable_weight=1.2, undesirable_weight=0.7, max_grad_norm=math.inf
-)  # fmt: skip
+SETTINGS = KTO(lm=PLAIN, beta=0.3, desirable_weight=1.2, undesirable_weight=0.7)
+SETTINGS = replace(SETTINGS, batch_size=8, max_grad_norm=math.inf)
 BATCH = thumbs(8, 10, 4)._replace(prompt_id=np.arange(8, dtype=np.int32))
 BATCH.length[[3, 7]] = 10  # of prompt 3 nine tokens, to be followed by all that answered prompt 7
 BATCH.prompt_length[3] = 9
 PARTNER = np.array([3, 5, 0, 7, 6, 2, 1, 4])  # of the prompt of that number
 
 
-def partners(key, prompt_id, real):
+def partners(key, rows, real):
     """The same partners whatever the order of the rows, and none for rows that fill up."""
-    theirs = (prompt_id == jnp.asarray(PARTNER)[prompt_id][:, None]) & real
+    theirs = (rows.prompt_id == jnp.asarray(PARTNER)[rows.prompt_id][:, None]) & real
     return jnp.argmax(theirs, axis=1), real
 
 
@@ -212,7 +212,7 @@ def test_loss_and_gradient_are_the_same_however_the_batch_is_cut_ordered_and_pad
 
 # --- the bigram model: what the course of training has of it
 
-LOOSE = KTO(lm=PLAIN, batch_size=8, learning_rate=0.01, max_grad_norm=math.inf)
+LOOSE = replace(KTO(lm=PLAIN), batch_size=8, learning_rate=0.01, max_grad_norm=math.inf)
 
 
 @functools.cache
@@ -227,14 +227,14 @@ def test_where_the_loss_starts(good, key):
     config = replace(LOOSE, desirable_weight=1.0, undesirable_weight=1.33)
     start, update, measure = bigram(config)
     batch = batch_of(BATCH._replace(label=np.float32(np.arange(8) < good)))
-    for metrics in (update(key, start, batch)[1], measure(start, batch)):
+    for metrics in (update(key, start, batch)[1], measure(key, start, batch)):
         found = floats(metrics)
         np.testing.assert_allclose(found["loss"], (good + 1.33 * (8 - good)) / 16, rtol=1e-6)
         assert found["z0"] == found["z0_raw"] == 0 and found["desirable"] == good / 8
         config.check_start(found)
     away = start._replace(trained=moved(start.trained, 0.3))
     with pytest.raises(ValueError, match="rewards start at .*, not 0: policy and reference differ before the first"):
-        config.check_start(floats(measure(away, batch)))
+        config.check_start(floats(measure(key, away, batch)))
 
 
 def test_z0_is_the_mean_over_true_mismatches_and_real_rows(key):
@@ -244,7 +244,7 @@ def test_z0_is_the_mean_over_true_mismatches_and_real_rows(key):
     policy = moved(start.trained, 0.3)
     _, metrics = update(key, start._replace(trained=policy), batch_of(rows, np.float32([1] * 6 + [0] * 2)))
     k_z0 = key  # the update's key is that of the draw
-    other, valid = mismatch(k_z0, jnp.asarray(rows.prompt_id), jnp.arange(8) < 6)
+    other, valid = mismatch(k_z0, jax.tree.map(jnp.asarray, rows), jnp.arange(8) < 6)
     assert valid[:6].all() and not valid[6:].any() and metrics["z0_raw"].count == 6 == metrics["loss"].count
     crossed = jax.tree.map(lambda x: x[:6], spliced(rows, np.asarray(other)))
     expected = (in_numpy(policy, crossed)[0] - in_numpy(start.trained, crossed)[0]).mean()
@@ -291,6 +291,15 @@ def test_a_cached_reference_is_the_frozen_one(key, tmp_path):
 draw = jax.jit(mismatch)
 
 
+def answers(ids, width=7):
+    """A different answer of every row to the prompt of its id."""
+    ids = jnp.asarray(ids, jnp.int32)
+    return Completions(
+        jnp.stack([ids + 1, *[jnp.arange(len(ids)) + 3 * t for t in range(1, width)]], axis=1),
+        jnp.ones_like(ids), jnp.full_like(ids, width), None, ids,
+    )  # fmt: skip
+
+
 def test_partners_are_another_prompts_wherever_that_can_be():
     rng = np.random.default_rng(0)
     seen = set()
@@ -299,7 +308,7 @@ def test_partners_are_another_prompts_wherever_that_can_be():
         ids = rng.integers(0, rng.integers(1, 10), 9).astype(np.int32)
         shuffle = rng.permutation(9)
         real, ids = real[shuffle], ids[shuffle]
-        other, valid = map(np.asarray, draw(jax.random.key(trial), ids, real))
+        other, valid = map(np.asarray, draw(jax.random.key(trial), answers(ids), real))
         rows, largest = real.sum(), max(np.bincount(ids[real]))
         assert sorted(other[real]) == sorted(np.flatnonzero(real)), "every completion is used once"
         assert not valid[~real].any() and (valid[real] == (ids[other[real]] != ids[real])).all()
@@ -310,23 +319,86 @@ def test_partners_are_another_prompts_wherever_that_can_be():
 
 
 def test_one_prompt_has_no_partners():
-    assert not draw(jax.random.key(0), np.zeros(9, np.int32), np.ones(9, bool))[1].any()
+    assert not draw(jax.random.key(0), answers(np.zeros(9)), np.ones(9, bool))[1].any()
 
 
-def test_partners_are_drawn_evenly():
+@pytest.mark.parametrize("twins", [False, True])
+def test_partners_are_drawn_evenly(twins):
     keys = jax.random.split(jax.random.key(0), 6000)
-    other, valid = jax.vmap(lambda k: mismatch(k, jnp.arange(5), jnp.ones(5, bool)))(keys)
+    other, valid = jax.vmap(lambda k: mismatch(k, answers(np.arange(5)), jnp.ones(5, bool)))(keys)
     assert valid.all()
     counts = np.array([np.bincount(column, minlength=5) for column in np.asarray(other).T])
     assert (np.diag(counts) == 0).all()
     # 1500 each, standard deviation √(6000·¼·¾) = 34
     assert np.abs(counts[~np.eye(5, dtype=bool)] - 1500).max() < 4.5 * 34, counts
-    # of prompts 0 0 1 1, a completion of the other prompt, either with probability ½: √1500 = 39
-    other, valid = jax.vmap(lambda k: mismatch(k, jnp.array([0, 0, 1, 1]), jnp.ones(4, bool)))(keys)
+    # of prompts 0 0 0 1 1 1, a completion of the other prompt, each with probability ⅓: √(6000·⅓·⅔) = 37. Twins:
+    # completions whose tokens are 1, 2 and 3 times the same, which a linear hash would order unevenly
+    rows = answers([0, 0, 0, 1, 1, 1])
+    if twins:
+        rows = rows._replace(tokens=(rows.tokens * 0 + 5) * (1 + jnp.arange(6) % 3)[:, None] - 1)
+    other, valid = jax.vmap(lambda k: mismatch(k, rows, jnp.ones(6, bool)))(keys)
     assert valid.all()
-    counts = np.array([np.bincount(column, minlength=4) for column in np.asarray(other).T])
-    np.testing.assert_array_equal(counts[:2, :2], 0)
-    assert np.abs(counts[:2, 2:] - 3000).max() < 4.5 * 39, counts
+    counts = np.array([np.bincount(column, minlength=6) for column in np.asarray(other).T])
+    np.testing.assert_array_equal(counts[:3, :3], 0)
+    assert np.abs(counts[:3, 3:] - 2000).max() < 4.5 * 37, counts
+    orders, times = np.unique(np.asarray(other)[:, :3] @ [36, 6, 1], return_counts=True)
+    assert len(orders) == 6 and np.abs(times - 1000).max() < 4.5 * math.sqrt(6000 * 5 / 36), times
+
+
+REPEATING = BATCH._replace(
+    prompt_id=np.int32([0, 0, 0, 1, 1, 2, 3, 4]),
+    prompt_length=BATCH.prompt_length[[0, 0, 0, 3, 3, 5, 6, 7]].clip(max=3),
+)
+ORDERS = [np.random.default_rng(seed).permutation(8) for seed in range(4)]
+
+
+def in_orders(key):
+    """Gradient, loss and z0 of one batch, whose prompts repeat, in several orders of its rows."""
+    policy = bigram_params()
+    config = replace(LOOSE, beta=1.0, undesirable_weight=2.0)
+    algorithm = config.make(BIGRAM, moved(policy, 0.3), 10)  # of these two the policy is the likelier: z0 is positive
+    start, update = algorithm.init(key)._replace(trained=policy), jax.jit(algorithm.update)
+    found = []
+    for order in ORDERS:
+        after, metrics = update(key, start, batch_of(jax.tree.map(lambda x, order=order: x[order], REPEATING)))
+        found.append((gradient(after), metrics["loss"].value, metrics["z0"].value))
+    assert found[0][2] > 0.05, "clamped, z0 has no say"
+    return found
+
+
+def apart(found):
+    """Largest difference between the first and any other, of gradient, loss and z0."""
+    first, *others = found
+    distances = [jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), first, other) for other in others]
+    return [max(max(jax.tree.leaves(distance[i])) for distance in distances) for i in range(3)]
+
+
+def test_neither_loss_nor_gradient_depends_on_the_order_of_rows_whose_prompts_repeat(key):
+    assert max(apart(in_orders(key))) < 1e-5
+
+
+def test_partners_drawn_by_place_in_the_batch_would_be_noticed(key, monkeypatch):
+    monkeypatch.setattr(kto, "content_bits", lambda key, rows: jax.random.bits(key, rows.length.shape))
+    assert min(apart(in_orders(key))) > 1e-4
+
+
+def test_the_draw_does_not_see_padding_or_rows_that_fill_up(key):
+    order = np.array([3, 1, 7, 0, 2, 6, 5, 4])
+    rows = joined(padded(REPEATING, 16), padded(REPEATING, 16)._replace(prompt_id=np.arange(8, dtype=np.int32)))
+    wide = jax.tree.map(lambda x: x[np.r_[order, 8:16]], rows)
+    other, valid = draw(key, REPEATING, np.ones(8, bool))
+    moved_other, moved_valid = draw(key, wide, np.arange(16) < 8)
+    assert valid.all() and moved_valid[:8].all() and not moved_valid[8:].any()
+    np.testing.assert_array_equal(order[moved_other[:8]], np.asarray(other)[order])
+
+
+def test_rows_are_told_apart_by_tokens_and_by_where_the_answer_begins():
+    rows = jax.tree.map(lambda x: np.stack([x[0]] * 4), REPEATING)
+    rows = rows._replace(length=np.int32([6, 6, 6, 5]), prompt_length=np.int32([2, 2, 3, 2]))
+    rows.tokens[:, :6] = [4, 5, 6, 7, 8, 0]
+    rows.tokens[:, 6:] = np.arange(4)[:, None]  # beyond the end
+    bits = np.asarray(kto.content_bits(jax.random.key(0), rows))
+    assert bits[0] == bits[1] and len(set(bits.tolist())) == 3
 
 
 def test_crossed_rows_by_hand():
@@ -346,10 +418,37 @@ def test_crossed_rows_by_hand():
     assert made.label is None and made.ref_log_prob is None, "neither belongs to a crossed row"
 
 
+# --- measuring, of all three that learn from data
+
+MANY = (thumbs(32, 64, 5), pairs(32, 64, 5))
+
+
+@pytest.mark.parametrize("make", [SFT, DPO, KTO])
+def test_measuring_takes_the_memory_of_an_update_and_gives_the_figures_of_the_whole_batch(make, key):
+    memory, figures = {}, {}
+    batch = batch_of(MANY[1] if make is DPO else MANY[0])
+    for size in (None, 2):
+        algorithm = replace(make(lm=PLAIN), batch_size=32, micro_batch_size=size).make(MODEL, PARAMS, 10)
+        learner = algorithm.init(key)._replace(trained=moved(PARAMS))
+        compiled = jax.jit(algorithm.measure).lower(key, learner, batch).compile()
+        memory[size], figures[size] = used(compiled), floats(compiled(key, learner, batch))
+    update = used(jax.jit(algorithm.update).lower(key, learner, batch).compile())
+    assert memory[2] < 1.2 * update and memory[2] < memory[None] / 4, (memory, update)
+    assert figures[2].keys() == figures[None].keys()
+    for name, value in figures[None].items():
+        np.testing.assert_allclose(figures[2][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def used(compiled):
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
 # --- learning, and the course of a run
 
 DATA = Data((thumbs(9, 6, 0), thumbs(6, 10, 1)), (thumbs(5, 6, 2), thumbs(3, 10, 3)))
-COURSE = KTO(lm=PLAIN, epochs=3, batch_size=4, micro_batch_size=2, learning_rate=0.01, warmup=0.25, beta=0.5)
+COURSE = replace(
+    KTO(lm=PLAIN, beta=0.5), epochs=3, batch_size=4, micro_batch_size=2, learning_rate=0.01, warmup=0.25
+)  # fmt: skip
 GIVEN = {"network": BIGRAM, "params": bigram_params(), "data": DATA}
 
 
@@ -361,7 +460,7 @@ def unpaired(both, seed):
 
 def test_what_is_liked_becomes_likelier_and_what_is_not_less():
     data = Data((unpaired(pairs(32, 8, 6), 0),), (unpaired(pairs(32, 8, 7), 0),))
-    config = KTO(lm=PLAIN, epochs=8, batch_size=16, learning_rate=0.03)
+    config = replace(KTO(lm=PLAIN), epochs=8, batch_size=16, learning_rate=0.03)
 
     def learn(key, params):
         p = program(config, network=BIGRAM, params=params, data=data)
@@ -423,6 +522,18 @@ def test_mistakes_are_sentences_before_anything_runs(data, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         run(COURSE, 0, tmp_path / "run", progress=False, **{**GIVEN, "data": data})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_of_one_is_too_small_for_z0():
+    with pytest.raises(ValueError, match="loop.batch_size = 1 leaves no other prompt for z0; set at least 2, or kl"):
+        check(replace(KTO(), batch_size=1))
+    check(replace(KTO(kl=False), batch_size=1))
+
+
+def test_a_cache_that_is_not_read_is_refused():
+    with pytest.raises(ValueError, match="reference_cache = 'x' is not read with reference = 'frozen'; leave it out"):
+        check(KTO(reference_cache="x"))
+    check(KTO(reference="cached", reference_cache="x"))
 
 
 def test_one_prompt_is_enough_without_z0(tmp_path):

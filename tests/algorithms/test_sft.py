@@ -15,7 +15,7 @@ import pytest
 
 from jaxrl import PPO, Schedule, axes, replace, run, stack, train
 from jaxrl.algorithms.sft import SFT
-from jaxrl.data import Completions, Data, DataBatch
+from jaxrl.data import Completions, Data, DataBatch, Pairs
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import language_model
 from jaxrl.ops.optimizers import matrices
@@ -41,7 +41,7 @@ def rows(count, width, seed):
 
 # two buckets; of neither is the number of rows a multiple of the batch
 DATA = Data((rows(9, 6, 0), rows(6, 10, 1)), (rows(5, 6, 2), rows(3, 10, 3)))
-SETTINGS = SFT(lm=LMConfig(logit_chunk=None), epochs=3, batch_size=4, learning_rate=0.01, warmup=0.25)
+SETTINGS = replace(SFT(lm=LMConfig(logit_chunk=None)), epochs=3, batch_size=4, learning_rate=0.01, warmup=0.25)
 UPDATES = 3 * (3 + 2)
 SCHEDULE = Schedule(logs=UPDATES, evals=3, saves=3)
 GIVEN = {"network": MODEL, "params": PARAMS, "data": DATA}
@@ -279,7 +279,7 @@ def test_resume_with_other_data_or_parameters_is_refused(whole):
     ]:
         with pytest.raises(ValueError, match=message):
             run(SETTINGS, 3, whole[0].run_dir, resume=True, progress=False, **{**GIVEN, **given})
-    with pytest.raises(ValueError, match="was run with learning_rate = 0.01, not 0.02"):
+    with pytest.raises(ValueError, match="was run with optimizer.learning_rate = 0.01, not 0.02"):
         run(replace(SETTINGS, learning_rate=0.02), 3, whole[0].run_dir, resume=True, progress=False, **GIVEN)
 
 
@@ -288,7 +288,7 @@ def test_resume_with_other_data_or_parameters_is_refused(whole):
 
 TIED = config_of("smollm2", vocab_size=23, num_hidden_layers=2)
 ROWS = Data((rows(64, 8, 6),))
-LEARNING = SFT(epochs=30, batch_size=16, learning_rate=0.01, warmup=0.1, lm=LMConfig(logit_chunk=None))
+LEARNING = replace(SFT(lm=LMConfig(logit_chunk=None)), epochs=30, batch_size=16, learning_rate=0.01, warmup=0.1)
 
 
 def losses(config, key, params):
@@ -354,6 +354,30 @@ def test_mistakes_are_sentences_before_anything_runs(config, given, message, tmp
     with pytest.raises(ValueError, match=message):
         run(config, 0, tmp_path / "run", progress=False, **given)
     assert not (tmp_path / "run").exists()
+
+
+PAIRS = Pairs(DATA.train[0], DATA.train[0])
+LABELLED = DATA.train[0]._replace(label=np.float32([1, 1, 0, 1, 1, 0, 1, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (Data((PAIRS,)), r"SFT learns from \{prompt, completion\} or .*; take the chosen answers, or"),
+        (Data(DATA.train, (PAIRS,)), r"SFT learns from \{prompt, completion\} or"),
+        (Data((LABELLED, DATA.train[1])), "^2 of 15 rows are labelled false: SFT would learn to imitate them; keep"),
+        (Data(DATA.train, (LABELLED,)), "^2 of 24 rows are labelled false: .* or use KTO$"),
+    ],
+)  # fmt: skip
+def test_rows_that_are_not_to_be_imitated_are_refused(data, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(SETTINGS, 0, tmp_path / "run", progress=False, **{**GIVEN, "data": data})
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_labelled_true_are_learned_from():
+    good = LABELLED._replace(label=np.ones(9, np.float32))
+    program(SETTINGS, **{**GIVEN, "data": Data((good,), (good,))})
 
 
 def test_max_updates_ends_run_and_schedule_early():

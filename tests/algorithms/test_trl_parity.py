@@ -20,7 +20,6 @@ from jaxrl.lm import log_probs
 from jaxrl.lm.log_probs import completion_scores
 from jaxrl.lm.pretrained.hf_config import from_hf_config
 from jaxrl.lm.pretrained.weights import from_hf_tensors, to_hf_tensors
-from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import language_model
 from jaxrl.ops import losses
 from jaxrl.ops.minibatch import take
@@ -28,18 +27,19 @@ from tests.algorithms.test_dpo import NAMES, PLAIN, loss_number
 from tests.lm.test_parity import digest, tensor
 
 STEPS, BATCH, WIDTH = 20, 4, 24
-CONSTANT = {"learning_rate": 1e-3, "warmup": 0.0, "lr_final": 1.0, "adam_eps": 1e-6, "batch_size": BATCH, "lm": PLAIN}
+CONSTANT = {"learning_rate": 1e-3, "warmup": 0.0, "lr_final": 1.0, "adam_eps": 1e-6, "batch_size": BATCH}
 CONFIGS = {
-    "dpo": DPO(**CONSTANT),
-    "dpo_tied": replace(DPO(**CONSTANT), lm=LMConfig()),  # the vocabulary in pieces
-    "cdpo": DPO(label_smoothing=0.2, **CONSTANT),
-    "ipo": DPO(loss="ipo_mean", **CONSTANT),
-    "hinge": DPO(loss="hinge", **CONSTANT),
-    "robust": DPO(loss="robust", label_smoothing=0.2, **CONSTANT),
-    "apo_zero": DPO(loss="apo_zero", **CONSTANT),
-    "kto": KTO(undesirable_weight=1.33, micro_batch_size=2, **CONSTANT),
-    "apo_zero_unpaired": KTO(kl=False, **CONSTANT),
+    "dpo": DPO(lm=PLAIN),
+    "dpo_tied": DPO(),  # the vocabulary in pieces
+    "cdpo": DPO(lm=PLAIN, label_smoothing=0.2),
+    "ipo": DPO(lm=PLAIN, loss="ipo_mean"),
+    "hinge": DPO(lm=PLAIN, loss="hinge"),
+    "robust": DPO(lm=PLAIN, loss="robust", label_smoothing=0.2),
+    "apo_zero": DPO(lm=PLAIN, loss="apo_zero"),
+    "kto": replace(KTO(lm=PLAIN, undesirable_weight=1.33), micro_batch_size=2),
+    "apo_zero_unpaired": KTO(lm=PLAIN, kl=False),
 }
+CONFIGS = {name: replace(config, **CONSTANT) for name, config in CONFIGS.items()}
 
 
 @functools.cache
@@ -65,7 +65,7 @@ def completions(rows, name):
     )
 
 
-def cyclic(key, prompt_id, real):
+def cyclic(key, rows, real):
     """What TRL does in place of a draw: row k's prompt with the completion of row k - 1, whatever their prompts."""
     return (jnp.arange(BATCH) - 1) % BATCH, jnp.ones(BATCH, bool)
 
@@ -94,7 +94,7 @@ def compiled(model, dtype, static, count, mutant):
             batch = DataBatch(take(rows, chosen), weight)
             found = scores(model, {"policy": learner.trained, "reference": reference}, batch.rows)
             if count == 1:
-                return learner, (algorithm.measure(learner, batch), found)
+                return learner, (algorithm.measure(key, learner, batch), found)
             with loss_number(which):
                 learner, metrics = algorithm.update(key, learner, batch)
             return learner, (metrics, found)
@@ -241,7 +241,7 @@ MUTANTS = {
     # record, what is replaced by what
     "means for sums": ("dpo", (dpo, "completion_scores", averaged)),
     "the end token masked out": ("dpo", (log_probs, "completion_mask", without_end)),
-    "the reference left out": ("dpo", (dpo.LOSSES, "dpo", without_reference)),
+    "the reference left out": ("dpo", (dpo.LOSSES, "dpo", dpo.Loss(without_reference))),
     "the reference rounded to bfloat16": ("dpo", None),
     "the reference rounded to bfloat16, KTO": ("kto", None),
 }

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl import replace
 from jaxrl.algorithms.sft import SFT
 from jaxrl.data import Completions, DataBatch
 from jaxrl.lm import lora
@@ -153,14 +154,14 @@ def test_what_is_trained(key, before):
 
 
 def test_fine_tuning_keeps_state_for_adapters_only_and_leaves_the_base(before, key):
-    algorithm = SFT(lm=SETTINGS, learning_rate=0.1, warmup=0.0).make(MODEL, PARAMS, 10)
+    algorithm = replace(SFT(lm=SETTINGS), learning_rate=0.1, warmup=0.0).make(MODEL, PARAMS, 10)
     rows = Completions(TOKENS, np.array([2, 3]), np.array([9, 7]), None, np.arange(2))
     batch = DataBatch(rows, jnp.ones(2))
 
     @jax.jit
     def tune(learner):
         after, metrics = algorithm.update(key, learner, batch)
-        return after, metrics["loss"].value, algorithm.measure(after, batch)["loss"].value
+        return after, metrics["loss"].value, algorithm.measure(key, after, batch)["loss"].value
 
     learner = jax.jit(algorithm.init)(key)
     adapters = learner.trained

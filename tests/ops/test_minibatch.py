@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxrl.ops import metrics as m
-from jaxrl.ops.minibatch import accumulate, flatten, minibatch_rows, take
+from jaxrl.ops.minibatch import accumulate, flatten, minibatch_rows, sum_over, take
 
 T, N = 6, 8
 
@@ -110,3 +110,51 @@ def test_a_batch_in_which_nothing_counts_has_a_gradient_of_zero(size):
     grads, metrics = accumulate(squares, UNIT, nothing, size)
     assert (grads["w"], grads["b"]) == (0, 0)
     assert (metrics["square"].total, metrics["square"].count) == (0, 0)
+
+
+def noisy(params, rows, key):
+    """Mean of (w·x)² and a draw for every row."""
+    y = params["w"] * rows["x"][:, 0] + jax.random.normal(key, rows["x"].shape[:1])
+    mean = m.mean(y**2)
+    return mean, {"square": mean}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_gradient_of_a_batch_in_one_part_is_bit_for_bit_that_of_the_mean(compiled, key):
+    x = jax.random.normal(key, (48, 3))  # 1/48 is rounded: Σ of gradients over 48 is another number
+    rows, params = {"x": x}, {"w": jnp.float32(0.37)}
+    wrap = jax.jit if compiled else lambda f: f
+    expected = wrap(jax.grad(lambda p: jnp.mean((p["w"] * x[:, 0] + jax.random.normal(key, (48,))) ** 2)))(params)
+    for size in (None, 0, 48):
+        found, _ = wrap(lambda p, size=size: accumulate(noisy, p, rows, size, key))(params)
+        assert found["w"] == expected["w"]
+
+
+def test_every_part_has_a_key_of_its_own_and_a_whole_batch_the_key_itself(key):
+    rows, params = {"x": jnp.arange(12.0).reshape(6, 2)}, {"w": jnp.float32(0.5)}
+    keys = jax.random.split(key, 3)
+    draws = jnp.concatenate([jax.random.normal(k, (2,)) for k in keys])
+
+    def loss(params):
+        return jnp.mean((params["w"] * rows["x"][:, 0] + draws) ** 2)
+
+    value, expected = jax.value_and_grad(loss)(params)
+    grads, metrics = jax.jit(lambda p: accumulate(noisy, p, rows, 2, key))(params)
+    np.testing.assert_allclose(grads["w"], expected["w"], rtol=1e-6)
+    np.testing.assert_allclose(metrics["square"].value, value, rtol=1e-6)
+    assert len(set(np.asarray(draws).tolist())) == 6
+
+
+@pytest.mark.parametrize("size", [None, 1, 2, 4])
+def test_a_sum_over_micro_batches_is_that_over_the_batch(size):
+    # 1 + 2 + (3 + 4) of what counts, squared one by one
+    found = sum_over(lambda rows: squares(UNIT, rows)[1], BY_HAND, size)
+    assert (found["square"].total, found["square"].count) == (1 + 4 + 9 + 16, 4)
+    assert (found["largest"].total, found["largest"].count) == (9 + 9 + 4 + 9, 4)
+
+
+def test_a_sum_over_micro_batches_hands_out_keys(key):
+    one = sum_over(lambda rows, key: jax.random.uniform(key), BY_HAND, None, key)
+    assert one == jax.random.uniform(key)
+    both = sum_over(lambda rows, key: jax.random.uniform(key), BY_HAND, 2, key)
+    np.testing.assert_allclose(both, sum(jax.random.uniform(k) for k in jax.random.split(key, 2)), rtol=1e-6)

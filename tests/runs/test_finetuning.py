@@ -27,10 +27,8 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("rank", [0, 4])
 def test_tuning_learns_and_saves_what_it_learned(folder, tmp_path, rank):
-    config = SFT(
-        lm=LMConfig(str(folder), lora_rank=rank), data=DataConfig(held_out=0.2), epochs=20, batch_size=10,
-        learning_rate=0.05 if rank else 0.01,
-    )  # fmt: skip
+    config = SFT(lm=LMConfig(str(folder), lora_rank=rank), data=DataConfig(held_out=0.2))
+    config = replace(config, epochs=20, batch_size=10, learning_rate=0.05 if rank else 0.01)
     schedule = Schedule(logs=2, evals=1, saves=1)
     tuned = finetune(config, ROWS, run_dir=tmp_path / "run", schedule=schedule, progress=False)
     assert tuned.counts["rows"] == 20 and tuned.result.figures["rows_seen"] == 400
@@ -50,12 +48,13 @@ def test_a_file_is_read_and_split_the_same_way_every_time(folder, tmp_path):
     import json
 
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
-    config = SFT(lm=LMConfig(str(folder)), data=DataConfig(str(tmp_path / "rows.jsonl"), held_out=0.2), max_updates=2)
+    config = SFT(lm=LMConfig(str(folder)), data=DataConfig(str(tmp_path / "rows.jsonl"), held_out=0.2))
+    config = replace(config, max_updates=2)
     quick = {"schedule": Schedule(logs=1, evals=1, saves=1), "progress": False}
     runs = [finetune(config, **quick, run_dir=tmp_path / name) for name in "ab"]
     first, second = (run.result.figures["loss"] for run in runs)
     assert first == second
-    with pytest.raises(ValueError, match=r"was run with learning_rate = .*resume with its own"):
+    with pytest.raises(ValueError, match=r"was run with optimizer.learning_rate = .*resume with its own"):
         finetune(replace(config, learning_rate=0.1), **quick, run_dir=tmp_path / "a", resume=True)
     again = finetune(config, **quick, run_dir=tmp_path / "a", resume=True)  # of a run that had ended: nothing changes
     assert_same(again.params, runs[0].params)

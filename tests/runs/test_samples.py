@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import Schedule
+from jaxrl import Schedule, replace
 from jaxrl.algorithms import DPO
 from jaxrl.data import Completions, DataConfig, Pairs
 from jaxrl.data.prompts import encode_prompts
@@ -114,10 +114,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def settings(folder):
-    return DPO(
-        lm=LMConfig(str(folder), logit_chunk=None, lora_rank=2), data=DataConfig(held_out=0.25), batch_size=6, epochs=2,
-        learning_rate=0.01,
-    )  # fmt: skip
+    config = DPO(lm=LMConfig(str(folder), logit_chunk=None, lora_rank=2), data=DataConfig(held_out=0.25))
+    return replace(config, batch_size=6, epochs=2, learning_rate=0.01)
 
 
 @pytest.fixture(scope="module")
