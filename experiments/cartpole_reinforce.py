@@ -8,12 +8,10 @@ those of configs/reinforce/cartpole.yaml; each is an option here (`--help`). A s
 """
 
 from jaxrl import cli
-from jaxrl.runs.driver import run
 
 
 def main() -> None:
-    config, options = cli.parse(cli.named("reinforce/cartpole"), __doc__)
-    cli.report(run(config, **options))
+    cli.launch(cli.named("reinforce/cartpole"), __doc__)
 
 
 if __name__ == "__main__":

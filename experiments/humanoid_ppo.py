@@ -19,7 +19,8 @@ from jaxrl.runs.driver import eval_key, run
 def main() -> None:
     config, argv = cli.preset("ppo/humanoid", sys.argv[1:])
     config, options = cli.parse(config, __doc__, argv)
-    result = run(config, **options)
+    with cli.sentences():
+        result = run(config, **options)
 
     key = eval_key(options["seed"], int(result.state.num_steps))
     played = record_episode(config, result.state.learner, key)

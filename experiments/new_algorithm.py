@@ -6,10 +6,11 @@
 REINFORCE Leave-One-Out (Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740) needs no critic: the baseline of an
 episode is the mean return of the *other* episodes in the batch. So:
 
-1. A `@config`: floats are leaves that can be swept, `static()` fields fix the program, and three fields that the
-   drivers read: `env`, `total_steps`, `num_steps`.
-2. `source`: where batches come from. Here one whole episode per environment.
-3. `make`: an `Algorithm(init, update, policy)` of pure functions. That is all: `train` and `run` take it from there,
+1. A `@config`: floats are leaves that can be swept, `static()` fields fix the program.
+2. `program`: what the drivers ask for. `control_program` makes it for all that learn by acting, from three fields,
+   `env`, `total_steps` and `num_steps`, and the two methods below.
+3. `source`: where batches come from. Here one whole episode per environment.
+4. `make`: an `Algorithm(init, update, policy)` of pure functions. That is all: `train` and `run` take it from there,
    with vmapped seeds and sweeps, checkpoints, exact resume, evaluation and the command line.
 """
 
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import Algorithm, EnvConfig, Source, Transition, cli, config, episodes, run, static
+from jaxrl import Algorithm, EnvConfig, Program, Source, Transition, cli, config, control_program, episodes, static
 from jaxrl.networks import actor_critic
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import policy_gradient_loss
@@ -40,8 +41,12 @@ class RLOO:
     learning_rate: float = 5e-3
     """Adam's step size at the start; it falls linearly to zero."""
 
+    def program(self, env=None, network=None) -> Program:
+        """What every driver runs."""
+        return control_program(self, env, network)
+
     def source(self, env: Any, algorithm: Algorithm) -> Source:
-        return episodes(env, algorithm.policy, self.num_steps)
+        return episodes(env, algorithm, self.num_steps)
 
     def make(self, spaces, network=None) -> Algorithm:
         network = network or actor_critic(spaces, hidden=self.hidden)
@@ -52,13 +57,13 @@ class RLOO:
             params = network.init(key)
             return Learner(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
-        def policy(learner: Learner, memory, obs):
+        def policy(learner: Learner, memory, obs, first):
             return memory, network.apply(learner.params, obs)[0]
 
         def update(key, learner: Learner, batch: Transition):
-            playing = batch.info["first"]  # [T, N]: up to and including the first end
+            playing = batch.info["playing"]  # [T, N]: up to and including the first end
             returns = jnp.sum(jnp.where(playing, batch.reward, 0.0), axis=0)  # [N]
-            advantage = leave_one_out(returns)
+            advantage = jnp.broadcast_to(leave_one_out(returns), batch.reward.shape)  # of every step of its episode
 
             def loss(params):
                 distribution, _ = network.apply(params, batch.obs)
@@ -90,8 +95,7 @@ def leave_one_out(returns: jax.Array) -> jax.Array:
 
 
 def main() -> None:
-    settings, options = cli.parse(RLOO(), __doc__)
-    cli.report(run(settings, **options))
+    cli.launch(RLOO(), __doc__)
 
 
 if __name__ == "__main__":

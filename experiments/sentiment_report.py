@@ -12,10 +12,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxrl.evaluators.samples import said
 from sentiment import Judges, prompt
 
 from jaxrl import cli
+from jaxrl.evaluators.samples import as_texts
 from jaxrl.lm import Generation, generate
 from jaxrl.lm.log_probs import TokenRows
 from jaxrl.lm.reference import exact_kl, sampled_kl
@@ -80,7 +80,7 @@ def sample(tuned: Tuned, params: Any, prompts: list[str], seed: int) -> list[Gen
 
 def spoken(tuned: Tuned, made: list[Generation]) -> list[dict[str, str]]:
     """Prompts and completions of all batches, as text."""
-    return [row for batch in made for row in said(tuned.base.tokenizer, batch)]
+    return [row for batch in made for row in as_texts(tuned.base.tokenizer, batch)]
 
 
 def divergence(tuned: Tuned, made: list[Generation]) -> dict[str, np.ndarray]:

@@ -9,7 +9,6 @@ The first argument is a path, or a name within configs/. The header of each file
 import sys
 
 from jaxrl import cli
-from jaxrl.runs.driver import run
 
 
 def main() -> None:
@@ -18,8 +17,7 @@ def main() -> None:
         sys.exit(0 if {"-h", "--help"} & set(sys.argv) else 2)
     with cli.sentences():
         config = cli.named(sys.argv[1])
-    config, options = cli.parse(config, __doc__, sys.argv[2:])
-    cli.report(run(config, **options))
+    cli.launch(config, __doc__, sys.argv[2:])
 
 
 if __name__ == "__main__":

@@ -20,24 +20,27 @@ from jaxrl.algorithms import KTO as KTO
 from jaxrl.algorithms import PPO as PPO
 from jaxrl.algorithms import SFT as SFT
 from jaxrl.algorithms import Reinforce as Reinforce
+from jaxrl.algorithms import control_program as control_program
+
+# data and models
 from jaxrl.data import Data as Data
 from jaxrl.data import DataConfig as DataConfig
 from jaxrl.data import Loop as Loop
-
-# environments
 from jaxrl.envs import make as make
 from jaxrl.envs import vectorize as vectorize
-
-# drivers
-from jaxrl.evaluators.episodes import evaluate as evaluate
+from jaxrl.evaluators import evaluate as evaluate
 from jaxrl.lm import LMConfig as LMConfig
+
+# functions of arrays
 from jaxrl.ops import losses as losses
 from jaxrl.ops import metrics as metrics
 from jaxrl.ops import returns as returns
 from jaxrl.ops.optimizers import AdamW as AdamW
-from jaxrl.runs.driver import Schedule as Schedule
-from jaxrl.runs.driver import run as run
-from jaxrl.runs.finetuning import finetune as finetune
+
+# drivers
+from jaxrl.runs import Schedule as Schedule
+from jaxrl.runs import finetune as finetune
+from jaxrl.runs import run as run
 
 # configs and sweeps
 from jaxrl.settings import EnvConfig as EnvConfig
@@ -46,13 +49,15 @@ from jaxrl.settings import config as config
 from jaxrl.settings import replace as replace
 from jaxrl.settings import stack as stack
 from jaxrl.settings import static as static
-from jaxrl.sources.rollout import episodes as episodes
-from jaxrl.sources.rollout import rollouts as rollouts
-from jaxrl.training.loop import train as train
+from jaxrl.sources import episodes as episodes
+from jaxrl.sources import rollouts as rollouts
+from jaxrl.training import program as program
+from jaxrl.training import train as train
 
 # the core types
 from jaxrl.types import Algorithm as Algorithm
 from jaxrl.types import Network as Network
+from jaxrl.types import Program as Program
 from jaxrl.types import Source as Source
 from jaxrl.types import Step as Step
 from jaxrl.types import TrainState as TrainState

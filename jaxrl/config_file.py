@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from jaxrl.settings import check, known
+from jaxrl.types import InputError
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type[T], values: dict[str, Any], name: str = "", default: T | None = None) -> T:
     """The inverse of `to_dict`; what `values` leaves out comes from `default`, or from the fields' defaults.
 
-    Raises ValueError for an unknown key, naming the closest. Types and ranges are left to `check`.
+    Raises InputError for an unknown key, naming the closest. Types and ranges are left to `check`.
     """
     known(cls, values, name)
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -41,7 +42,7 @@ def from_dict(cls: type[T], values: dict[str, Any], name: str = "", default: T |
 def _field(f: dataclasses.Field, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(f.type):
         if not isinstance(value, dict):
-            raise ValueError(f"{path} = {value!r} should hold fields of its own, as in `{f.name}:` and indented lines")
+            raise InputError(f"{path} = {value!r} should hold fields of its own, as in `{f.name}:` and indented lines")
         default = None if f.default is dataclasses.MISSING else f.default
         return from_dict(f.type, value, f"{path}.", default)
     if f.type in (int, float) and isinstance(value, str):
@@ -69,28 +70,28 @@ def load_config(path: str | Path, algorithms: dict[str, type]) -> Any:
     """Read a YAML file, strictly: a section `algorithm:`, whose `name` picks from `algorithms`, and one for each of its
     nested configs, such as `env:`.
 
-    Raises ValueError with a sentence for a missing file or section, a key that is unknown or given twice, a wrong type
+    Raises InputError with a sentence for a missing file or section, a key that is unknown or given twice, a wrong type
     or a value out of range.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"no config file at {path}; configs/<algorithm>/*.yaml holds those that ship with jaxrl")
+        raise InputError(f"no config file at {path}; configs/<algorithm>/*.yaml holds those that ship with jaxrl")
     document = _parse(path)
     if not isinstance(document, dict) or "algorithm" not in document:
-        raise ValueError(f"{path} must have a section `algorithm:`, and one for each config within, such as `env:`")
+        raise InputError(f"{path} must have a section `algorithm:`, and one for each config within, such as `env:`")
     for title, section in document.items():
         if not isinstance(section, dict):
-            raise ValueError(f"{path}: {title} = {section!r} should be a section with fields of its own")
+            raise InputError(f"{path}: {title} = {section!r} should be a section with fields of its own")
     section = dict(document["algorithm"])
     name = section.pop("name", None)
     if not isinstance(name, str) or name not in algorithms:
-        raise ValueError(f"{path}: algorithm.name = {name!r} is not one of {', '.join(algorithms)}")
+        raise InputError(f"{path}: algorithm.name = {name!r} is not one of {', '.join(algorithms)}")
     cls, others = algorithms[name], {title: fields for title, fields in document.items() if title != "algorithm"}
     nested = [f.name for f in dataclasses.fields(cls) if dataclasses.is_dataclass(f.type)]
     for title in others:
         if title not in nested:
             sections = ", ".join(f"`{n}:`" for n in ("algorithm", *nested))
-            raise ValueError(f"{path}: {name} has no section `{title}:`; its sections are {sections}")
+            raise InputError(f"{path}: {name} has no section `{title}:`; its sections are {sections}")
     loaded = from_dict(cls, {**section, **others})
     check(loaded)
     return loaded
@@ -106,13 +107,13 @@ def _parse(path: Path) -> Any:
             keys = [key.value for key, _ in node.value]
             twice = {key for key in keys if keys.count(key) > 1}
             if twice:
-                raise ValueError(f"{path}: {', '.join(sorted(twice))} is given twice in one section")
+                raise InputError(f"{path}: {', '.join(sorted(twice))} is given twice in one section")
             return super().construct_mapping(node, deep)
 
     try:
         return Loader(path.read_text()).get_single_data()
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def save_config(config: Any, path: str | Path) -> None:

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import difflib
 import math
+import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxrl.types import InputError
 
 T = TypeVar("T")
 _KINDS = {float: "a number (float)", int: "a whole number (int)", bool: "true or false", str: "text (str)"}
@@ -27,18 +30,31 @@ def static(default: Any = dataclasses.MISSING, *, at_least: int | None = None, c
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def leaf(default: float, low: float = -math.inf, high: float = math.inf) -> Any:
-    """A float field that may be traced, stacked and swept, with the closed range that `check` holds it to."""
-    return dataclasses.field(default=default, metadata={"low": low, "high": high})
+def leaf(default: float, low: float = -math.inf, high: float = math.inf, *, infinite: bool = False) -> Any:
+    """A float field that may be traced, stacked and swept, with the closed range that `check` holds it to.
+
+    infinite: whether infinity means something, such as "off". Elsewhere `check` refuses what is not finite.
+    """
+    return dataclasses.field(default=default, metadata={"low": low, "high": high, "infinite": infinite})
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(static, leaf, dataclasses.field))
 def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass and a pytree: `float` fields and nested configs are data, the rest static.
 
+    A `__post_init__` of the class is run after the fields have been given their types; JAX also makes configs of
+    tracers and placeholders, so it must not look at the values of floats. Those belong into a method `validate`.
     Raises TypeError at definition for a field that is neither a float, a nested config, nor declared `static()`.
     """
-    cls.__post_init__ = _strong_floats
+    own = cls.__dict__.get("__post_init__")
+
+    def settle(self: Any) -> None:
+        _settle(self)
+        if own is not None:
+            own(self)
+
+    cls.__post_init__ = settle
+    cls.__annotations__ = _annotations(cls)  # under `from __future__ import annotations` they are strings
     cls = dataclasses.dataclass(frozen=True)(cls)
     data, meta = [], []
     for f in dataclasses.fields(cls):
@@ -49,7 +65,15 @@ def config(cls: type[T]) -> type[T]:
     return jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=meta)
 
 
-def _strong_floats(self) -> None:
+def _annotations(cls: type) -> dict[str, Any]:
+    """The types of the fields. Those written as strings are looked up where the class is being defined, function
+    bodies included, which `typing.get_type_hints` cannot see."""
+    frame = sys._getframe(2)
+    hints = typing.get_type_hints(cls, frame.f_globals, {**frame.f_locals, **vars(cls)})
+    return {name: hints[name] for name in cls.__dict__.get("__annotations__", {})}
+
+
+def _settle(self: Any) -> None:
     for f in dataclasses.fields(self):
         value = getattr(self, f.name)
         # An int given for a float leaf would trace as int32 and compile a second program.
@@ -115,14 +139,14 @@ def replace(config: T, **changes: Any) -> T:
     """A copy with some fields changed: its own, or those of a nested config by their bare names, as on the command
     line: replace(SFT(), learning_rate=1e-3).
 
-    Raises ValueError for a name that several nested configs have, or none, naming the closest.
+    Raises InputError for a name that several nested configs have, or none, naming the closest.
     """
     fields, inner = {f.name for f in dataclasses.fields(config)}, {}
     for name in [name for name in changes if name not in fields]:
         homes = _homes(type(config), name)
         if len(homes) > 1:
             places = " or ".join(f"{home}.{name}" for home in homes)
-            raise ValueError(f"{name} of {type(config).__name__} could be {places}; replace the nested config itself")
+            raise InputError(f"{name} of {type(config).__name__} could be {places}; replace the nested config itself")
         for home in homes:
             inner.setdefault(home, {})[name] = changes.pop(name)
     known(type(config), changes)
@@ -147,14 +171,14 @@ def _names(cls: type) -> list[str]:
 def stack(configs: Sequence[T]) -> T:
     """One config whose every leaf has a leading axis, one entry per given config: what `vmap` sweeps over.
 
-    Raises ValueError if the configs differ in a static field: those would be different programs.
+    Raises InputError if the configs differ in a static field: those would be different programs.
     """
     if not configs:
-        raise ValueError("stack needs at least one config; got an empty list")
+        raise InputError("stack needs at least one config; got an empty list")
     for other in configs[1:]:
         differing = _static_difference(configs[0], other)
         if differing:
-            raise ValueError(
+            raise InputError(
                 f"stack: static field {differing} differs between configs; it fixes the program, so sweep it in a loop"
             )
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x, jnp.float32) for x in leaves]), *configs)
@@ -187,7 +211,7 @@ def _static_difference(a: Any, b: Any) -> str | None:
 def check(config: Any, name: str = "") -> None:
     """Hold every concrete field to its declared type, range and choices, then ask the config's own `validate`.
 
-    Raises ValueError with a sentence that names the field, the value and the remedy. Traced leaves are skipped.
+    Raises InputError with a sentence that names the field, the value and the remedy. Traced leaves are skipped.
     """
     for f in dataclasses.fields(config):
         value, path = getattr(config, f.name), f"{name}{f.name}"
@@ -202,10 +226,12 @@ def check(config: Any, name: str = "") -> None:
 def _check_field(path: str, value: Any, f: dataclasses.Field) -> None:
     if not _fits(value, f.type):
         kind = _KINDS.get(f.type, str(f.type))
-        raise ValueError(f"{path} = {value!r} is of the wrong type; it must be {kind}")
+        raise InputError(f"{path} = {value!r} is of the wrong type; it must be {kind}")
     choices, low, high = (f.metadata.get(k) for k in ("choices", "low", "high"))
     if choices is not None and value not in choices:
-        raise ValueError(f"{path} = {value!r} is not one of {', '.join(map(repr, choices))}{closest(value, choices)}")
+        raise InputError(f"{path} = {value!r} is not one of {', '.join(map(repr, choices))}{closest(value, choices)}")
+    if f.type is float and not _may_be_infinite(f) and not np.all(np.isfinite(np.asarray(value, np.float64))):
+        raise InputError(f"{path} = {value} is not finite, and infinity means nothing here; give a number")
     if value is None or (low is None and high is None):
         return
     low, high = -math.inf if low is None else low, math.inf if high is None else high
@@ -213,7 +239,7 @@ def _check_field(path: str, value: Any, f: dataclasses.Field) -> None:
     if bad:
         limits = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
         limits = "a number" if low == -math.inf else limits
-        raise ValueError(f"{path} = {bad[0]:g} is out of range; it must be {limits}")
+        raise InputError(f"{path} = {bad[0]:g} is out of range; it must be {limits}")
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -230,29 +256,35 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def check_unread(config: Any, names: Sequence[str], why: str, remedy: str) -> None:
-    """Raises ValueError for a field among `names` that differs from its default, for nothing would come of it. Of a
+    """Raises InputError for a field among `names` that differs from its default, for nothing would come of it. Of a
     stacked field one element is enough; traced ones are skipped.
     """
     for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
+        value, default = getattr(config, f.name), f.default
         if f.name not in names or isinstance(value, jax.core.Tracer):
             continue
-        given = np.ravel(np.asarray(value)) if f.type is float else [value]
-        for other in [x for x in given if x != f.default][:1]:
+        if f.type is float:  # as float32, which is what they are once a config was stacked
+            value, default = np.ravel(np.float32(value)), np.float32(default)
+        for other in [x for x in (value if f.type is float else [value]) if x != default][:1]:
             shown = f"{other:g}" if f.type is float else repr(other)
-            raise ValueError(f"{f.name} = {shown} is not read {why}; leave it out, or {remedy}")
+            raise InputError(f"{f.name} = {shown} is not read {why}; leave it out, or {remedy}")
+
+
+def _may_be_infinite(f: dataclasses.Field) -> bool:
+    default = f.default
+    return f.metadata.get("infinite", False) or (isinstance(default, float) and math.isinf(default))
 
 
 def known(cls: type, keys: Any, name: str = "") -> None:
-    """Raises ValueError for a key that is no field of `cls`, saying which nested config has it or which is closest."""
+    """Raises InputError for a key that is no field of `cls`, saying which nested config has it or which is closest."""
     fields = [f.name for f in dataclasses.fields(cls)]
     for key in keys:
         if key in fields:
             continue
         if homes := _homes(cls, key):
-            raise ValueError(f"{name}{key} belongs to the section {' or '.join(f'`{home}:`' for home in homes)}")
+            raise InputError(f"{name}{key} belongs to the section {' or '.join(f'`{home}:`' for home in homes)}")
         hint = closest(key, _names(cls)) or f"; {cls.__name__} has {', '.join(fields)}"
-        raise ValueError(f"unknown field {name}{key} of {cls.__name__}{hint}")
+        raise InputError(f"unknown field {name}{key} of {cls.__name__}{hint}")
 
 
 def closest(word: Any, options: Sequence[str]) -> str:

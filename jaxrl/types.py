@@ -3,9 +3,11 @@
 Letters used in shapes everywhere: T time, N environments, B batch, A action dimensions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 Key = PRNGKeyArray
@@ -18,11 +20,20 @@ Carry = PyTree
 Metrics = dict[str, Any]
 
 
+class InputError(ValueError):
+    """What a person gave cannot be right: a sentence that names the field, the value and a remedy.
+
+    Its own kind, so that a command line may shorten it to the sentence and leave every other error its traceback.
+    """
+
+
 class Step(NamedTuple):
     """What one raw environment step says.
 
     next_obs: the true successor of this transition, never the first observation of another episode.
-    terminated: the MDP ended here: nothing to bootstrap. truncated: the clock ran out: bootstrap from next_obs.
+    terminated: the MDP ended here: nothing to bootstrap. truncated: the clock ran out: bootstrap from next_obs. Both
+    at once count as terminated.
+    info: a flat dict of arrays, the same names, shapes and dtypes at every step; {} if there is nothing to say.
     """
 
     next_obs: PyTree
@@ -33,7 +44,12 @@ class Step(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """A rollout: leading axes [T, N]. `action` is what the distribution sampled, before any clipping or tanh."""
+    """A rollout: leading axes [T, N] in all but `memory`.
+
+    action: what the distribution sampled, before any clipping or tanh, so that scoring it again gives `log_prob`.
+    first: obs begins an episode: whatever the policy remembers is of another one.
+    memory: the policy's, as it was before the first step, leading axis [N]: sequences can be scored again from there.
+    """
 
     obs: PyTree
     action: PyTree
@@ -43,37 +59,55 @@ class Transition(NamedTuple):
     truncated: Bool[Array, "*n"]
     next_obs: PyTree
     info: dict[str, Any]
+    first: Bool[Array, "*n"]
+    memory: Memory = ()
 
 
 class Network(NamedTuple):
-    """init(key) -> params; apply(params, *inputs) -> outputs. `params` is any pytree, from any library."""
+    """Any function with parameters.
+
+    init(key) -> params: any pytree, from any library; called inside `jit` and `vmap`.
+    apply(params, *inputs) -> outputs: pure, for inputs with any number of leading axes. For the control algorithms
+    here: apply(params, obs) -> (distribution, value), value of exactly the leading axes of obs, without a last 1.
+    """
 
     init: Callable[[Key], Params]
     apply: Callable[..., Any]
 
 
-class Algorithm(NamedTuple):
-    """init(key) -> learner; update(key, learner, batch) -> (learner, metrics).
+def no_memory(num_envs: int) -> Memory:
+    """Of a policy that remembers nothing."""
+    return ()
 
-    policy(learner, memory, obs) -> (memory, distribution): sample it to explore, take its mode to evaluate.
-    measure(learner, batch) -> metrics: of a batch that is not learned from, for those that learn from data.
+
+class Algorithm(NamedTuple):
+    """What learns. All functions are pure and may be called inside a trace.
+
+    init(key) -> learner: everything that is carried from update to update; a pytree of arrays of fixed shapes.
+    update(key, learner, batch) -> (learner, metrics): one update. metrics: {name: Mean}, the same names every time.
+    policy(learner, memory, obs, first) -> (memory, distribution): acts for N environments at once. obs: leading axis
+    [N]; first [N]: which of them begin an episode, before whose first step the memory of them must be forgotten.
+    Sample the distribution to explore, take its mode to evaluate. None for those that learn from data.
+    memory(num_envs) -> the memory to start with, leading axis [num_envs] in every leaf; () if there is none.
+    measure(key, learner, batch) -> metrics of a batch that is not learned from. None where that means nothing.
     """
 
     init: Callable[[Key], Learner]
     update: Callable[[Key, Learner, Batch], tuple[Learner, Metrics]]
-    policy: Callable[[Learner, Memory, PyTree], tuple[Memory, Any]] | None
-    measure: Callable[[Learner, Batch], Metrics] | None = None
+    policy: Callable[[Learner, Memory, PyTree, Bool[Array, " N"]], tuple[Memory, Any]] | None = None
+    memory: Callable[[int], Memory] = no_memory
+    measure: Callable[[Key, Learner, Batch], Metrics] | None = None
 
 
 class Source(NamedTuple):
-    """Where batches come from: init(key) -> carry; collect(key, learner, carry) -> (carry, batch).
+    """Where batches come from. Pure functions, called inside a trace.
 
-    A source whose batches differ in shape has a tuple of collects, and branch(carry) says which of them is next.
+    init(key) -> carry: all that the source remembers: environments and what they show, or a cursor in the data.
+    collect(key, learner, carry) -> (carry, batch): the next batch, of the same shapes every time.
     """
 
     init: Callable[[Key], Carry]
-    collect: Callable[[Key, Learner, Carry], tuple[Carry, Batch]] | tuple[Callable, ...]
-    branch: Callable[[Carry], Int[Array, ""]] | None = None
+    collect: Callable[[Key, Learner, Carry], tuple[Carry, Batch]]
 
 
 class TrainState(NamedTuple):
@@ -98,3 +132,80 @@ class Panel(NamedTuple):
 
     ylabel: str
     lines: tuple[Line, ...]
+
+
+class Unit(NamedTuple):
+    """What a step is: its name among the figures, and on the axis of a plot."""
+
+    name: str
+    label: str
+
+
+class Evaluator(NamedTuple):
+    """One way to judge a learner: before training, along the way, and at the end.
+
+    name: of the evaluator, and of the file of what it keeps.
+    measure(key, learner, case) -> pytree of arrays: pure; compiled once, before training. case: a traced number in
+    `cases`, the things it can be asked; the first is asked at every evaluation, the others at the end only.
+    read(case, measured) -> {figure: number}, on the host, of a case by its name.
+    prefix: of these figures in the rows of metrics; the final figures go without it.
+    at_start: measured before the first update, too. before: figures of that which the final figures repeat as
+    NAME_before.
+    check_start(figures): raises InputError if what was measured before the first update cannot be.
+    keep(measured) -> rows of text worth reading, which the driver appends to NAME.jsonl with the step.
+    panels: of the learning curve. references: horizontal lines of its first panel, label -> final figure.
+    """
+
+    name: str
+    measure: Callable[[Key, Learner, Int[Array, ""]], PyTree]
+    read: Callable[[str, PyTree], dict[str, float]]
+    cases: tuple[str, ...] = ("",)
+    prefix: str = "eval_"
+    at_start: bool = False
+    before: tuple[str, ...] = ()
+    check_start: Callable[[dict[str, float]], None] | None = None
+    keep: Callable[[PyTree], list[dict[str, Any]]] | None = None
+    panels: tuple[Panel, ...] = ()
+    references: Mapping[str, str] = {}
+
+
+class Program(NamedTuple):
+    """One training run: what `config.program(**given)` makes, and all that the drivers know of it.
+
+    algorithm, source: what learns, and from what.
+    total_steps, steps_per_update: how long, in steps of `unit`: whole updates, or it is refused.
+    evaluators: how it is judged. headline: what a progress bar says, label -> metrics of which it shows the first
+    that is there.
+    label: names the run's directory. overrides: settings that something given stands in for, by their path, as in
+    {"env.name": "my.module:Maze"}: a run's config says what was really run.
+    export(learner) -> parameters that make a model of their own, or None if that means nothing.
+    """
+
+    algorithm: Algorithm
+    source: Source
+    total_steps: int
+    steps_per_update: int
+    unit: Unit
+    evaluators: Sequence[Evaluator] = ()
+    headline: Mapping[str, tuple[str, ...]] = {}
+    label: str = "run"
+    overrides: Mapping[str, Any] = {}
+    export: Callable[[Learner], Params] | None = None
+
+    @property
+    def num_updates(self) -> int:
+        """Updates of the whole run."""
+        return self.total_steps // self.steps_per_update
+
+    def init(self, key: Key) -> TrainState:
+        """The state before the first update."""
+        key, k_learner, k_source = jax.random.split(key, 3)
+        learner, carry = self.algorithm.init(k_learner), self.source.init(k_source)
+        return TrainState(key, learner, carry, jnp.zeros((), jnp.int32))
+
+    def step(self, state: TrainState) -> tuple[TrainState, Metrics]:
+        """update ∘ collect: one training step of whatever learns from whatever."""
+        key, k_collect, k_update = jax.random.split(state.key, 3)
+        carry, batch = self.source.collect(k_collect, state.learner, state.carry)
+        learner, metrics = self.algorithm.update(k_update, state.learner, batch)
+        return TrainState(key, learner, carry, state.num_steps + self.steps_per_update), metrics

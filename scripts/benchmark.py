@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxrl import PPO, EnvConfig, cli, replace
+from jaxrl.envs.registry import from_config
 from jaxrl.runs.directory import machine
 from jaxrl.training.programs import program
 
@@ -56,8 +57,7 @@ class Options:
 
 def arms(config: PPO) -> dict[str, Callable]:
     """name -> (config, key, updates) -> a scalar that depends on every step of `updates` rollouts' worth of work."""
-    p = program(config)
-    source = config.source(p.env, p.algorithm)
+    p, env = program(config), from_config(config.env)
 
     def loop(init, body):
         def work(config, key, updates):
@@ -70,18 +70,18 @@ def arms(config: PPO) -> dict[str, Callable]:
     def steps(key, carry, act):
         def step(carry, key):
             (state, obs, paid), (k_act, k_env) = carry, jax.random.split(key)
-            state, obs, result = p.env.step(k_env, state, act(k_act, obs))
+            state, obs, result = env.step(k_env, state, act(k_act, obs))
             return (state, obs, paid + jnp.sum(result.reward) + jnp.sum(result.terminated)), None
 
         state, obs, paid = carry
-        state = p.env.refresh(key, state)
+        state = env.refresh(key, state)
         return jax.lax.scan(step, (state, obs, paid), jax.random.split(key, config.num_steps))[0]
 
     def random_action(key, obs):
-        return jax.vmap(p.env.action_space.sample)(jax.random.split(key, p.env.num_envs))
+        return jax.vmap(env.action_space.sample)(jax.random.split(key, env.num_envs))
 
     def start(key):
-        return (*p.env.reset(key), jnp.zeros(()))
+        return (*env.reset(key), jnp.zeros(()))
 
     def physics(key, carry):
         return steps(key, carry, random_action)
@@ -90,14 +90,14 @@ def arms(config: PPO) -> dict[str, Callable]:
         learner, rest = carry
 
         def act(key, obs):
-            distribution = p.algorithm.policy(learner, (), obs)[1]
+            distribution = p.algorithm.policy(learner, (), obs, jnp.zeros(env.num_envs, bool))[1]
             return distribution.env_action(distribution.sample(key))
 
         return learner, steps(key, rest, act)
 
     def rollout(key, carry):
         learner, source_carry, paid = carry
-        source_carry, batch = source.collect(key, learner, source_carry)
+        source_carry, batch = p.source.collect(key, learner, source_carry)
         stored = sum(jnp.sum(x) for x in jax.tree.leaves(batch._replace(info={})) if x.dtype == jnp.float32)
         return learner, source_carry, paid + stored
 
@@ -107,7 +107,7 @@ def arms(config: PPO) -> dict[str, Callable]:
     return {
         "physics": loop(start, physics),
         "acting": loop(lambda key: (p.algorithm.init(key), start(key)), acting),
-        "rollout": loop(lambda key: (p.algorithm.init(key), source.init(key), jnp.zeros(())), rollout),
+        "rollout": loop(lambda key: (p.algorithm.init(key), p.source.init(key), jnp.zeros(())), rollout),
         "training": loop(p.init, training),
     }
 

@@ -155,7 +155,8 @@ def test_check_names_the_field_the_value_and_the_remedy(bad, words):
     "good",
     [
         Outer(rate=0.0, inner=Inner(rate=0.0, size=1)),
-        Outer(rate=math.inf, inner=Inner(rate=1.0)),
+        Outer(rate=1e30, inner=Inner(rate=1.0)),
+        PPO(max_grad_norm=math.inf, value_clip=math.inf),
         Outer(shift=-1e30, mode="slow"),
         PPO(env=EnvConfig(time_limit=None)),
         PPO(),
@@ -376,7 +377,7 @@ def test_load_reads_every_kind_of_field(tmp_path):
         ("gamma: 1.5", "", ["gamma", "between 0 and 1"]),
         ("minibatches_by: steps", "", ["minibatches_by", "did you mean 'step'"]),
         ("", "resets: pol", ["env.resets", "did you mean 'pool'"]),
-        ("total_steps: 1000", "", ["total_steps = 1000", "try 1024"]),
+        ("learning_rate: .inf", "", ["learning_rate = inf is not finite"]),
     ],
 )
 def test_load_refuses_what_it_cannot_mean_and_says_why(tmp_path, algorithm, env, words):
@@ -513,3 +514,44 @@ def test_every_width_of_a_tuple_is_held_to_the_range():
     check(Wide(None))
     with pytest.raises(ValueError, match="hidden = 0 is out of range; it must be at least 1"):
         check(Wide((64, 0)))
+
+
+def test_a_post_init_of_ones_own_is_run():
+    @config
+    class Mine:
+        rate: float = 1e-3
+
+        def __post_init__(self):
+            seen.append(type(self.rate))
+
+    seen: list = []
+    Mine(rate=1)
+    assert seen == [float], "after the fields have been given their types"
+
+
+POSTPONED = """
+from __future__ import annotations
+from jaxrl import EnvConfig, config, static
+
+@config
+class Mine:
+    env: EnvConfig = EnvConfig(num_envs=3)
+    rate: float = 1e-3
+    size: int = static(3, at_least=1)
+"""
+
+
+def test_annotations_may_be_postponed(tmp_path):
+    names: dict = {"__name__": "postponed"}
+    exec(compile(POSTPONED, "postponed", "exec", dont_inherit=True), names)
+    made = names["Mine"](rate=2)
+    assert jax.tree.leaves(made) == [2.0] and made.env.num_envs == 3
+    check(made)
+    with pytest.raises(ValueError, match="size = 0 is out of range"):
+        check(names["Mine"](size=0))
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan, np.float32("inf"), jnp.array([1.0, jnp.inf])], ids=repr)
+def test_numbers_must_be_finite_where_infinity_means_nothing(bad):
+    with pytest.raises(ValueError, match=r"rate = .* is not finite, and infinity means nothing here"):
+        check(Outer(rate=bad))

@@ -4,6 +4,8 @@ from jaxrl.algorithms.a2c import A2C as A2C
 from jaxrl.algorithms.dpo import DPO as DPO
 from jaxrl.algorithms.kto import KTO as KTO
 from jaxrl.algorithms.ppo import PPO as PPO
+from jaxrl.algorithms.programs import control_program as control_program
+from jaxrl.algorithms.programs import language_program as language_program
 from jaxrl.algorithms.reinforce import Reinforce as Reinforce
 from jaxrl.algorithms.sft import SFT as SFT
 

@@ -9,18 +9,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Int
+from jaxtyping import Array, Bool, Int
 
-from jaxrl.networks import actor_critic
+from jaxrl.algorithms.programs import control_program
+from jaxrl.networks import actor_critic, check_outputs
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import policy_gradient_loss, value_loss
 from jaxrl.ops.normalization import RunningStats, init_obs_stats, normalize, update_stats
 from jaxrl.ops.returns import gae
-from jaxrl.ops.schedules import check_steps, linear, remaining
+from jaxrl.ops.schedules import linear, remaining
 from jaxrl.settings import EnvConfig, config, leaf, static
-from jaxrl.sources.rollout import rollouts
+from jaxrl.sources import rollouts
 from jaxrl.spaces import Spaces
-from jaxrl.types import Algorithm, Key, Memory, Metrics, Network, Params, PyTree, Source, Transition
+from jaxrl.types import Algorithm, Key, Memory, Metrics, Network, Params, Program, PyTree, Source, Transition
 
 
 @config
@@ -46,7 +47,7 @@ class A2C:
     """Discount per step."""
     gae_lambda: float = leaf(1.0, 0.0, 1.0)
     """λ of the advantage estimates; 1 gives n-step returns."""
-    max_grad_norm: float = leaf(0.5, 0.0)
+    max_grad_norm: float = leaf(0.5, 0.0, infinite=True)
     """Global norm that gradients are clipped to; inf is off."""
     adam_eps: float = leaf(1e-5, 0.0)
     """Adam's ε."""
@@ -58,22 +59,22 @@ class A2C:
     reward_scale: float = leaf(1.0)
     """Constant that rewards are multiplied by; reported returns are not scaled."""
 
-    hidden: tuple[int, ...] = static((64, 64))
+    hidden: tuple[int, ...] = static((64, 64), at_least=1)
     """Widths of the hidden layers of actor and critic."""
     activation: str = static("tanh")
     """tanh, relu, swish, elu or gelu."""
     head: str = static("auto")
-    """Continuous policies: "normal" or "tanh_normal"; auto is normal."""
+    """Continuous policies: "normal" (clipped to the bounds) or "tanh_normal" (squashed into them); auto is normal."""
     init_std: float = leaf(1.0, 1e-6)
-    """Standard deviation of the first policy."""
+    """Standard deviation of the first policy, in units of half the range where actions are bounded."""
 
-    def validate(self) -> None:
-        """Raises ValueError, naming the nearest valid numbers, where the sizes do not divide."""
-        check_steps(self)
+    def program(self, env: Any = None, network: Network | None = None) -> Program:
+        """What the drivers run. env, network: to use instead of the config's own."""
+        return control_program(self, env, network)
 
     def source(self, env: Any, algorithm: Algorithm) -> Source:
         """Rollouts that carry on where the last one stopped."""
-        return rollouts(env, algorithm.policy, self.num_steps)
+        return rollouts(env, algorithm, self.num_steps)
 
     def make(self, spaces: Spaces, network: Network | None = None) -> Algorithm:
         """A2C for these spaces. `network.apply(params, obs)` gives (distribution, value). May run inside a trace."""
@@ -86,13 +87,15 @@ class A2CLearner(NamedTuple):
     params: Params
     opt_state: PyTree
     obs_stats: RunningStats | None
-    num_updates: Int[jax.Array, ""]
+    num_updates: Int[Array, ""]
 
 
 def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
     """The three functions of A2C."""
     if network is None:
         network = actor_critic(spaces, hidden=c.hidden, activation=c.activation, head=c.head, init_std=c.init_std)
+    else:
+        check_outputs(network, spaces)
     optimizer = optax.chain(optax.clip_by_global_norm(c.max_grad_norm), optax.scale_by_adam(eps=c.adam_eps))
 
     def init(key: Key) -> A2CLearner:
@@ -100,11 +103,13 @@ def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
         obs_stats = init_obs_stats(spaces.observation, c.normalize_obs)
         return A2CLearner(params, optimizer.init(params), obs_stats, jnp.zeros((), jnp.int32))
 
-    def policy(learner: A2CLearner, memory: Memory, obs: PyTree):
+    def policy(learner: A2CLearner, memory: Memory, obs: PyTree, first: Bool[Array, " N"]):
         return memory, network.apply(learner.params, normalize(learner.obs_stats, obs))[0]
 
     def update(key: Key, learner: A2CLearner, batch: Transition) -> tuple[A2CLearner, Metrics]:
+        # One gradient step per rollout: the policy that acted is the one that is improved, so no ratio is needed.
         obs = normalize(learner.obs_stats, batch.obs)
+        # Outside the loss: targets are held constant, and no gradient flows into V(next_obs).
         next_value = network.apply(learner.params, normalize(learner.obs_stats, batch.next_obs))[1]
 
         def loss(params: Params):
@@ -119,7 +124,7 @@ def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
                 c.gae_lambda,
             )
             target = advantage + jax.lax.stop_gradient(value)
-            if c.normalize_advantage:
+            if c.normalize_advantage:  # not in the paper
                 advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
             policy_losses = policy_gradient_loss(distribution.log_prob(batch.action), advantage)
             value_losses = value_loss(value, target)
@@ -137,6 +142,7 @@ def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
         learning_rate = linear(c.learning_rate, c.lr_final, left)
         updates, opt_state = optimizer.update(grads, learner.opt_state)
         params = optax.apply_updates(learner.params, optax.tree.scale(-learning_rate, updates))
+        # Last, lest what acted and what is learned from be normalised by different numbers.
         obs_stats = learner.obs_stats
         if obs_stats is not None:
             obs_stats = update_stats(obs_stats, batch.obs)

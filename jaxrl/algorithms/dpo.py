@@ -22,9 +22,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxrl.algorithms.programs import language_program, with_cached_reference
 from jaxrl.data.arrays import Data, DataBatch
 from jaxrl.data.preferences import Pairs
 from jaxrl.data.settings import DataConfig, Loop
+from jaxrl.evaluators import Ask
 from jaxrl.lm.log_probs import Scores, completion_scores
 from jaxrl.lm.lora import trained
 from jaxrl.lm.reference import check_cache_read, check_cached, start_tolerance
@@ -35,7 +37,7 @@ from jaxrl.ops import metrics as m
 from jaxrl.ops.minibatch import accumulate, sum_over
 from jaxrl.ops.optimizers import AdamW, adamw, adamw_step
 from jaxrl.settings import check_unread, config, leaf, static
-from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
+from jaxrl.types import Algorithm, InputError, Key, Metrics, Params, Program, PyTree
 
 
 class Pair(NamedTuple):
@@ -130,15 +132,15 @@ class DPO:
     """AdamW and its schedule. Learning rate: 5e-7 to 1e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
 
     def validate(self) -> None:
-        """Raises ValueError for a reference that the loss cannot do without, and for settings that nothing reads."""
+        """Raises InputError for a reference that the loss cannot do without, and for settings that nothing reads."""
         if self.reference == "none" and self.loss not in REFERENCE_FREE:
             free = ", ".join(REFERENCE_FREE)
-            raise ValueError(f"loss = {self.loss!r} compares with a reference; set reference = 'frozen', or use {free}")
+            raise InputError(f"loss = {self.loss!r} compares with a reference; set reference = 'frozen', or use {free}")
         if self.sync_every and (self.reference != "frozen" or self.lm.lora_rank):
             need = (
                 "reference = 'frozen' and lm.lora_rank = 0: parameters are averaged, and adapters' factors are not them"
             )
-            raise ValueError(f"sync_every = {self.sync_every} needs {need}")
+            raise InputError(f"sync_every = {self.sync_every} needs {need}")
         for name in [name for name in SOME_READ if name not in LOSSES[self.loss].reads]:
             *most, last = (other for other, loss in LOSSES.items() if name in loss.reads)
             check_unread(self, (name,), f"by loss = {self.loss!r}", f"use {', '.join(most)} or {last}")
@@ -146,27 +148,41 @@ class DPO:
             check_unread(self, ("sync_alpha",), "with sync_every = 0", "set sync_every to at least 1")
         check_cache_read(self)
 
+    def program(
+        self,
+        network: LanguageModel | None = None,
+        params: Params | None = None,
+        data: Data | None = None,
+        samples: Ask | None = None,
+    ) -> Program:
+        """What the drivers run: the model, its pretrained parameters, the rows, and what it is asked on the way."""
+        return language_program(self, network, params, data, samples, check_start=self.check_start)
+
+    def complete_data(self, model: LanguageModel, params: Params, data: Data) -> Data:
+        """The rows, with log-probs of the reference if those are to be computed beforehand."""
+        return with_cached_reference(self, model, params, data)
+
     def make(self, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
         """DPO of `params`, which are also the reference, in `num_updates` updates. May run in a trace."""
         return make(self, model, params, num_updates)
 
     def check_data(self, data: Data) -> None:
-        """Raises ValueError for rows that are not pairs, or lack the log-probs that a cached reference reads."""
+        """Raises InputError for rows that are not pairs, or lack the log-probs that a cached reference reads."""
         pairs = data.train + data.held_out
         if any(not isinstance(bucket, Pairs) for bucket in pairs):
-            raise ValueError("DPO learns from {prompt, chosen, rejected}; give pairs, or use KTO for single answers")
+            raise InputError("DPO learns from {prompt, chosen, rejected}; give pairs, or use KTO for single answers")
         check_cached(self, [side for pair in pairs for side in pair])
 
     def check_start(self, metrics: dict[str, float]) -> None:
-        """Raises ValueError unless the loss before the first update is what equal policy and reference give."""
+        """Raises InputError unless the loss before the first update is what equal policy and reference give."""
         found, nothing, tolerance = metrics["preference_loss"], jnp.zeros(1), start_tolerance(self)
         if not math.isfinite(found):
-            raise ValueError(f"the {self.loss} loss starts at {found}; look for what is not finite in the model")
+            raise InputError(f"the {self.loss} loss starts at {found}; look for what is not finite in the model")
         if self.loss in REFERENCE_FREE:
             return
         expected = float(LOSSES[self.loss].function(self, Pair(*[nothing] * 4, nothing + 1, nothing + 1))[0])
         if not abs(found - expected) <= tolerance * max(1.0, abs(expected)):
-            raise ValueError(
+            raise InputError(
                 f"the {self.loss} loss starts at {found:.8f}, not {expected:.8f}: policy and reference differ before "
                 "the first update; give them the same parameters, dtype and rows, or remove a stale reference cache"
             )

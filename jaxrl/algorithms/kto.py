@@ -19,9 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt
 
+from jaxrl.algorithms.programs import language_program, with_cached_reference
 from jaxrl.data.arrays import Data, DataBatch
 from jaxrl.data.preferences import Completions
 from jaxrl.data.settings import DataConfig, Loop
+from jaxrl.evaluators import Ask
 from jaxrl.lm.log_probs import Scores, completion_scores
 from jaxrl.lm.lora import trained
 from jaxrl.lm.reference import check_cache_read, check_cached, start_tolerance
@@ -32,7 +34,7 @@ from jaxrl.ops import metrics as m
 from jaxrl.ops.minibatch import accumulate, sum_over, take
 from jaxrl.ops.optimizers import AdamW, adamw, adamw_step
 from jaxrl.settings import config, leaf, static
-from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
+from jaxrl.types import Algorithm, InputError, Key, Metrics, Params, Program, PyTree
 
 
 @config
@@ -64,32 +66,46 @@ class KTO:
     """AdamW and its schedule. Learning rate: 5e-7 to 5e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
 
     def validate(self) -> None:
-        """Raises ValueError for a batch too small for z0, and for a setting that nothing reads."""
+        """Raises InputError for a batch too small for z0, and for a setting that nothing reads."""
         if self.kl and self.loop.batch_size < 2:
-            raise ValueError("loop.batch_size = 1 leaves no other prompt for z0; set at least 2, or kl = False")
+            raise InputError("loop.batch_size = 1 leaves no other prompt for z0; set at least 2, or kl = False")
         check_cache_read(self)
+
+    def program(
+        self,
+        network: LanguageModel | None = None,
+        params: Params | None = None,
+        data: Data | None = None,
+        samples: Ask | None = None,
+    ) -> Program:
+        """What the drivers run: the model, its pretrained parameters, the rows, and what it is asked on the way."""
+        return language_program(self, network, params, data, samples, check_start=self.check_start)
+
+    def complete_data(self, model: LanguageModel, params: Params, data: Data) -> Data:
+        """The rows, with log-probs of the reference if those are to be computed beforehand."""
+        return with_cached_reference(self, model, params, data)
 
     def make(self, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
         """KTO of `params`, which are also the reference, in `num_updates` updates. May run in a trace."""
         return make(self, model, params, num_updates)
 
     def check_data(self, data: Data) -> None:
-        """Raises ValueError for rows without labels, or with a single prompt while z0 needs two."""
+        """Raises InputError for rows without labels, or with a single prompt while z0 needs two."""
         if any(not isinstance(bucket, Completions) or bucket.label is None for bucket in data.train + data.held_out):
-            raise ValueError(
+            raise InputError(
                 "KTO learns from {prompt, completion, label}; give every row a label, or `unpair` the pairs"
             )
         prompts = {int(i) for bucket in data.train for i in np.unique(bucket.prompt_id)}
         if self.kl and len(prompts) == 1:
-            raise ValueError("every row has the same prompt, so none can be mismatched for z0; set kl = False")
+            raise InputError("every row has the same prompt, so none can be mismatched for z0; set kl = False")
         check_cached(self, data.train + data.held_out)
 
     def check_start(self, metrics: dict[str, float]) -> None:
-        """Raises ValueError unless rewards are 0 before the first update, as equal policy and reference give."""
+        """Raises InputError unless rewards are 0 before the first update, as equal policy and reference give."""
         found = [abs(x) for x in (metrics["rewards/chosen"], metrics["rewards/rejected"]) if x == x]  # nan: none of it
         worst = max(found, default=math.nan)
         if not worst <= start_tolerance(self) or math.isnan(metrics["loss"]):
-            raise ValueError(
+            raise InputError(
                 f"rewards start at {worst:.8f}, not 0: policy and reference differ before the first update; give them "
                 "the same parameters, dtype and rows, or remove a stale reference cache"
             )

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
-from jaxrl.networks import actor_critic
+from jaxrl.algorithms.programs import control_program
+from jaxrl.networks import actor_critic, check_outputs
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import approx_kl, clipped, clipped_surrogate_loss, clipped_value_loss
-from jaxrl.ops.minibatch import flatten, minibatch_rows, take
+from jaxrl.ops.minibatch import accumulate, flatten, minibatch_rows, take
 from jaxrl.ops.normalization import (
     ReturnScale,
     RunningStats,
@@ -27,11 +28,23 @@ from jaxrl.ops.normalization import (
     update_stats,
 )
 from jaxrl.ops.returns import gae
-from jaxrl.ops.schedules import check_steps, linear, remaining
+from jaxrl.ops.schedules import linear, remaining
 from jaxrl.settings import EnvConfig, config, leaf, static
-from jaxrl.sources.rollout import rollouts
+from jaxrl.sources import rollouts
 from jaxrl.spaces import Spaces
-from jaxrl.types import Algorithm, Key, Memory, Metrics, Network, Params, PyTree, Source, Transition
+from jaxrl.types import (
+    Algorithm,
+    InputError,
+    Key,
+    Memory,
+    Metrics,
+    Network,
+    Params,
+    Program,
+    PyTree,
+    Source,
+    Transition,
+)
 
 
 @config
@@ -50,8 +63,8 @@ class PPO:
     """Gradient steps per pass."""
     minibatches_by: str = static("step", choices=("step", "env"))
     """Shuffle single steps, or keep each environment's steps together."""
-    micro_batch: int = static(0, at_least=0)
-    """Rows per gradient piece, accumulated over the minibatch: cache-sized pieces are faster on CPU. 0: all at once."""
+    micro_batch_size: int | None = static(None, at_least=1)
+    """Rows whose gradient is taken at once: the same result, and cache-sized ones are faster on CPU. None: all."""
 
     learning_rate: float = leaf(3e-4, 0.0)
     """Adam's step size at the start."""
@@ -73,7 +86,7 @@ class PPO:
     """Discount per step."""
     gae_lambda: float = leaf(0.95, 0.0, 1.0)
     """λ of the advantage estimates."""
-    max_grad_norm: float = leaf(0.5, 0.0)
+    max_grad_norm: float = leaf(0.5, 0.0, infinite=True)
     """Global norm that gradients are clipped to; inf is off."""
     adam_eps: float = leaf(1e-5, 0.0)
     """Adam's ε."""
@@ -89,35 +102,41 @@ class PPO:
     reward_scale: float = leaf(1.0)
     """Constant that rewards are multiplied by; reported returns are not scaled."""
 
-    hidden: tuple[int, ...] = static((64, 64))
+    hidden: tuple[int, ...] = static((64, 64), at_least=1)
     """Widths of the actor's hidden layers."""
-    critic_hidden: tuple[int, ...] | None = static(None)
+    critic_hidden: tuple[int, ...] | None = static(None, at_least=1)
     """Widths of the critic's hidden layers; None takes the actor's."""
     activation: str = static("tanh")
     """tanh, relu, swish, elu or gelu."""
     head: str = static("auto")
     """Continuous policies: "normal" (clipped, state-independent std) or "tanh_normal" (squashed); auto is normal."""
     init_std: float = leaf(1.0, 1e-6)
-    """Standard deviation of the first policy."""
+    """Standard deviation of the first policy, in units of half the range where actions are bounded."""
 
     def validate(self) -> None:
-        """Raises ValueError, naming the nearest valid numbers, where the sizes do not divide."""
-        check_steps(self)
+        """Raises InputError, naming the nearest valid numbers, where the sizes do not divide."""
         size, what = self.env.num_envs * self.num_steps, "num_envs * num_steps"
         if self.minibatches_by == "env":
             size, what = self.env.num_envs, "num_envs"
         if size % self.num_minibatches:
             near = max(d for d in range(1, self.num_minibatches) if size % d == 0)
-            raise ValueError(
+            raise InputError(
                 f"{what} = {size} is not divisible by num_minibatches = {self.num_minibatches}; try {near}"
             )
         rows = self.env.num_envs * self.num_steps // self.num_minibatches
-        if self.micro_batch and rows % self.micro_batch:
-            raise ValueError(f"a minibatch of {rows} rows is not divisible by micro_batch = {self.micro_batch}; try 0")
+        if self.micro_batch_size and rows % self.micro_batch_size:
+            near = max(d for d in range(1, min(rows, self.micro_batch_size) + 1) if rows % d == 0)
+            raise InputError(
+                f"a minibatch of {rows} rows is not divisible by micro_batch_size = {self.micro_batch_size}; try {near}"
+            )
+
+    def program(self, env: Any = None, network: Network | None = None) -> Program:
+        """What the drivers run. env, network: to use instead of the config's own."""
+        return control_program(self, env, network)
 
     def source(self, env: Any, algorithm: Algorithm) -> Source:
         """Rollouts that carry on where the last one stopped."""
-        return rollouts(env, algorithm.policy, self.num_steps)
+        return rollouts(env, algorithm, self.num_steps)
 
     def make(self, spaces: Spaces, network: Network | None = None) -> Algorithm:
         """PPO for these spaces. `network.apply(params, obs)` gives (distribution, value). May run inside a trace."""
@@ -156,6 +175,9 @@ def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
             head=c.head,
             init_std=c.init_std,
         )
+    else:
+        check_outputs(network, spaces)
+    # Global norm, as papers mean it (optax.clip would cut elementwise). Adam's ε is 1e-5, as in OpenAI's code.
     optimizer = optax.chain(optax.clip_by_global_norm(c.max_grad_norm), optax.scale_by_adam(eps=c.adam_eps))
 
     def init(key: Key) -> PPOLearner:
@@ -164,37 +186,41 @@ def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
         return_scale = init_return_scale(c.env.num_envs) if c.normalize_return else None
         return PPOLearner(params, optimizer.init(params), obs_stats, return_scale, jnp.zeros((), jnp.int32))
 
-    def policy(learner: PPOLearner, memory: Memory, obs: PyTree):
+    def policy(learner: PPOLearner, memory: Memory, obs: PyTree, first: Bool[Array, " N"]):
         return memory, network.apply(learner.params, normalize(learner.obs_stats, obs))[0]
 
     def update(key: Key, learner: PPOLearner, batch: Transition) -> tuple[PPOLearner, Metrics]:
         done = batch.terminated | batch.truncated
         return_scale, reward = learner.return_scale, c.reward_scale * batch.reward
         if return_scale is not None:
+            # Unlike the observations' statistics these may move first: no stored log-probability depends on them.
             return_scale = update_return_scale(return_scale, reward, done, c.gamma)
             reward = scale_reward(return_scale, reward)
 
-        rows = prepare(c, spaces, network, learner, batch, reward)
-        params, opt_state, metrics = fit(c, network, optimizer, key, learner, flatten(rows))
+        samples = estimate(c, spaces, network, learner, batch, reward)
+        params, opt_state, metrics = fit(c, network, optimizer, key, learner, flatten(samples))
 
         # Statistics move only now: the ratios above were taken with those that the rollout was acted with.
         obs_stats = learner.obs_stats
         if obs_stats is not None:
             obs_stats = update_stats(obs_stats, batch.obs)
         metrics |= m.episode_metrics(batch)
-        metrics["explained_variance"] = m.explained_variance(rows.value, rows.target)
+        metrics["explained_variance"] = m.explained_variance(samples.value, samples.target)
         return PPOLearner(params, opt_state, obs_stats, return_scale, learner.num_updates + 1), metrics
 
     return Algorithm(init, update, policy)
 
 
-def prepare(c: PPO, spaces: Spaces, network: Network, learner: PPOLearner, batch: Transition, reward: Array) -> Samples:
-    """Values, advantages and targets of a rollout [T, N]."""
+def estimate(
+    c: PPO, spaces: Spaces, network: Network, learner: PPOLearner, batch: Transition, reward: Array
+) -> Samples:
+    """Values, advantages and targets of a rollout [T, N], once, under the parameters that acted (§5 of the paper)."""
     obs = normalize(learner.obs_stats, batch.obs)
     value = network.apply(learner.params, obs)[1]
     if spaces.truncates:
         next_value = network.apply(learner.params, normalize(learner.obs_stats, batch.next_obs))[1]
     else:
+        # Nothing is bootstrapped within the rollout that V(obs) does not already say: half the critic's work.
         last_obs = jax.tree.map(lambda x: x[-1], batch.next_obs)
         last_value = network.apply(learner.params, normalize(learner.obs_stats, last_obs))[1]
         next_value = jnp.concatenate([value[1:], last_value[None]])
@@ -202,14 +228,14 @@ def prepare(c: PPO, spaces: Spaces, network: Network, learner: PPOLearner, batch
     return Samples(obs, batch.action, batch.log_prob, value, advantage, advantage + value)
 
 
-def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner, rows: Samples):
+def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner, samples: Samples):
     """The epochs of gradient steps on one rollout. Returns (params, optimiser state, metrics)."""
     left = remaining(c, learner.num_updates)
     learning_rate = linear(c.learning_rate, c.lr_final, left)
     clip_eps = linear(c.clip_eps, c.clip_final, left)
     ent_coef = linear(c.ent_coef, c.ent_final, left)
 
-    def loss(params: Params, batch: Samples, key: Key):
+    def loss(params: Params, batch: Samples, key: Key) -> tuple[m.Mean, Metrics]:
         distribution, value = network.apply(params, batch.obs)
         log_prob = distribution.log_prob(batch.action)
         policy_loss = clipped_surrogate_loss(log_prob, batch.log_prob, batch.advantage, clip_eps)
@@ -222,45 +248,33 @@ def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner,
             "approx_kl": m.mean(approx_kl(log_prob, batch.log_prob)),
             "clip_fraction": m.mean(clipped(log_prob, batch.log_prob, clip_eps)),
         }
-        return jnp.mean(policy_loss + c.vf_coef * value_loss - ent_coef * entropy), metrics
+        return m.mean(policy_loss + c.vf_coef * value_loss - ent_coef * entropy), metrics
 
     def gradient_step(carry, step):
-        (params, opt_state, stopped), (indices, key) = carry, step
-        batch = take(rows, indices)
+        (params, opt_state, stopped), (rows, key) = carry, step
+        batch = take(samples, rows)
         if c.normalize_advantage:
+            # Not in the paper. Per minibatch, as everybody's PPO: the scale of rewards then leaves the step alone.
             advantage = batch.advantage
             batch = batch._replace(advantage=(advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8))
-        grads, metrics = accumulate(jax.grad(loss, has_aux=True), params, batch, key, c.micro_batch)
-        stopped = stopped | (metrics["approx_kl"].value > c.target_kl)
-        updates, next_opt_state = optimizer.update(grads, opt_state)
-        next_params = optax.apply_updates(params, optax.tree.scale(-learning_rate, updates))
-        after = jax.tree.map(
-            lambda old, new: jnp.where(stopped, old, new), (params, opt_state), (next_params, next_opt_state)
-        )
+        grads, metrics = accumulate(loss, params, batch, c.micro_batch_size, key)
         metrics |= {"grad_norm": m.mean(optax.tree.norm(grads)), "learning_rate": m.mean(learning_rate)}
-        return (*after, stopped), jax.tree.map(lambda x: jnp.where(stopped, 0.0, x), metrics)
+        # The minibatch that trips target_kl is not learned from, but measured: it is what a person wants to see.
+        trips = stopped | (metrics["approx_kl"].value > c.target_kl)
+        updates, next_opt_state = optimizer.update(grads, opt_state)
+        # The learning rate is applied here, not by optax, so that it may be traced and swept.
+        next_params = optax.apply_updates(params, optax.tree.scale(-learning_rate, updates))
+        before, after = (params, opt_state), (next_params, next_opt_state)
+        kept = jax.tree.map(lambda old, new: jnp.where(trips, old, new), before, after)
+        metrics = jax.tree.map(lambda x: jnp.where(stopped, 0.0, x), metrics)
+        return (*kept, trips), (metrics, ~trips)
 
     k_shuffle, k_entropy = jax.random.split(key)
     sizes = (c.num_steps, c.env.num_envs, c.num_minibatches, c.minibatches_by)
-    indices = jax.vmap(lambda key: minibatch_rows(key, *sizes))(jax.random.split(k_shuffle, c.num_epochs))
-    indices = indices.reshape(c.num_epochs * c.num_minibatches, -1)
-    steps = (indices, jax.random.split(k_entropy, len(indices)))
+    # All epochs are shuffled at once: one batched sort instead of num_epochs small ones between gradient steps.
+    rows = jax.vmap(lambda key: minibatch_rows(key, *sizes))(jax.random.split(k_shuffle, c.num_epochs))
+    rows = rows.reshape(c.num_epochs * c.num_minibatches, -1)
     start = (learner.params, learner.opt_state, jnp.zeros((), bool))
-    (params, opt_state, _), metrics = jax.lax.scan(gradient_step, start, steps)
-    return params, opt_state, m.total(metrics)
-
-
-def accumulate(grad: Any, params: Params, batch: Samples, key: Key, micro_batch: int) -> tuple[Params, Metrics]:
-    """Mean gradient and summed metrics over pieces of `micro_batch` rows: the same numbers, smaller working set."""
-    size = batch.advantage.shape[0]
-    if micro_batch in (0, size):
-        return grad(params, batch, key)
-    pieces = jax.tree.map(lambda x: x.reshape(size // micro_batch, micro_batch, *x.shape[1:]), batch)
-    keys = jax.random.split(key, size // micro_batch)
-
-    def add(total, piece):
-        return jax.tree.map(jnp.add, total, grad(params, *piece)), None
-
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(grad, params, batch, key))
-    (grads, metrics), _ = jax.lax.scan(add, zeros, (pieces, keys))
-    return optax.tree.scale(micro_batch / size, grads), metrics
+    steps = (rows, jax.random.split(k_entropy, len(rows)))
+    (params, opt_state, _), (metrics, taken) = jax.lax.scan(gradient_step, start, steps)
+    return params, opt_state, {**m.total(metrics), "gradient_steps": m.mean(jnp.sum(taken))}

@@ -13,18 +13,31 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Int
+from jaxtyping import Array, Bool, Int
 
-from jaxrl.networks import actor_critic
+from jaxrl.algorithms.programs import control_program
+from jaxrl.networks import actor_critic, check_outputs
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import policy_gradient_loss, value_loss
 from jaxrl.ops.normalization import RunningStats, init_obs_stats, normalize, update_stats
 from jaxrl.ops.returns import discounted_returns
-from jaxrl.ops.schedules import check_steps, linear, remaining
-from jaxrl.settings import EnvConfig, config, leaf, static
-from jaxrl.sources.rollout import episodes
+from jaxrl.ops.schedules import linear, remaining
+from jaxrl.settings import EnvConfig, check_unread, config, leaf, static
+from jaxrl.sources import episodes
 from jaxrl.spaces import Spaces
-from jaxrl.types import Algorithm, Key, Memory, Metrics, Network, Params, PyTree, Source, Transition
+from jaxrl.types import (
+    Algorithm,
+    InputError,
+    Key,
+    Memory,
+    Metrics,
+    Network,
+    Params,
+    Program,
+    PyTree,
+    Source,
+    Transition,
+)
 
 
 @config
@@ -48,7 +61,7 @@ class Reinforce:
     """Weight of the entropy bonus."""
     baseline_coef: float = leaf(0.5, 0.0)
     """Weight of the baseline's loss ½(b - G)²."""
-    max_grad_norm: float = leaf(0.5, 0.0)
+    max_grad_norm: float = leaf(0.5, 0.0, infinite=True)
     """Global norm that gradients are clipped to; inf is off."""
     adam_eps: float = leaf(1e-5, 0.0)
     """Adam's ε."""
@@ -62,25 +75,30 @@ class Reinforce:
     reward_scale: float = leaf(1.0)
     """Constant that rewards are multiplied by; reported returns are not scaled."""
 
-    hidden: tuple[int, ...] = static((64, 64))
+    hidden: tuple[int, ...] = static((64, 64), at_least=1)
     """Widths of the hidden layers of actor and baseline."""
     activation: str = static("tanh")
     """tanh, relu, swish, elu or gelu."""
     head: str = static("auto")
-    """Continuous policies: "normal" or "tanh_normal"; auto is normal."""
+    """Continuous policies: "normal" (clipped to the bounds) or "tanh_normal" (squashed into them); auto is normal."""
     init_std: float = leaf(1.0, 1e-6)
-    """Standard deviation of the first policy."""
+    """Standard deviation of the first policy, in units of half the range where actions are bounded."""
 
     def validate(self) -> None:
-        """Raises ValueError, naming the nearest valid numbers, where the sizes do not divide."""
-        check_steps(self)
+        """Raises InputError for a setting that is not read."""
+        if not self.baseline:
+            check_unread(self, ("baseline_coef",), "without a baseline", "set baseline = True")
+
+    def program(self, env: Any = None, network: Network | None = None) -> Program:
+        """What the drivers run. env, network: to use instead of the config's own."""
+        return control_program(self, env, network)
 
     def source(self, env: Any, algorithm: Algorithm) -> Source:
-        """One whole episode per environment. Raises ValueError where episodes might not end within num_steps."""
+        """One whole episode per environment. Raises InputError where episodes might not end within num_steps."""
         if env.time_limit is None or self.num_steps < env.time_limit:
             need = "a time limit (set env.time_limit)" if env.time_limit is None else f"at least {env.time_limit}"
-            raise ValueError(f"num_steps = {self.num_steps}: REINFORCE needs complete episodes, hence {need}")
-        return episodes(env, algorithm.policy, self.num_steps)
+            raise InputError(f"num_steps = {self.num_steps}: REINFORCE needs complete episodes, hence {need}")
+        return episodes(env, algorithm, self.num_steps)
 
     def make(self, spaces: Spaces, network: Network | None = None) -> Algorithm:
         """REINFORCE for these spaces. `network.apply(params, obs)` gives (distribution, value). May run in a trace."""
@@ -93,13 +111,15 @@ class ReinforceLearner(NamedTuple):
     params: Params
     opt_state: PyTree
     obs_stats: RunningStats | None
-    num_updates: Int[jax.Array, ""]
+    num_updates: Int[Array, ""]
 
 
 def make(c: Reinforce, spaces: Spaces, network: Network | None) -> Algorithm:
     """The three functions of REINFORCE."""
     if network is None:
         network = actor_critic(spaces, hidden=c.hidden, activation=c.activation, head=c.head, init_std=c.init_std)
+    else:
+        check_outputs(network, spaces)
     optimizer = optax.chain(optax.clip_by_global_norm(c.max_grad_norm), optax.scale_by_adam(eps=c.adam_eps))
 
     def init(key: Key) -> ReinforceLearner:
@@ -107,41 +127,44 @@ def make(c: Reinforce, spaces: Spaces, network: Network | None) -> Algorithm:
         obs_stats = init_obs_stats(spaces.observation, c.normalize_obs)
         return ReinforceLearner(params, optimizer.init(params), obs_stats, jnp.zeros((), jnp.int32))
 
-    def policy(learner: ReinforceLearner, memory: Memory, obs: PyTree):
+    def policy(learner: ReinforceLearner, memory: Memory, obs: PyTree, first: Bool[Array, " N"]):
         return memory, network.apply(learner.params, normalize(learner.obs_stats, obs))[0]
 
     def update(key: Key, learner: ReinforceLearner, batch: Transition) -> tuple[ReinforceLearner, Metrics]:
-        first = batch.info["first"]
+        playing = batch.info["playing"]
         obs = normalize(learner.obs_stats, batch.obs)
-        no_value = jnp.zeros_like(batch.reward)
+        no_value = jnp.zeros_like(batch.reward)  # nothing is bootstrapped: see above on truncation
         reward = c.reward_scale * batch.reward
         returns = discounted_returns(reward, no_value, batch.terminated, batch.truncated, c.gamma)
 
         def loss(params: Params):
             distribution, baseline = network.apply(params, obs)
             advantage = returns - jax.lax.stop_gradient(baseline) if c.baseline else returns
+            # Not in the paper: the step's size then depends on neither the scale nor the sign of returns. Over the
+            # steps that were played only: those after the end are padding.
             if c.normalize_advantage:
-                center, spread = jnp.mean(advantage, where=first), jnp.std(advantage, where=first)
+                center, spread = jnp.mean(advantage, where=playing), jnp.std(advantage, where=playing)
                 advantage = (advantage - center) / (spread + 1e-8)
             policy_losses = policy_gradient_loss(distribution.log_prob(batch.action), advantage)
             value_losses = value_loss(baseline, returns)
             entropy = distribution.entropy(key)
             total = policy_losses - c.ent_coef * entropy
-            metrics = {"policy_loss": m.mean(policy_losses, first), "entropy": m.mean(entropy, first)}
+            metrics = {"policy_loss": m.mean(policy_losses, playing), "entropy": m.mean(entropy, playing)}
             if c.baseline:
                 total = total + c.baseline_coef * value_losses
-                metrics["value_loss"] = m.mean(value_losses, first)
-            return m.mean(total, first).value, metrics
+                metrics["value_loss"] = m.mean(value_losses, playing)
+            return m.mean(total, playing).value, metrics
 
         grads, metrics = jax.grad(loss, has_aux=True)(learner.params)
         learning_rate = linear(c.learning_rate, c.lr_final, remaining(c, learner.num_updates))
         updates, opt_state = optimizer.update(grads, learner.opt_state)
         params = optax.apply_updates(learner.params, optax.tree.scale(-learning_rate, updates))
+        # Last, lest what acted and what is learned from be normalised by different numbers.
         obs_stats = learner.obs_stats
         if obs_stats is not None:
-            obs_stats = update_stats(obs_stats, batch.obs, first)
+            obs_stats = update_stats(obs_stats, batch.obs, playing)
         metrics |= {"grad_norm": m.mean(optax.tree.norm(grads)), "learning_rate": m.mean(learning_rate)}
-        metrics |= m.episode_metrics(batch, first)
+        metrics |= m.episode_metrics(batch, playing)
         return ReinforceLearner(params, opt_state, obs_stats, learner.num_updates + 1), metrics
 
     return Algorithm(init, update, policy)

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from jaxrl.algorithms.programs import language_program
 from jaxrl.data.arrays import Data, DataBatch
 from jaxrl.data.preferences import Pairs
 from jaxrl.data.settings import DataConfig, Loop
+from jaxrl.evaluators import Ask
 from jaxrl.lm.log_probs import completion_stats
 from jaxrl.lm.lora import trained
 from jaxrl.lm.settings import LMConfig
@@ -22,7 +24,7 @@ from jaxrl.ops import metrics as m
 from jaxrl.ops.minibatch import accumulate, sum_over
 from jaxrl.ops.optimizers import AdamW, adamw, adamw_step
 from jaxrl.settings import config
-from jaxrl.types import Algorithm, Key, Metrics, Params, PyTree
+from jaxrl.types import Algorithm, InputError, Key, Metrics, Params, Program, PyTree
 
 
 @config
@@ -39,21 +41,35 @@ class SFT:
     optimizer: AdamW = AdamW(learning_rate=2e-5)
     """AdamW and its schedule. Learning rate: about 2e-5 for all parameters, 2e-4 to 1e-3 for adapters."""
 
+    def program(
+        self,
+        network: LanguageModel | None = None,
+        params: Params | None = None,
+        data: Data | None = None,
+        samples: Ask | None = None,
+    ) -> Program:
+        """What the drivers run: the model, its pretrained parameters, the rows, and what it is asked on the way."""
+        return language_program(self, network, params, data, samples)
+
+    def complete_data(self, model: LanguageModel, params: Params, data: Data) -> Data:
+        """Nothing is added to the rows."""
+        return data
+
     def make(self, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
         """SFT of `params` in `num_updates` updates. May run in a trace."""
         return make(self, model, params, num_updates)
 
     def check_data(self, data: Data) -> None:
-        """Raises ValueError for pairs, and for rows labelled false, which are not to be imitated."""
+        """Raises InputError for pairs, and for rows labelled false, which are not to be imitated."""
         buckets = data.train + data.held_out
         if any(isinstance(bucket, Pairs) for bucket in buckets):
-            raise ValueError(
+            raise InputError(
                 "SFT learns from {prompt, completion} or {messages}, and these are pairs; take the chosen answers, or "
                 "use DPO"
             )
         bad = sum(int(np.sum(np.asarray(b.label) < 0.5)) for b in buckets if b.label is not None)
         if bad:
-            raise ValueError(
+            raise InputError(
                 f"{bad} of {sum(len(b.length) for b in buckets)} rows are labelled false: SFT would learn to imitate "
                 "them; keep the good ones (label true), or use KTO"
             )

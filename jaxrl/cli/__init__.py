@@ -3,6 +3,7 @@
 from jaxrl.algorithms import ALGORITHMS as ALGORITHMS
 from jaxrl.cli.experiment import Options as Options
 from jaxrl.cli.experiment import enable_compilation_cache as enable_compilation_cache
+from jaxrl.cli.experiment import launch as launch
 from jaxrl.cli.experiment import named as named
 from jaxrl.cli.experiment import names as names
 from jaxrl.cli.experiment import parse as parse

@@ -11,9 +11,9 @@ import jax
 from jaxrl.algorithms import ALGORITHMS
 from jaxrl.config_file import load_config
 from jaxrl.lm.pretrained.assets import cache
-from jaxrl.runs.driver import RunResult, Schedule
+from jaxrl.runs.driver import Diverged, RunResult, Schedule, run
 from jaxrl.settings import check
-from jaxrl.training.programs import program
+from jaxrl.types import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -54,12 +54,22 @@ def names() -> list[str]:
     return sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob("*/*.yaml"))
 
 
+def launch(config: Any, description: str | None, argv: list[str] | None = None, **given: Any) -> None:
+    """An experiment from its command line to its last line: parse, run, report.
+
+    given: as for `run`. Bad input ends the program with status 2 and a sentence, a run that diverged with status 3.
+    """
+    with sentences():
+        config, options = parse(config, description, argv)
+        report(run(config, **options, **given))
+
+
 def parse(
     config: Any, description: str | None, argv: list[str] | None = None, options: Any = Options()
 ) -> tuple[Any, dict[str, Any]]:
     """The config and the options (by default the keyword arguments of `run`) after the command line had its say.
 
-    A bad value ends the program with status 2 and the sentence that explains it, before anything is compiled.
+    A bad value ends the program with status 2 and the sentence that explains it.
     """
     import tyro
 
@@ -70,22 +80,23 @@ def parse(
     parsed = tyro.cli(arguments, description=description, args=argv)
     with sentences():
         check(parsed.config)
-        if hasattr(config, "env"):
-            program(parsed.config)
     options = parsed.options
     return parsed.config, {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
 
 
 class sentences:
-    """Turns a ValueError about bad input into its sentence on stderr and exit status 2."""
+    """Turns bad input (InputError) into its sentence on stderr and exit status 2, and a run that diverged into
+    status 3. Every other error is ours, and keeps its traceback.
+    """
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is not None and issubclass(kind, ValueError):
+        status = next((s for k, s in ((InputError, 2), (Diverged, 3)) if isinstance(error, k)), None)
+        if status is not None:
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            sys.exit(status)
 
 
 def report(result: RunResult, **more: Any) -> None:

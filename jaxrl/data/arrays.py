@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrl.types import PyTree
+from jaxrl.types import InputError, PyTree
 
 
 class Data(NamedTuple):
@@ -38,13 +38,13 @@ def in_order(data: tuple[PyTree, ...], batch_size: int) -> tuple[DataBatch, ...]
 
 
 def sizes(data: tuple[PyTree, ...], batch_size: int) -> list[int]:
-    """Rows of each bucket. Raises ValueError for an empty bucket, or one whose leaves differ in their leading axis."""
+    """Rows of each bucket. Raises InputError for an empty bucket, or one whose leaves differ in their leading axis."""
     if batch_size < 1:
-        raise ValueError(f"batch_size = {batch_size} is no batch; it must be at least 1")
+        raise InputError(f"batch_size = {batch_size} is no batch; it must be at least 1")
     lengths_of = [{x.shape[0] for x in jax.tree.leaves(rows)} for rows in data]
     for b, lengths in enumerate(lengths_of):
         if len(lengths) != 1 or 0 in lengths:
-            raise ValueError(f"bucket {b} has leading axes {sorted(lengths)}; give it one length of at least 1")
+            raise InputError(f"bucket {b} has leading axes {sorted(lengths)}; give it one length of at least 1")
     if not lengths_of:
-        raise ValueError("there are no buckets; give at least one pytree of rows")
+        raise InputError("there are no buckets; give at least one pytree of rows")
     return [lengths.pop() for lengths in lengths_of]

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxrl.types import InputError
+
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 
 
@@ -13,12 +15,12 @@ def raw_rows(path: str | Path, split: str | None = None) -> Iterator[tuple[str, 
     """(where, row) of a file or folder, unchecked, where `where` reads as "reviews.jsonl, row 17"."""
     path = Path(path)
     if split is not None and (path.is_file() or (path / "state.json").is_file()):
-        raise ValueError(f"{path} has no parts to choose split = {split!r} from; leave split out")
+        raise InputError(f"{path} has no parts to choose split = {split!r} from; leave split out")
     if path.is_dir():
         yield from _folder(path, split)
     elif path.suffix not in _SUFFIXES or not path.is_file():
         what = "no such file" if not path.exists() else f"a {path.suffix or 'nameless'} file"
-        raise ValueError(f"{path} is {what}; give one of {', '.join(_SUFFIXES)} or a datasets folder")
+        raise InputError(f"{path} is {what}; give one of {', '.join(_SUFFIXES)} or a datasets folder")
     elif path.suffix == ".parquet":
         yield from _named(path.name, _parquet(path))
     else:
@@ -30,9 +32,9 @@ def _json(path: Path) -> Iterator[tuple[str, Any]]:
         try:
             rows = json.loads(path.read_text(encoding="utf-8-sig"))
         except ValueError as error:
-            raise ValueError(f"{path.name} is not JSON: {error}; one object per line goes by .jsonl") from error
+            raise InputError(f"{path.name} is not JSON: {error}; one object per line goes by .jsonl") from error
         if not isinstance(rows, list):
-            raise ValueError(f"{path.name} holds {type(rows).__name__}, not a list of objects")
+            raise InputError(f"{path.name} holds {type(rows).__name__}, not a list of objects")
         yield from _named(path.name, rows)
         return
     with path.open("rb") as lines:
@@ -42,7 +44,7 @@ def _json(path: Path) -> Iterator[tuple[str, Any]]:
                 text = line.decode("utf-8-sig").strip()
                 row = json.loads(text) if text else None
             except ValueError as error:
-                raise ValueError(
+                raise InputError(
                     f"{where}: {line[:60].decode(errors='replace')!r} is not JSON ({error}); write one object per line"
                 ) from error
             if text:
@@ -54,7 +56,7 @@ def _parquet(path: Path) -> list[Any]:
     try:
         return pa.parquet.read_table(path).to_pylist()
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path.name} is not parquet: {error}") from error
+        raise InputError(f"{path.name} is not parquet: {error}") from error
 
 
 def _named(name: str, rows: Sequence[Any]) -> Iterator[tuple[str, Any]]:
@@ -80,7 +82,7 @@ def _folder(path: Path, split: str | None) -> Iterator[tuple[str, Any]]:
         split = next(iter(parts))
     if split not in parts:
         have = f"has {', '.join(map(repr, parts))}" if parts else f"holds no {', '.join(_SUFFIXES)} or .arrow files"
-        raise ValueError(f"{path} {have}; say which, as in split={next(iter(parts), 'train')!r}, not {split!r}")
+        raise InputError(f"{path} {have}; say which, as in split={next(iter(parts), 'train')!r}, not {split!r}")
     for file in parts[split]:
         yield from raw_rows(file)
 

@@ -23,7 +23,7 @@ def lint(
 ) -> str:
     """Format, the first rows with «trained» tokens marked, counts, conflicts, label balance, lengths and buckets.
 
-    rows: how many to show. Raises ValueError as `read` and `encode` do.
+    rows: how many to show. Raises InputError as `read` and `encode` do.
     """
     data = read_rows(path, split)
     encoded = encode_rows(data, tokenizer, max_length=max_length, max_prompt_length=max_prompt_length)

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 from jaxrl.data.prompts import encode_prompt, keep_end, lengths, padded
 from jaxrl.data.rows import Example, Row, understand
 from jaxrl.lm.text.tokenizer import Tokenizer
+from jaxrl.types import InputError
 
 _COUNTS = (
     "rows",
@@ -79,7 +80,7 @@ def encode_rows(
 ) -> Encoded:
     """Rows as ids, by the contract above. max_length: tokens of prompt and completion together, EOS included.
 
-    Raises ValueError, with the row's number, for rows that are malformed or of several formats, and if none is left.
+    Raises InputError, with the row's number, for rows that are malformed or of several formats, and if none is left.
     """
     _check(tokenizer, max_length, max_prompt_length)
     counts = dict.fromkeys(_COUNTS, 0)
@@ -88,10 +89,10 @@ def encode_rows(
         try:
             example = understand(row)
             prompt = encode_prompt(example.prompt, tokenizer)
-        except ValueError as error:
-            raise ValueError(f"row {number} {error}") from error
+        except InputError as error:
+            raise InputError(f"row {number} {error}") from error
         if first not in (None, example.format):
-            raise ValueError(f"row {number} is of {example.format}, but the first row is of {first}; encode them apart")
+            raise InputError(f"row {number} is of {example.format}, but the first row is of {first}; encode them apart")
         first = example.format
         answers = [tokenizer.encode(text, specials=False) for text in example.completions]
         whole = (tuple(prompt), *map(tuple, answers), example.label)
@@ -113,7 +114,7 @@ def encode_rows(
         encoded.append(tuple(Sequences(np.array([*short, *c], np.int32), len(short), label, prompt_id) for c in cut))
     counts |= {"rows": len(rows), "kept": len(encoded)}
     if not encoded:
-        raise ValueError(f"none of {len(rows)} rows is left ({', '.join(f'{k} {v}' for k, v in counts.items() if v)})")
+        raise InputError(f"none of {len(rows)} rows is left ({', '.join(f'{k} {v}' for k, v in counts.items() if v)})")
     return Encoded(encoded, counts, tokenizer.pad)
 
 
@@ -121,13 +122,13 @@ def bucketed(encoded: Encoded, buckets: Sequence[int]) -> tuple[Completions | Pa
     """The rows as arrays, one entry per bucket that is not empty, shortest first: each row lies in the smallest bucket
     that holds it, a pair in that of its longer side.
 
-    buckets: lengths in tokens; each compiles one program. Raises ValueError for a row longer than all of them.
+    buckets: lengths in tokens; each compiles one program. Raises InputError for a row longer than all of them.
     """
     sizes = sorted(set(buckets))
     longest = np.array([max(len(side.tokens) for side in row) for row in encoded.rows])
     if not sizes or longest.max() > sizes[-1]:
         found = f"the longest row has {longest.max()} tokens, more than buckets = {list(buckets)} hold"
-        raise ValueError(f"{found}; add {longest.max()} to them, or encode with a smaller max_length")
+        raise InputError(f"{found}; add {longest.max()} to them, or encode with a smaller max_length")
     of_row = np.searchsorted(sizes, longest)
     return tuple(
         _stack([encoded.rows[i] for i in np.flatnonzero(of_row == b)], size, encoded.pad)
@@ -148,12 +149,12 @@ def fingerprint(encoded: Encoded) -> str:
 
 def _check(tokenizer: Tokenizer, max_length: int, max_prompt_length: int | None) -> None:
     if tokenizer.eos is None:
-        raise ValueError("the tokenizer has no EOS, so no completion could end; give it an eos_token")
+        raise InputError("the tokenizer has no EOS, so no completion could end; give it an eos_token")
     if max_length < 2:
-        raise ValueError(f"max_length = {max_length} holds no prompt and completion; it must be at least 2")
+        raise InputError(f"max_length = {max_length} holds no prompt and completion; it must be at least 2")
     if max_prompt_length is not None and not 1 <= max_prompt_length < max_length:
         limits = f"it must be at least 1 and less than max_length = {max_length}"
-        raise ValueError(f"max_prompt_length = {max_prompt_length} leaves no room; {limits}")
+        raise InputError(f"max_prompt_length = {max_prompt_length} leaves no room; {limits}")
 
 
 def _texts(example: Example) -> list[str]:

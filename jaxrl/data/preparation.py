@@ -9,6 +9,7 @@ from jaxrl.data.preferences import Encoded, bucketed, encode_rows
 from jaxrl.data.rows import Row, read_rows, split_by_group, understand
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.text.tokenizer import Tokenizer
+from jaxrl.types import InputError
 
 
 class Prepared(NamedTuple):
@@ -28,7 +29,7 @@ def prepare(
 
     rows: to train on; None reads `settings.path`. held_out: to measure on; None splits off `settings.held_out` of the
     rows, always the same ones: whole prompts where there are prompts enough, so that none is on both sides, else rows.
-    Raises ValueError, with file and row number, for what cannot be read.
+    Raises InputError, with file and row number, for what cannot be read.
     """
     rows = read_rows(settings.path) if rows is None else rows
     if held_out is None and settings.held_out > 0:
@@ -47,8 +48,8 @@ def _hold_out(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
     for number, row in enumerate(rows, 1):
         try:
             groups.append(json.dumps(understand(row).prompt))
-        except ValueError as error:
-            raise ValueError(f"row {number} {error}") from error
+        except InputError as error:
+            raise InputError(f"row {number} {error}") from error
     if share * len(set(groups)) < 1:
         groups = range(len(rows))
     grouped = [{**row, "_group": group} for row, group in zip(rows, groups, strict=True)]

@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 from jaxrl.data.files import raw_rows
 from jaxrl.data.rows import Row, Text, prompt_of
 from jaxrl.lm.text.tokenizer import Tokenizer
+from jaxrl.types import InputError
 
 
 class Prompts(NamedTuple):
@@ -22,35 +23,35 @@ class Prompts(NamedTuple):
 def read_prompts(path: str | Path, split: str | None = None) -> list[Row]:
     """Rows {prompt} of a file or folder; rows of any preference format will do as well, for their prompts.
 
-    Raises ValueError, with file and row number, for a row without one.
+    Raises InputError, with file and row number, for a row without one.
     """
     rows = []
     for where, row in raw_rows(path, split):
         try:
             prompt_of(row)
-        except ValueError as error:
-            raise ValueError(f"{where} {error}") from error
+        except InputError as error:
+            raise InputError(f"{where} {error}") from error
         rows.append(row)
     if not rows:
-        raise ValueError(f"{path} has no rows; give a file with at least one {{prompt}}")
+        raise InputError(f"{path} has no rows; give a file with at least one {{prompt}}")
     return rows
 
 
 def encode_prompts(rows: Sequence[Row], tokenizer: Tokenizer, *, max_length: int) -> Prompts:
     """The prompts in the order of the rows, as wide as the longest. One longer than max_length keeps its end.
 
-    Raises ValueError for a prompt without any token: there would be nothing to continue.
+    Raises InputError for a prompt without any token: there would be nothing to continue.
     """
     if max_length < 1:
-        raise ValueError(f"max_length = {max_length} leaves no token; it must be at least 1")
+        raise InputError(f"max_length = {max_length} leaves no token; it must be at least 1")
     encoded = []
     for number, row in enumerate(rows, 1):
         try:
             ids = encode_prompt(prompt_of(row), tokenizer)
-        except ValueError as error:
-            raise ValueError(f"row {number} {error}") from error
+        except InputError as error:
+            raise InputError(f"row {number} {error}") from error
         if not ids:
-            raise ValueError(f"row {number} has an empty prompt, and the tokenizer adds no BOS to it; drop the row")
+            raise InputError(f"row {number} has an empty prompt, and the tokenizer adds no BOS to it; drop the row")
         encoded.append(keep_end(ids, max_length, tokenizer.prefix))
     return Prompts(padded(encoded, max(map(len, encoded)), tokenizer.pad), lengths(encoded))
 

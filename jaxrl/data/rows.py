@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl.data.files import raw_rows
+from jaxrl.types import InputError
 
 Row = dict[str, Any]
 Text = str | list[dict[str, Any]]
@@ -36,30 +37,30 @@ def read_rows(path: str | Path, split: str | None = None) -> list[Row]:
     """The rows of a .jsonl, .ndjson, .json or .parquet file, or of a Hugging Face datasets folder.
 
     split: which part of a folder, as in "train"; needed where there are several.
-    Raises ValueError, with file and row number (a line number in jsonl files), for a row that is malformed or of
+    Raises InputError, with file and row number (a line number in jsonl files), for a row that is malformed or of
     another format than the first.
     """
     if not str(path):
-        raise ValueError("there is no file to read; give data.path (--path), or rows")
+        raise InputError("there is no file to read; give data.path (--path), or rows")
     rows, first = [], None
     for where, row in raw_rows(path, split):
         try:
             example = understand(row)
             if first is not None and example.format != first:
-                raise ValueError(f"is of {example.format}, but the first row is of {first}; keep one format per file")
-        except ValueError as error:
-            raise ValueError(f"{where} {error}") from error
+                raise InputError(f"is of {example.format}, but the first row is of {first}; keep one format per file")
+        except InputError as error:
+            raise InputError(f"{where} {error}") from error
         first = example.format
         rows.append(row)
     if not rows:
-        raise ValueError(f"{path} has no rows; give a file with at least one of {_FORMATS}")
+        raise InputError(f"{path} has no rows; give a file with at least one of {_FORMATS}")
     return rows
 
 
 def understand(row: Row) -> Example:
-    """Prompt, completions and label of a row. Raises ValueError with a clause that follows on "row 17 "."""
+    """Prompt, completions and label of a row. Raises InputError with a clause that follows on "row 17 "."""
     if not isinstance(row, dict):
-        raise ValueError(f"is {row!r:.60}, not an object; a row is {_FORMATS}")
+        raise InputError(f"is {row!r:.60}, not an object; a row is {_FORMATS}")
     has = {name for name, value in row.items() if value is not None}
     if has & {"chosen", "rejected"}:
         _need(row, has, "chosen", "rejected")
@@ -72,7 +73,7 @@ def understand(row: Row) -> Example:
     style = "text" if isinstance(prompt, str) else "messages"
     if "label" in has and kind == "completions":
         if row["label"] not in (True, False):
-            raise ValueError(f"has label {row['label']!r}; it must be true (a good completion) or false")
+            raise InputError(f"has label {row['label']!r}; it must be true (a good completion) or false")
         kind, label = "labelled completions", bool(row["label"])
     else:
         label = None
@@ -81,7 +82,7 @@ def understand(row: Row) -> Example:
 
 
 def prompt_of(row: Row) -> Text:
-    """The prompt of a row of any format, or of a row with nothing but a `prompt`. Raises ValueError as `understand`."""
+    """The prompt of a row of any format, or of a row with nothing but a `prompt`. Raises InputError as `understand`."""
     if not isinstance(row, dict) or {"chosen", "rejected", "messages", "completion"} & set(row):
         return understand(row).prompt
     _need(row, {name for name, value in row.items() if value is not None}, "prompt")
@@ -98,7 +99,7 @@ def split_by_group(
     """
     group_of = by if callable(by) else lambda row: row[by]
     if not callable(by) and (missing := [i for i, row in enumerate(rows, 1) if by not in row]):
-        raise ValueError(f"row {missing[0]} has no `{by}` to split by; it has {', '.join(rows[missing[0] - 1])}")
+        raise InputError(f"row {missing[0]} has no `{by}` to split by; it has {', '.join(rows[missing[0] - 1])}")
     groups: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
         groups.setdefault(group_of(row), []).append(i)
@@ -108,7 +109,7 @@ def split_by_group(
             break
         held |= set(groups[names[g]])
     if not 0 < len(held) < len(rows):
-        raise ValueError(f"share = {share} of {len(names)} groups leaves one side empty; change it, or split finer")
+        raise InputError(f"share = {share} of {len(names)} groups leaves one side empty; change it, or split finer")
     return [r for i, r in enumerate(rows) if i not in held], [r for i, r in enumerate(rows) if i in held]
 
 
@@ -121,7 +122,7 @@ def unpair(rows: Sequence[Row], seed: int) -> list[Row]:
     for i, row in enumerate(rows, 1):
         example = understand(row)
         if len(example.completions) != 2:
-            raise ValueError(f"row {i} is of {example.format}; only pairs can be unpaired")
+            raise InputError(f"row {i} is of {example.format}; only pairs can be unpaired")
         rest = {k: v for k, v in row.items() if k not in ("prompt", "chosen", "rejected", "label")}
         for label, completion in zip((True, False), example.completions, strict=True):
             made.append({"prompt": example.prompt, "completion": completion, "label": label, **rest})
@@ -131,25 +132,25 @@ def unpair(rows: Sequence[Row], seed: int) -> list[Row]:
 def _need(row: Row, has: set[str], *names: str) -> None:
     for name in names:
         if name not in has:
-            raise ValueError(f"has no `{name}`; it has {', '.join(row) or 'nothing'}, and a row is {_FORMATS}")
+            raise InputError(f"has no `{name}`; it has {', '.join(row) or 'nothing'}, and a row is {_FORMATS}")
 
 
 def check_text(name: str, value: Any) -> None:
-    """Raises ValueError with a clause that follows on "row 17 " unless the value is text or a list of messages."""
+    """Raises InputError with a clause that follows on "row 17 " unless the value is text or a list of messages."""
     for message in value if isinstance(value, list) else [{"role": name, "content": value}]:
         good = isinstance(message, dict) and isinstance(message.get("role"), str)
         if not good or not isinstance(message.get("content"), str):
-            raise ValueError(
+            raise InputError(
                 f"has {name} {value!r:.80}; it must be text or a list of {{role, content}} messages of text"
             )
         if half := _HALF_CHARACTER.search(message["content"]):
-            raise ValueError(f"has {half[0]!r} in its {name}, half a character; it must be Unicode text")
+            raise InputError(f"has {half[0]!r} in its {name}, half a character; it must be Unicode text")
 
 
 def _conversation(messages: Any) -> tuple[Text, list[Text]]:
     check_text("messages", messages)
     if isinstance(messages, str) or not messages or messages[-1]["role"] != "assistant":
-        raise ValueError("has `messages` that do not end with the assistant's; drop what comes after its last message")
+        raise InputError("has `messages` that do not end with the assistant's; drop what comes after its last message")
     return messages[:-1], [messages[-1:]]
 
 
@@ -166,7 +167,7 @@ def _pair(row: Row, has: set[str]) -> tuple[Text, list[Text]]:
         shared = prompt + shared
     if not shared:
         remedy = "give the prompt as messages, or open both answers with it"
-        raise ValueError(f"has answers that are messages but no prompt of messages; {remedy}")
+        raise InputError(f"has answers that are messages but no prompt of messages; {remedy}")
     return shared, [chosen[common:], rejected[common:]]
 
 
@@ -176,7 +177,7 @@ def _answer(completion: Any, prompt: Text) -> str:
         return completion
     if len(completion) != 1 or completion[0]["role"] != "assistant":
         roles = ", ".join(m["role"] for m in completion)
-        raise ValueError(f"has an answer of messages by {roles or 'nobody'}; it must be one message of the assistant")
+        raise InputError(f"has an answer of messages by {roles or 'nobody'}; it must be one message of the assistant")
     if isinstance(prompt, str):
-        raise ValueError("has a prompt of text but an answer of messages; give both as text or both as messages")
+        raise InputError("has a prompt of text but an answer of messages; give both as text or both as messages")
     return completion[0]["content"]

@@ -1,6 +1,7 @@
 """The settings that every algorithm which learns from data shares: which rows, and how they are gone through."""
 
 from jaxrl.settings import config, leaf, static
+from jaxrl.types import InputError
 
 
 @config
@@ -35,9 +36,9 @@ class Loop:
     """Rows that are computed with at once, to learn or to measure: less memory, the same result. None takes all."""
 
     def validate(self) -> None:
-        """Raises ValueError, naming the nearest divisors, unless batch_size is a whole number of micro-batches."""
+        """Raises InputError, naming the nearest divisors, unless batch_size is a whole number of micro-batches."""
         micro, batch = self.micro_batch_size, self.batch_size
         if micro is not None and batch % micro:
             divisors = sorted((d for d in range(1, batch + 1) if batch % d == 0), key=lambda d: abs(d - micro))
             near = " or ".join(map(str, sorted(divisors[:2])))
-            raise ValueError(f"batch_size = {batch} is not a multiple of micro_batch_size = {micro}; try {near}")
+            raise InputError(f"batch_size = {batch} is not a multiple of micro_batch_size = {micro}; try {near}")

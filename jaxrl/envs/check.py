@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrl.envs.bodies import num_bodies
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
-from jaxrl.types import PyTree, Step
+from jaxrl.types import InputError, PyTree, Step
 
 _FIELDS = {
     "reset": "def reset(self, key) -> (state, obs)",
@@ -31,7 +31,7 @@ def check_environment(env: Any, env_axis: int | None = None) -> None:
 
     It is traced once; unless its leaves are themselves traced, one reset and one step with a random action then run
     and are held to the ranges of the spaces. `env_axis=0` takes the first of many bodies. Our own suites pass unseen.
-    Raises ValueError that says what is wrong and what to write instead.
+    Raises InputError that says what is wrong and what to write instead.
     """
     if type(env).__module__.split(".")[:2] == ["jaxrl", "envs"]:
         return
@@ -44,7 +44,7 @@ def check_environment(env: Any, env_axis: int | None = None) -> None:
         if not any(isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct) for x in jax.tree.leaves(env)):
             _check_ranges(env)
     except _Wrong as wrong:
-        raise ValueError(f"environment {type(env).__qualname__}: {wrong}") from wrong.__cause__
+        raise InputError(f"environment {type(env).__qualname__}: {wrong}") from wrong.__cause__
 
 
 def _first(x: Any) -> Any:

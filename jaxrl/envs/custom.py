@@ -7,12 +7,13 @@ from typing import Any
 
 from jaxrl.envs.options import construct
 from jaxrl.settings import closest
+from jaxrl.types import InputError
 
 
 def make(name: str, /, **options: Any) -> Any:
     """The environment that Class(**options) of "package.module:Class" constructs, which is kept for the next call.
 
-    Raises ValueError if there is no such module or class, or if it refuses the options.
+    Raises InputError if there is no such module or class, or if it refuses the options.
     """
     return _made(name, _find(name), tuple(options.items()))
 
@@ -27,7 +28,7 @@ def _find(name: str) -> Callable:
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError, TypeError) as error:  # the last two for names that are no names, as ".a"
-        raise ValueError(
+        raise InputError(
             f"environment {name!r}: cannot import {module_name!r} ({error}); start from the folder that holds it with "
             "python -m, or add that folder to PYTHONPATH"
         ) from error
@@ -37,5 +38,5 @@ def _find(name: str) -> Callable:
             n for n, value in vars(module).items() if isinstance(value, type) and value.__module__ == module_name
         ]
         remedy = closest(class_name, classes) or f"; its classes are {', '.join(classes) or 'none'}"
-        raise ValueError(f"environment {name!r}: {module_name} has no class {class_name!r}{remedy}")
+        raise InputError(f"environment {name!r}: {module_name} has no class {class_name!r}{remedy}")
     return found

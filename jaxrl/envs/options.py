@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.settings import closest
+from jaxrl.types import InputError
 
 
 def construct(name: str, cls: Callable, options: dict[str, Any], also: Iterable[str] = ()) -> Any:
     """cls(**options), made outside of any trace that may be under way: what is kept must not belong to it.
 
     `name` is what the environment is called, `also` the options that something else takes, for the sentences.
-    Raises ValueError for an option that `cls` does not have, naming the closest, and with what `cls` says of others.
+    Raises InputError for an option that `cls` does not have, naming the closest, and with what `cls` says of others.
     """
     names, takes_any = _accepted(cls)
     if not takes_any:
@@ -25,22 +26,22 @@ def construct(name: str, cls: Callable, options: dict[str, Any], also: Iterable[
             return cls(**options)
     except (TypeError, ValueError, AssertionError) as error:
         with_options = f" with the options {options}" if options else ""
-        raise ValueError(f"{name} cannot be made{with_options}: {str(error) or 'it refuses them'}") from error
+        raise InputError(f"{name} cannot be made{with_options}: {str(error) or 'it refuses them'}") from error
 
 
 def refuse_unknown(name: str, options: Iterable[str], known: Iterable[str]) -> None:
-    """Raises ValueError, naming the closest, for an option that is not among the known."""
+    """Raises InputError, naming the closest, for an option that is not among the known."""
     known = list(known)
     for option in options:
         if option not in known:
             remedy = closest(option, known) or f"; it has {', '.join(known) or 'none'}"
-            raise ValueError(f"{name} has no option {option!r}{remedy}")
+            raise InputError(f"{name} has no option {option!r}{remedy}")
 
 
 def changed(name: str, params: Any, options: dict[str, Any]) -> Any:
     """The dataclass `params` with some fields changed, each with the dtype it had.
 
-    Raises ValueError for a value of another kind or shape.
+    Raises InputError for a value of another kind or shape.
     """
     return dataclasses.replace(params, **{k: _like(name, k, v, getattr(params, k)) for k, v in options.items()})
 
@@ -48,12 +49,12 @@ def changed(name: str, params: Any, options: dict[str, Any]) -> Any:
 def _like(name: str, option: str, value: Any, default: Any) -> Any:
     if isinstance(default, str | None) or isinstance(value, str):
         if type(value) is not type(default):
-            raise ValueError(f"{name}: {option} = {value!r} is of the wrong type; it is {default} by default")
+            raise InputError(f"{name}: {option} = {value!r} is of the wrong type; it is {default} by default")
         return value
     kind = jnp.result_type(default)
     alike = isinstance(value, bool) == jnp.issubdtype(kind, jnp.bool_) and jnp.asarray(value).astype(kind) == value
     if jnp.ndim(default) or not alike:
-        raise ValueError(f"{name}: {option} = {value!r} does not fit; it is {kind} of shape {jnp.shape(default)}")
+        raise InputError(f"{name}: {option} = {value!r} does not fit; it is {kind} of shape {jnp.shape(default)}")
     return jnp.asarray(value, kind)
 
 

@@ -10,6 +10,7 @@ from jaxrl.envs.bodies import repeated
 from jaxrl.envs.vector import VectorEnv, vectorize
 from jaxrl.envs.wrappers import ActionRepeat
 from jaxrl.settings import EnvConfig
+from jaxrl.types import InputError
 
 SUITES = {"gymnax": "jaxrl.envs.suites.gymnax", "brax": "jaxrl.envs.suites.brax", "probe": "jaxrl.envs.probe"}
 
@@ -19,13 +20,13 @@ def make(name: str, /, **options: Any) -> Any:
 
     `options` go to its constructor, or to its parameters, such as backend="spring" for Brax or max_torque=8.0 for
     gymnax/Pendulum-v1. Only the suite asked for is imported.
-    Raises ValueError naming the nearest for an unknown name, and for an option that nothing takes.
+    Raises InputError naming the nearest for an unknown name, and for an option that nothing takes.
     """
     if ":" in name:
         return custom.make(name, **options)
     suite, _, env_name = name.partition("/")
     if suite not in SUITES or not env_name:
-        raise ValueError(
+        raise InputError(
             f'environment {name!r} is not of the form "suite/name" with a suite of {", ".join(SUITES)}, '
             'nor "package.module:Class"'
         )
@@ -33,9 +34,9 @@ def make(name: str, /, **options: Any) -> Any:
     known = [*module.names(), *module.UNAVAILABLE]
     if env_name not in known:
         near = difflib.get_close_matches(env_name, known, n=3, cutoff=0.3) or known
-        raise ValueError(f"unknown environment {name!r}; the nearest are {', '.join(f'{suite}/{n}' for n in near)}")
+        raise InputError(f"unknown environment {name!r}; the nearest are {', '.join(f'{suite}/{n}' for n in near)}")
     if "backend" in options and not hasattr(module, "BACKENDS"):
-        raise ValueError(f"backend = {options['backend']!r} means nothing to {name}; leave it out")
+        raise InputError(f"backend = {options['backend']!r} means nothing to {name}; leave it out")
     return module.make(env_name, **options)
 
 
@@ -63,6 +64,11 @@ def unavailable() -> dict[str, str]:
     return {f"{suite}/{name}": why for suite, module in modules.items() for name, why in module.UNAVAILABLE.items()}
 
 
+def environment(config: EnvConfig) -> Any:
+    """The environment that a config names, unbatched."""
+    return make(config.name, **given_options(config))
+
+
 def from_config(config: EnvConfig, env: Any = None) -> VectorEnv:
     """The vectorised environment that a config describes, or `env` vectorised as it says.
 
@@ -70,7 +76,7 @@ def from_config(config: EnvConfig, env: Any = None) -> VectorEnv:
     that where it would be a mistake.
     """
     if env is None:
-        env = make(config.name, **given_options(config))
+        env = environment(config)
     if config.env_axis == 0:
         env = repeated(env, config.num_envs)
     return vectorize(
@@ -88,5 +94,5 @@ def given_options(config: EnvConfig) -> dict[str, Any]:
     if config.backend is None:
         return dict(config.options)
     if "backend" in config.options:
-        raise ValueError(f"env.backend = {config.backend!r} and env.options also has a backend; leave one of them out")
+        raise InputError(f"env.backend = {config.backend!r} and env.options also has a backend; leave one of them out")
     return {"backend": config.backend, **config.options}

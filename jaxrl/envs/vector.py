@@ -12,7 +12,7 @@ from jaxrl.envs.base import select, strong, truncates
 from jaxrl.envs.bodies import num_bodies
 from jaxrl.envs.wrappers import ActionRepeat
 from jaxrl.spaces import Space, Spaces
-from jaxrl.types import Key, PyTree, Step
+from jaxrl.types import InputError, Key, PyTree, Step
 
 
 class VectorState(NamedTuple):
@@ -128,18 +128,18 @@ def vectorize(
     rollout (`refresh`), and each new episode takes a random one of them: for physics, whose reset is dear. With
     env_axis=0, environment i takes its own start of the pool.
     env_axis: 0 if every leaf of `env` has a leading axis of N bodies.
-    Raises ValueError if an argument is out of range.
+    Raises InputError if an argument is out of range.
     """
     if num_envs < 1 or action_repeat < 1 or (time_limit is not None and time_limit < 1):
-        raise ValueError(
+        raise InputError(
             f"num_envs = {num_envs}, action_repeat = {action_repeat}, time_limit = {time_limit}: each must be 1 or more"
         )
     if resets not in ("fresh", "pool"):
-        raise ValueError(f"resets = {resets!r} is not one of 'fresh', 'pool'")
+        raise InputError(f"resets = {resets!r} is not one of 'fresh', 'pool'")
     if env_axis not in (None, 0):
-        raise ValueError(f"env_axis = {env_axis!r} must be None (one body for all) or 0 (a leading axis of bodies)")
+        raise InputError(f"env_axis = {env_axis!r} must be None (one body for all) or 0 (a leading axis of bodies)")
     if env_axis == 0 and (found := num_bodies(env)) != num_envs:
-        raise ValueError(f"num_envs = {num_envs}, but the environment given has {found} bodies; use {found}")
+        raise InputError(f"num_envs = {num_envs}, but the environment given has {found} bodies; use {found}")
     if action_repeat > 1:
         env = ActionRepeat(env, action_repeat)
     return VectorEnv(env, num_envs, env.time_limit if time_limit is None else time_limit, resets, env_axis)

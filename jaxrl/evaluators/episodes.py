@@ -1,6 +1,5 @@
 """Evaluation: exactly one episode per environment, with its own key, never touching training."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,13 +9,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl.envs import registry
 from jaxrl.settings import EnvConfig, replace
-from jaxrl.types import Key, Learner, PyTree
+from jaxrl.types import Algorithm, Evaluator, InputError, Key, Learner, Line, Panel, PyTree
 
 BEHAVIOURS = ("mode", "sample", "zero", "random")
+_CASES = ("mode", "zero", "random")
 
 
 class Evaluation(NamedTuple):
-    """One entry per episode: its return, its length in steps, and the mean of each number in `info` over its steps."""
+    """One entry per episode: its return, its length in steps, and the mean of each number in `info` over its steps;
+    info["invalid"] is the share of its steps that gave numbers which are not finite."""
 
     episode_return: Float[Array, " N"]
     episode_length: Int[Array, " N"]
@@ -26,6 +27,7 @@ class Evaluation(NamedTuple):
 class _Running(NamedTuple):
     env_state: PyTree
     obs: PyTree
+    first: Bool[Array, " N"]
     memory: PyTree
     active: Bool[Array, " N"]
     step: Int[Array, ""]
@@ -34,7 +36,7 @@ class _Running(NamedTuple):
 
 def evaluate(
     env: EnvConfig,
-    policy: Callable,
+    algorithm: Algorithm,
     learner: Learner,
     key: Key,
     *,
@@ -46,37 +48,40 @@ def evaluate(
 
     Main arguments:
     env: which environment, with the time limit that bounds an episode.
-    policy, learner: `algorithm.policy` and the learner it reads.
+    algorithm, learner: whose `policy` acts, and the learner it reads.
     Other arguments:
     behaviour: "mode" (deterministic), "sample", "zero" (the zero action) or "random" (uniform actions); or its number
     in BEHAVIOURS, which may be traced, so that one program serves all four.
     body: an Environment to use instead of the one that `env` names.
-    Raises ValueError for an unknown behaviour and for an environment without a time limit.
+    Raises InputError for an unknown behaviour and for an environment without a time limit.
     """
     vector = registry.from_config(replace(env, num_envs=num_episodes, resets="pool"), body)
     if vector.time_limit is None:
-        raise ValueError(f"evaluating {env.name} needs a time limit, lest an episode never end; set env.time_limit")
+        raise InputError(f"evaluating {env.name} needs a time limit, lest an episode never end; set env.time_limit")
     choice = _number(behaviour)
 
-    def act(key: Key, memory: PyTree, obs: PyTree):
-        memory, distribution = policy(learner, memory, obs)
+    def act(key: Key, run: _Running):
+        memory, distribution = algorithm.policy(learner, run.memory, run.obs, run.first)
         space = vector.action_space
+        like = space.zero()
         actions = (
             lambda: distribution.env_action(distribution.mode()),
             lambda: distribution.env_action(distribution.sample(key)),
-            lambda: jnp.broadcast_to(space.zero(), (num_episodes, *space.shape)),
+            lambda: jnp.broadcast_to(like, (num_episodes, *space.shape)),
             lambda: jax.vmap(space.sample)(jax.random.split(key, num_episodes)),
         )
-        return memory, jax.lax.switch(choice, actions)
+        # One type for all four: a policy may compute in another precision than the space's.
+        typed = [lambda action=action: action().astype(like.dtype) for action in actions]
+        return memory, jax.lax.switch(choice, typed)
 
     def step(run: _Running) -> _Running:
         k_act, k_env = jax.random.split(jax.random.fold_in(key, run.step))
-        memory, action = act(k_act, run.memory, run.obs)
+        memory, action = act(k_act, run)
         env_state, obs, result = vector.step(k_env, run.env_state, action)
         seen = Evaluation(result.reward, jnp.ones(num_episodes, jnp.int32), _numbers(result.info))
-        sums = jax.tree.map(lambda total, x: total + jnp.where(run.active, x, 0), run.sums, seen)
-        active = run.active & ~(result.terminated | result.truncated)
-        return _Running(env_state, obs, memory, active, run.step + 1, sums)
+        sums = jax.tree.map(lambda total, x: total + jnp.where(run.active, x, 0).astype(total.dtype), run.sums, seen)
+        done = result.terminated | result.truncated
+        return _Running(env_state, obs, done, memory, run.active & ~done, run.step + 1, sums)
 
     k_reset, key = jax.random.split(key)
     env_state, obs = vector.reset(k_reset)
@@ -84,20 +89,50 @@ def evaluate(
     info = _numbers(jax.eval_shape(vector.step, key, env_state, action)[2].info)
     zeros = jnp.zeros(num_episodes)
     sums = Evaluation(zeros, zeros.astype(jnp.int32), {name: zeros for name in info})
-    start = _Running(env_state, obs, (), jnp.ones(num_episodes, bool), jnp.zeros((), jnp.int32), sums)
+    every, memory = jnp.ones(num_episodes, bool), algorithm.memory(num_episodes)
+    start = _Running(env_state, obs, every, memory, every, jnp.zeros((), jnp.int32), sums)
     sums = jax.lax.while_loop(lambda run: jnp.any(run.active) & (run.step < vector.time_limit), step, start).sums
     return sums._replace(info=jax.tree.map(lambda x: x / sums.episode_length, sums.info))
 
 
+def whole_episodes(env: EnvConfig, algorithm: Algorithm, body: Any = None) -> Evaluator:
+    """`env.eval_episodes` whole episodes of the deterministic policy; at the end those of the zero and of the random
+    action too, for comparison: doing nothing scores well in some environments.
+    """
+
+    def measure(key: Key, learner: Learner, case: Int[Array, ""]) -> Evaluation:
+        behaviour = jnp.asarray([BEHAVIOURS.index(name) for name in _CASES], jnp.int32)[case]
+        return evaluate(env, algorithm, learner, key, num_episodes=env.eval_episodes, behaviour=behaviour, body=body)
+
+    def read(case: str, measured: Evaluation) -> dict[str, float]:
+        found = figures(measured)
+        names = {"zero": "zero_action_return", "random": "random_return"}
+        return {names[case]: found["return"]} if case in names else found
+
+    returns = (
+        Line("episode_return", "while training, actions sampled"),
+        Line("eval_return", "evaluation, deterministic"),
+    )
+    lengths = (Line("episode_length", "while training"), Line("eval_episode_length", "evaluation"))
+    return Evaluator(
+        name="episodes",
+        measure=measure,
+        read=read,
+        cases=_CASES,
+        panels=(Panel("episode return", returns), Panel("episode length", lengths)),
+        references={"zero action": "zero_action_return", "random actions": "random_return"},
+    )
+
+
 def figures(result: Evaluation) -> dict[str, float]:
-    """Mean and standard deviation of the return, mean length, number of episodes; `forward_speed` in m/s of bodies
-    that report an x_velocity: the mean over episodes of each one's mean speed."""
+    """Mean and standard deviation of the return, mean length, and the share of steps that were invalid;
+    `forward_speed` in m/s of bodies that report an x_velocity: the mean over episodes of each one's mean speed."""
     returns, length = np.asarray(result.episode_return, np.float64), np.asarray(result.episode_length, np.float64)
     found = {
         "return": returns.mean().item(),
         "return_std": returns.std().item(),
         "episode_length": length.mean().item(),
-        "episodes": len(returns),
+        "invalid_steps": (np.asarray(result.info["invalid"], np.float64) * length).sum().item() / length.sum().item(),
     }
     if "x_velocity" in result.info:
         found["forward_speed"] = np.asarray(result.info["x_velocity"], np.float64).mean().item()
@@ -107,11 +142,12 @@ def figures(result: Evaluation) -> dict[str, float]:
 def _number(behaviour: str | Int[Array, ""]) -> Int[Array, ""]:
     if isinstance(behaviour, str):
         if behaviour not in BEHAVIOURS:
-            raise ValueError(f"behaviour = {behaviour!r} is not one of {', '.join(BEHAVIOURS)}")
+            raise InputError(f"behaviour = {behaviour!r} is not one of {', '.join(BEHAVIOURS)}")
         behaviour = BEHAVIOURS.index(behaviour)
     return jnp.asarray(behaviour, jnp.int32)
 
 
 def _numbers(info: dict[str, Any]) -> dict[str, Any]:
     own = ("episode_return", "episode_length")
-    return {k: v for k, v in info.items() if k not in own and v.ndim == 1 and jnp.issubdtype(v.dtype, jnp.floating)}
+    numbers = {k: v for k, v in info.items() if k not in own and v.ndim == 1 and jnp.issubdtype(v.dtype, jnp.floating)}
+    return {**numbers, "invalid": info["invalid"]}

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import Decoder, Linear
 from jaxrl.settings import closest
-from jaxrl.types import Key, Params
+from jaxrl.types import InputError, Key, Params
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -31,7 +31,7 @@ Adapters = dict[str, Adapter]
 
 
 def init_adapters(key: Key, params: Decoder, rank: int, targets: Sequence[str] = TARGETS) -> Adapters:
-    """Adapters that change nothing yet: A uniform in ±1/√in, B zero. Raises ValueError for an unknown projection."""
+    """Adapters that change nothing yet: A uniform in ±1/√in, B zero. Raises InputError for an unknown projection."""
     _check(rank, targets)
     made = {}
     for name, k in zip(targets, jax.random.split(key, len(targets)), strict=True):
@@ -73,7 +73,7 @@ class Trained(NamedTuple):
 
 
 def trained(settings: LMConfig, params: Decoder) -> Trained:
-    """Adapters of `params`, or at rank 0 all of them. Raises ValueError for an unknown projection."""
+    """Adapters of `params`, or at rank 0 all of them. Raises InputError for an unknown projection."""
     if settings.lora_rank == 0:
         return Trained(lambda key: params, lambda x: x, lambda x: x)
     _check(settings.lora_rank, settings.lora_targets)
@@ -94,7 +94,7 @@ def _changed(params: Decoder, adapters: Adapters, change: Callable[[Linear, Adap
 
 def _check(rank: int, targets: Sequence[str]) -> None:
     if rank < 1:
-        raise ValueError(f"lora_rank = {rank}; adapters need at least 1")
+        raise InputError(f"lora_rank = {rank}; adapters need at least 1")
     for name in targets:
         if name not in TARGETS:
-            raise ValueError(f"lora_targets: no projection {name!r}{closest(name, TARGETS)}; there are {TARGETS}")
+            raise InputError(f"lora_targets: no projection {name!r}{closest(name, TARGETS)}; there are {TARGETS}")

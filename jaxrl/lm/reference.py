@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from jaxrl.lm.log_probs import CHUNK, TokenRows, completion_mask, completion_scores, completion_stats
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.settings import check_unread
-from jaxrl.types import Params, PyTree
+from jaxrl.types import InputError, Params, PyTree
 
 
 def sampled_kl(
@@ -57,7 +57,7 @@ def with_reference(
 ) -> tuple[PyTree, ...]:
     """The rows with `ref_log_prob` filled in: read from `path`, or computed and written there.
 
-    identity: of everything that the numbers depend on (weights, rows, dtype). Raises ValueError if the file was made
+    identity: of everything that the numbers depend on (weights, rows, dtype). Raises InputError if the file was made
     for another identity, or is damaged: stale numbers are refused, never silently used or replaced.
     """
     sides = [side for rows in buckets for side in _sides(rows)]
@@ -77,16 +77,16 @@ def with_reference(
 
 
 def check_cached(config: Any, sides: Sequence[Any]) -> None:
-    """Raises ValueError if `config` reads cached log-probs, and rows come without them."""
+    """Raises InputError if `config` reads cached log-probs, and rows come without them."""
     if config.reference == "cached" and any(side.ref_log_prob is None for side in sides):
-        raise ValueError(
+        raise InputError(
             "reference = 'cached' needs the rows' log-probs computed before: `tune` does it, or call `with_reference`; "
             "or set reference = 'frozen'"
         )
 
 
 def check_cache_read(config: Any) -> None:
-    """Raises ValueError if `config` names a cache of log-probs that it does not read."""
+    """Raises InputError if `config` names a cache of log-probs that it does not read."""
     if config.reference != "cached":
         why = f"with reference = {config.reference!r}"
         check_unread(config, ("reference_cache",), why, "set reference = 'cached'")
@@ -108,14 +108,14 @@ def _read(path: Path, identity: str, shapes: list[tuple[int, ...]]) -> list[np.n
         with np.load(path) as file:
             arrays = {name: file[name] for name in file}
     except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"the reference cache {path} is damaged ({error}); remove it") from error
+        raise InputError(f"the reference cache {path} is damaged ({error}); remove it") from error
     if str(arrays.pop("identity", "")) != identity:
-        raise ValueError(
+        raise InputError(
             f"the reference cache {path} was made with other weights, rows or settings; remove it, or name another"
         )
     found = [arrays.get(str(i), np.empty(0)) for i in range(len(shapes))]
     if [x.shape for x in found] != shapes:
-        raise ValueError(f"the reference cache {path} is damaged (it has other numbers of rows); remove it")
+        raise InputError(f"the reference cache {path} is damaged (it has other numbers of rows); remove it")
     return found
 
 

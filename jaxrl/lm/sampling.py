@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl.lm.transformer import KVCache, LanguageModel, Layer, unstack
-from jaxrl.types import Key, Params
+from jaxrl.types import InputError, Key, Params
 
 
 class Generation(NamedTuple):
@@ -56,10 +56,10 @@ def generate(
     probability together (Holtzman et al. 2020, arXiv 1904.09751; 1 is off). min_p: only tokens at least this share as
     likely as the likeliest (Nguyen et al. 2024, arXiv 2407.01082; 0 is off). Ties at the edge stay.
     stop: tokens that end a row.
-    Raises ValueError for an empty or over-long prompt, a token out of range, or a setting out of range.
+    Raises InputError for an empty or over-long prompt, a token out of range, or a setting out of range.
     """
     if keys.shape != (len(tokens),):
-        raise ValueError(f"keys have shape {keys.shape}, but there are {len(tokens)} rows; split the key, one a row")
+        raise InputError(f"keys have shape {keys.shape}, but there are {len(tokens)} rows; split the key, one a row")
     check_prompts(model, tokens, length, max_new_tokens)
     check_settings(temperature, top_k, top_p, min_p)
     choose = Chooser(top_k, top_p, min_p)
@@ -237,35 +237,35 @@ def _likeliest(p: Float[Array, " V"], mass: Float[Array, " V"], wanted: float) -
 
 
 def check_prompts(model: LanguageModel, tokens: Array, length: Array, max_new_tokens: int) -> None:
-    """Raises ValueError for prompts that the model cannot take. Values are not looked at inside a trace."""
+    """Raises InputError for prompts that the model cannot take. Values are not looked at inside a trace."""
     context, vocabulary = model.config.max_position_embeddings, model.config.vocab_size
     if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens = {max_new_tokens}; it must be at least 1")
+        raise InputError(f"max_new_tokens = {max_new_tokens}; it must be at least 1")
     if isinstance(tokens, jax.core.Tracer) or isinstance(length, jax.core.Tracer):
         return
     tokens, length = np.asarray(tokens), np.asarray(length)
     if length.min() < 1:
-        raise ValueError(f"prompt {length.argmin() + 1} is empty; give it a token to go on from, such as BOS")
+        raise InputError(f"prompt {length.argmin() + 1} is empty; give it a token to go on from, such as BOS")
     if length.max() > tokens.shape[1]:
-        raise ValueError(f"a prompt length is {length.max()}, but tokens have only {tokens.shape[1]} columns")
+        raise InputError(f"a prompt length is {length.max()}, but tokens have only {tokens.shape[1]} columns")
     if length.max() + max_new_tokens > context:
-        raise ValueError(
+        raise InputError(
             f"a prompt of {length.max()} tokens and max_new_tokens = {max_new_tokens} exceed the model's context of "
             f"{context}; shorten the prompt or ask for at most {context - length.max()} tokens"
         )
     inside = tokens[np.arange(tokens.shape[1]) < length[:, None]]
     if inside.min() < 0 or inside.max() >= vocabulary:
         bad = inside[(inside < 0) | (inside >= vocabulary)][0]
-        raise ValueError(f"token {bad} is not in the vocabulary of {vocabulary}; is this the model's own tokenizer?")
+        raise InputError(f"token {bad} is not in the vocabulary of {vocabulary}; is this the model's own tokenizer?")
 
 
 def check_settings(temperature: float | Array, top_k: int, top_p: float, min_p: float) -> None:
-    """Raises ValueError for a setting that leaves no token, or means nothing. A traced temperature is not looked at."""
+    """Raises InputError for a setting that leaves no token, or means nothing. A traced temperature is not looked at."""
     if not isinstance(temperature, jax.core.Tracer) and not 0 <= float(temperature) < float("inf"):
-        raise ValueError(f"temperature = {float(temperature):g}; it must be 0 (greedy) or a positive number")
+        raise InputError(f"temperature = {float(temperature):g}; it must be 0 (greedy) or a positive number")
     if top_k < 0:
-        raise ValueError(f"top_k = {top_k}; it must be 0 (off) or a positive number of tokens")
+        raise InputError(f"top_k = {top_k}; it must be 0 (off) or a positive number of tokens")
     if not 0 < top_p <= 1:
-        raise ValueError(f"top_p = {top_p:g}; it must be above 0 and at most 1 (off)")
+        raise InputError(f"top_p = {top_p:g}; it must be above 0 and at most 1 (off)")
     if not 0 <= min_p <= 1:
-        raise ValueError(f"min_p = {min_p:g}; it must be between 0 (off) and 1")
+        raise InputError(f"min_p = {min_p:g}; it must be between 0 (off) and 1")

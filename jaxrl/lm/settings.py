@@ -25,6 +25,6 @@ class LMConfig:
     """The projections that have adapters."""
 
     def validate(self) -> None:
-        """Raises ValueError for settings of adapters where there are none."""
+        """Raises InputError for settings of adapters where there are none."""
         if not self.lora_rank:
             check_unread(self, ("lora_alpha", "lora_targets"), "with lora_rank = 0", "set lora_rank to at least 1")

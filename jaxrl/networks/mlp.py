@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from jaxrl.networks.initializers import orthogonal
 from jaxrl.ops.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, TanhDiagGaussian
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
-from jaxrl.types import Key, Network, PyTree
+from jaxrl.types import InputError, Key, Network, PyTree
 
 ACTIVATIONS: dict[str, Callable] = {
     "tanh": jnp.tanh,
@@ -33,7 +33,7 @@ def features(space: Space, obs: PyTree) -> Float[Array, "*b f"]:
         return jax.nn.one_hot(obs - space.start, space.n)
     if isinstance(space, Box):
         return obs.reshape(*obs.shape[: obs.ndim - len(space.shape)], -1).astype(jnp.float32)
-    raise ValueError(f"no MLP features for observation space {space}; pass a Network of your own")
+    raise InputError(f"no MLP features for observation space {space}; pass a Network of your own")
 
 
 def num_features(space: Space) -> int:
@@ -87,7 +87,7 @@ def actor_critic(
     state-dependent std = softplus(x) + 0.001. "auto" takes "normal". Discrete actions have one head only.
     init_std: standard deviation of the first policy: for "normal" in units of half the range where an action is bounded
     on both sides, else in units of the action; for "tanh_normal" before tanh.
-    Raises ValueError for an unknown activation or head, for tanh_normal on discrete or unbounded actions, and for
+    Raises InputError for an unknown activation or head, for tanh_normal on discrete or unbounded actions, and for
     widths below 1.
     """
     _check_choices(spaces, activation, head)
@@ -145,22 +145,22 @@ def _num_outputs(space: Space) -> int:
     if isinstance(space, MultiDiscrete):
         return sum(space.nvec)
     if len(space.shape) != 1:
-        raise ValueError(f"no policy head for actions of shape {space.shape}; pass a Network of your own")
+        raise InputError(f"no policy head for actions of shape {space.shape}; pass a Network of your own")
     return space.shape[0]
 
 
 def _check_choices(spaces: Spaces, activation: str, head: str) -> None:
     if activation not in ACTIVATIONS:
-        raise ValueError(f"activation = {activation!r} is not one of {', '.join(ACTIVATIONS)}")
+        raise InputError(f"activation = {activation!r} is not one of {', '.join(ACTIVATIONS)}")
     if head not in HEADS:
-        raise ValueError(f"head = {head!r} is not one of {', '.join(HEADS)}")
+        raise InputError(f"head = {head!r} is not one of {', '.join(HEADS)}")
     if head == "tanh_normal" and not isinstance(spaces.action, Box):
-        raise ValueError(f"head = 'tanh_normal' is for continuous actions, not {spaces.action}; use 'auto'")
+        raise InputError(f"head = 'tanh_normal' is for continuous actions, not {spaces.action}; use 'auto'")
     if head == "tanh_normal" and not spaces.action.bounded:
-        raise ValueError("head = 'tanh_normal' needs finite action bounds; use 'normal' for this environment")
+        raise InputError("head = 'tanh_normal' needs finite action bounds; use 'normal' for this environment")
 
 
 def _check_widths(**layers: Sequence[int]) -> None:
     for name, widths in layers.items():
         if any(width < 1 for width in widths):
-            raise ValueError(f"{name} = {tuple(widths)}: each width must be at least 1; () is a linear network")
+            raise InputError(f"{name} = {tuple(widths)}: each width must be at least 1; () is a linear network")

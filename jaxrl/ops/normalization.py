@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxrl.spaces import Box, Space
-from jaxrl.types import PyTree
+from jaxrl.types import InputError, PyTree
 
 _LARGEST = 1e15  # the sum of a billion squares of it is still a float32
 
@@ -36,13 +36,13 @@ def init_stats(shape: tuple[int, ...]) -> RunningStats:
 def init_obs_stats(space: Space, wanted: bool) -> PyTree:
     """Statistics for observations of a space (a pytree of them: those of its parts), or None if none are wanted.
 
-    Raises ValueError for a space without any Box: the numbers of discrete spaces are names.
+    Raises InputError for a space without any Box: the numbers of discrete spaces are names.
     """
     if not wanted:
         return None
     stats = jax.tree.map(lambda part: init_stats(part.shape) if isinstance(part, Box) else None, space)
     if not jax.tree.leaves(stats):
-        raise ValueError(f"normalize_obs = True does not suit {space}: its numbers are names; set it to False")
+        raise InputError(f"normalize_obs = True does not suit {space}: its numbers are names; set it to False")
     return stats
 
 

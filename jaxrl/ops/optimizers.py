@@ -34,7 +34,7 @@ class AdamW:
     """Adam's β₂."""
     adam_eps: float = leaf(1e-8, 0.0)
     """Adam's ε."""
-    max_grad_norm: float = leaf(1.0, 1e-9)
+    max_grad_norm: float = leaf(1.0, 1e-9, infinite=True)
     """Global norm that gradients are clipped to; inf is off."""
 
 

@@ -35,15 +35,3 @@ def warmup_cosine(
     share = jnp.where(done < total, jnp.clip((done - rising) / jnp.maximum(total - rising, 1e-6), 0.0, 1.0), 1.0)
     down = final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * share))
     return peak * jnp.where((done + 1 < rising) & (done < total), up, down)
-
-
-def check_steps(config: Any) -> None:
-    """Raises ValueError, naming the nearest valid numbers, unless total_steps is a whole number of rollouts."""
-    rollout, most = config.env.num_envs * config.num_steps, 2**31 - 1
-    total = config.total_steps
-    if total > most:
-        raise ValueError(f"total_steps = {total} overflows the 32-bit step counter; try {most // rollout * rollout}")
-    if total % rollout:
-        near = [n for n in (total // rollout * rollout, (total // rollout + 1) * rollout) if 0 < n <= most]
-        near = " or ".join(map(str, near))
-        raise ValueError(f"total_steps = {total} is not a multiple of num_envs * num_steps = {rollout}; try {near}")

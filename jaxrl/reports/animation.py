@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrl.types import InputError
+
 GEOM_TYPES = ("sphere", "capsule", "box", "plane", "cylinder", "ellipsoid")
 
 
@@ -79,7 +81,7 @@ def save_html(path: str | os.PathLike, scene: Scene) -> Path:
     """Writes `scene` as one HTML file that loads nothing else, and returns its path.
 
     Where all shapes have one colour, as in Brax, the viewer colours each body by its index instead.
-    Raises ValueError when the parts of `scene` do not fit together.
+    Raises InputError when the parts of `scene` do not fit together.
     """
     _check(scene)
     frames = np.asarray(scene.frames, "<f4")
@@ -92,7 +94,7 @@ def save_html(path: str | os.PathLike, scene: Scene) -> Path:
     }
     # "<" is escaped so that no title or caption can close the script element that holds the data.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    page = resources.files("jaxrl").joinpath("viewer.html").read_text(encoding="utf-8")
+    page = resources.files("jaxrl.reports").joinpath("viewer.html").read_text(encoding="utf-8")
     head, body = page.split("__SCENE__")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,11 +124,11 @@ def save_video(
     path, model, qpos = Path(path), _as_mj_model(model), np.asarray(qpos, np.float64)
     writer = {".gif": _write_gif, ".mp4": _write_mp4}.get(path.suffix)
     if writer is None:
-        raise ValueError(f"path has the suffix {path.suffix!r}; use .gif or .mp4.")
+        raise InputError(f"path has the suffix {path.suffix!r}; use .gif or .mp4.")
     if writer is _write_mp4 and shutil.which("ffmpeg") is None:
-        raise ValueError(f"{path.name} needs ffmpeg, which is not on PATH; install it or use .gif.")
+        raise InputError(f"{path.name} needs ffmpeg, which is not on PATH; install it or use .gif.")
     if qpos.ndim != 2 or not len(qpos) or qpos.shape[1] != model.nq:
-        raise ValueError(f"qpos has shape {qpos.shape}; give [frames, nq], where nq is {model.nq} here.")
+        raise InputError(f"qpos has shape {qpos.shape}; give [frames, nq], where nq is {model.nq} here.")
     _check_dt(dt)
     model.vis.global_.offwidth, model.vis.global_.offheight = width, height
     try:
@@ -153,32 +155,32 @@ def save_video(
 def _check(scene: Scene) -> None:
     frames = np.asarray(scene.frames)
     if frames.ndim != 3 or frames.shape[2] != 7 or not frames.size:
-        raise ValueError(
+        raise InputError(
             f"frames has shape {frames.shape}; give [frames, bodies, 7]: x, y, z, then the quaternion w, x, y, z."
         )
     bad = np.flatnonzero(~np.isfinite(frames).all(axis=(1, 2)))
     if len(bad):
-        raise ValueError(f"frames has a value that is not finite in frame {bad[0]}; cut the frames there.")
+        raise InputError(f"frames has a value that is not finite in frame {bad[0]}; cut the frames there.")
     _check_dt(scene.dt)
     if len(scene.captions) not in (0, len(frames)):
-        raise ValueError(
+        raise InputError(
             f"captions has {len(scene.captions)} lines for {len(frames)} frames; give one for each frame, or none."
         )
     for i, geom in enumerate(scene.geoms):
         lengths = [len(geom.get(name, ())) for name in ("size", "pos", "quat", "rgba")]
         if lengths != [3, 3, 4, 4]:
-            raise ValueError(f"geom {i} has size, pos, quat and rgba of lengths {lengths}; give 3, 3, 4, 4.")
+            raise InputError(f"geom {i} has size, pos, quat and rgba of lengths {lengths}; give 3, 3, 4, 4.")
         if geom["type"] not in GEOM_TYPES:
-            raise ValueError(f"geom {i} has the type {geom['type']!r}; use one of {', '.join(GEOM_TYPES)}.")
+            raise InputError(f"geom {i} has the type {geom['type']!r}; use one of {', '.join(GEOM_TYPES)}.")
         if not -1 <= geom["body"] < frames.shape[1]:
-            raise ValueError(
+            raise InputError(
                 f"geom {i} is on body {geom['body']}, but frames has {frames.shape[1]} bodies; use -1 for the world."
             )
 
 
 def _check_dt(dt: float) -> None:
     if not 0 < dt < np.inf:
-        raise ValueError(f"dt is {dt}; give the seconds between two frames, above 0.")
+        raise InputError(f"dt is {dt}; give the seconds between two frames, above 0.")
 
 
 def _as_mj_model(model: Any) -> Any:

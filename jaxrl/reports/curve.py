@@ -45,6 +45,6 @@ def learning_curve(
 
 def _draw(axis: Any, rows: list[dict[str, Any]], line: Line) -> None:
     points = [(row["step"], row[line.metric]) for row in rows if row.get(line.metric) is not None]
-    style = {"marker": "o", "markersize": 3} if line.metric.startswith("eval_") else {"alpha": 0.6}
+    style = {"marker": "o", "markersize": 3} if line.metric.startswith(("eval_", "first_rows_")) else {"alpha": 0.6}
     if points:
         axis.plot(*zip(*points, strict=True), label=line.label, **style)

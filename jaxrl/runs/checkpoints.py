@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxrl.types import PyTree
+from jaxrl.types import InputError, PyTree
 
 logging.getLogger("absl").setLevel(logging.WARNING)
 
@@ -41,11 +41,11 @@ class Checkpoints:
         """The tree saved at `step` (the newest by default), in the structure of `template`: a tree of arrays, or of
         the shapes that `jax.eval_shape` gives.
 
-        Raises ValueError with a sentence if there is none, or if any leaf has another name, shape or dtype.
+        Raises InputError with a sentence if there is none, or if any leaf has another name, shape or dtype.
         """
         steps = self.steps()
         if not steps or (step is not None and step not in steps):
-            raise ValueError(f"no checkpoint{'' if step is None else f' of step {step}'} in {self._manager.directory}")
+            raise InputError(f"no checkpoint{'' if step is None else f' of step {step}'} in {self._manager.directory}")
         step = steps[-1] if step is None else step
         wanted = _flatten(template)
         saved = self._manager.restore(step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))["manifest"]
@@ -92,8 +92,8 @@ def _compare(saved: dict[str, str], wanted: dict[str, str]) -> None:
     advice = "restore it with the config, environment and versions that it was saved with"
     for path in {**wanted, **saved}:
         if path not in saved:
-            raise ValueError(f"the checkpoint has no {path} ({wanted[path]}); {advice}")
+            raise InputError(f"the checkpoint has no {path} ({wanted[path]}); {advice}")
         if path not in wanted:
-            raise ValueError(f"the checkpoint holds {path} ({saved[path]}), which this run does not have; {advice}")
+            raise InputError(f"the checkpoint holds {path} ({saved[path]}), which this run does not have; {advice}")
         if saved[path] != wanted[path]:
-            raise ValueError(f"the checkpoint's {path} is {saved[path]}, but this run needs {wanted[path]}; {advice}")
+            raise InputError(f"the checkpoint's {path} is {saved[path]}, but this run needs {wanted[path]}; {advice}")

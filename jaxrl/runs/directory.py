@@ -1,13 +1,13 @@
 """The directory of a run: what was run, on what, and whether a resume is of the same run."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,53 +16,81 @@ import jax
 import numpy as np
 
 from jaxrl.config_file import load_config, save_config
-from jaxrl.types import PyTree
+from jaxrl.types import InputError
+
+_ABOUT, _CONFIG = "run.json", "config.yaml"
 
 
-def run_name(config: Any, seed: int, resume: bool = False) -> Path:
-    """A new directory under runs/, named after what is run and when. Raises ValueError if it is to be resumed."""
-    if resume:
-        raise ValueError("resume needs the run_dir to go on in")
-    what = config.env.name if hasattr(config, "env") else Path(config.lm.name).name
-    name = f"{what.replace('/', '-')}_{type(config).__name__.lower()}_s{seed}"
-    return Path("runs") / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
+def as_run(config: Any, overrides: Mapping[str, Any]) -> Any:
+    """The config with the settings that something given stood in for: paths such as "env.name" -> values."""
+    for path, value in overrides.items():
+        config = _set(config, path.split("."), value)
+    return config
 
 
-def open_run(config: Any, seed: int, run_dir: Path | None, resume: bool, network: Any, arrays: PyTree) -> Path:
-    """The run's directory, made or recognised. network, arrays: the model, parameters and data that the run is given.
+def check_run_dir(run_dir: Path | None, seed: int, config: Any, given: dict[str, Any], resume: bool) -> None:
+    """For a resume, that the directory holds this very run; else that it can be made. Nothing is written.
 
-    Raises ValueError for a directory that already holds a run, or a resume with another config, seed or given things.
+    Raises InputError for a directory that already holds a run, or a resume with anything else than it was begun with.
     """
-    run_dir = run_name(config, seed, resume) if run_dir is None else run_dir
-    model = {"model": f"{network.config} {network.dtype}"} if hasattr(network, "config") else {}
-    about, described = run_dir / "run.json", {"seed": seed, **model, **fingerprints(arrays), **machine()}
+    if resume and run_dir is None:
+        raise InputError("resume needs the run_dir to go on in")
+    if run_dir is None:
+        return
+    file = next((path for path in (run_dir, *run_dir.parents) if path.exists() and not path.is_dir()), None)
+    if file is not None:
+        raise InputError(f"run_dir = {run_dir}: {file} is a file; name a directory")
     if resume:
-        _same_run(config, run_dir, about, described)
-    elif about.exists():
-        raise ValueError(f"{run_dir} already holds a run; pass resume=True to go on with it, or another run_dir")
-    else:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        save_config(config, run_dir / "config.yaml")
-        about.write_text(json.dumps(described, indent=1) + "\n")
+        _same_run(run_dir, seed, config, given)
+    elif (run_dir / _ABOUT).exists():
+        raise InputError(f"{run_dir} already holds a run; pass resume=True to go on with it, or another run_dir")
+
+
+def begin_run(run_dir: Path | None, label: str, seed: int, config: Any, given: dict[str, Any]) -> Path:
+    """Make the directory, by default a new one under runs/, and write what is run, and on what."""
+    run_dir = _new_directory(f"{label}_s{seed}_{time.strftime('%Y%m%d-%H%M%S')}") if run_dir is None else run_dir
+    run_dir.mkdir(parents=True, exist_ok=True)
+    save_config(config, run_dir / _CONFIG)
+    about = {"seed": seed, "given": given, **machine()}
+    try:
+        with (run_dir / _ABOUT).open("x") as file:
+            file.write(json.dumps(about, indent=1) + "\n")
+    except FileExistsError:  # somebody else began a run here since it was looked at
+        raise InputError(f"{run_dir} already holds a run; pass another run_dir") from None
     return run_dir
 
 
-def _same_run(config: Any, run_dir: Path, about: Path, described: dict[str, Any]) -> None:
-    if not about.exists():
-        raise ValueError(f"{run_dir} holds no run to resume; leave resume out to start one there")
-    saved = load_config(run_dir / "config.yaml", {type(config).__name__.lower(): type(config)})
+def _new_directory(name: str) -> Path:
+    for number in range(1, 1000):
+        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:  # another run began in the same second
+            continue
+        return path
+    raise InputError(f"runs/ holds a thousand runs called {name}; name a run_dir")
+
+
+def _same_run(run_dir: Path, seed: int, config: Any, given: dict[str, Any]) -> None:
+    if not (run_dir / _ABOUT).exists():
+        raise InputError(f"{run_dir} holds no run to resume; leave resume out to start one there")
+    saved = load_config(run_dir / _CONFIG, {type(config).__name__.lower(): type(config)})
     for name, old, new in _differences(saved, config):
-        raise ValueError(f"{run_dir} was run with {name} = {old}, not {new}; resume with its own config.yaml")
-    then = json.loads(about.read_text())
-    if then["seed"] != described["seed"]:
-        now = described["seed"]
-        raise ValueError(f"{run_dir} was run with seed = {then['seed']}, not {now}; resume with that seed")
-    for name in ("model", "params", "data"):
-        if then.get(name) != described.get(name):
-            raise ValueError(f"{run_dir} was run with other {name}; resume with those it was started with")
+        raise InputError(f"{run_dir} was run with {name} = {old}, not {new}; resume with its own config.yaml")
+    then = json.loads((run_dir / _ABOUT).read_text())
+    if then["seed"] != seed:
+        raise InputError(f"{run_dir} was run with seed = {then['seed']}, not {seed}; resume with that seed")
+    for name in sorted({*then["given"], *given}):
+        was, now = then["given"].get(name), given.get(name)
+        if was != now:
+            raise InputError(f"{run_dir} was run with {_called(name, was)}, not {_called(name, now)}; resume with that")
     changed = [f"{name} was {then.get(name)}, is {now}" for name, now in machine().items() if then.get(name) != now]
     if changed:
-        warnings.warn(f"resuming where {'; '.join(changed)}: it goes on, but not bit for bit", stacklevel=4)
+        warnings.warn(f"resuming where {'; '.join(changed)}: it goes on, but not bit for bit", stacklevel=5)
+
+
+def _called(name: str, what: dict[str, str] | None) -> str:
+    return f"no {name} of its own" if what is None else f"the {name} {what['is']} ({what['sha256'][:8]})"
 
 
 def _differences(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -70,27 +98,42 @@ def _differences(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
         was, now = getattr(old, f.name), getattr(new, f.name)
         if dataclasses.is_dataclass(now):
             yield from ((f"{f.name}.{name}", *values) for name, *values in _differences(was, now))
-        elif was != now:
+        elif np.any(was != now) if f.type is float else was != now:
             yield f.name, was, now
 
 
-def fingerprints(arrays: dict[str, PyTree]) -> dict[str, str]:
-    """name -> sha256 over paths, shapes, types and bytes of its leaves, for every tree that has any."""
-    return {name: _fingerprint(tree) for name, tree in arrays.items() if jax.tree.leaves(tree)}
-
-
-def _fingerprint(tree: PyTree) -> str:
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        leaf = np.ascontiguousarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype}{leaf.shape}".encode())
-        digest.update(leaf.view(np.uint8).data)
-    return digest.hexdigest()
+def _set(settings: Any, path: list[str], value: Any) -> Any:
+    name, *rest = path
+    value = _set(getattr(settings, name), rest, value) if rest else value
+    return dataclasses.replace(settings, **{name: value})
 
 
 def machine() -> dict[str, Any]:
-    """What exactness depends on: versions, device, processor and core count."""
+    """What exactness depends on: versions, device, processor, the cores this process may use, and XLA's flags."""
     packages = ("jax", "jaxlib", "flax", "optax", "brax", "gymnax")
     device = jax.devices()[0]
     about = {"platform": device.platform, "device": device.device_kind, "devices": jax.device_count()}
-    return {**about, "processor": platform.machine(), "cores": os.cpu_count(), **{p: version(p) for p in packages}}
+    processor = {"processor": platform.machine(), **_processor(), "cores": _cores()}
+    return {
+        **about,
+        **processor,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }
+
+
+def _cores() -> int:
+    # A process pinned to one core computes other bits than one on two: XLA splits its sums by the threads it has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> dict[str, str]:
+    """Model and a hash of the instruction sets, where Linux tells them: XLA compiles for both."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return {"model": platform.processor()}
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
+    flags = told.get("flags", told.get("Features", ""))
+    return {"model": told.get("model name", platform.processor()), "flags": sha256(flags.encode()).hexdigest()[:12]}

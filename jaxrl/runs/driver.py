@@ -8,24 +8,24 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from jaxrl.data.arrays import Data
-from jaxrl.evaluators.held_out import EpisodeJudge, HeldOutJudge
 from jaxrl.ops import metrics as m
 from jaxrl.reports.curve import learning_curve
 from jaxrl.reports.rows import METRICS, TIMING, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
-from jaxrl.runs.directory import open_run
+from jaxrl.runs.clock import Clock
+from jaxrl.runs.compiled import Asked, Compiled, trace
+from jaxrl.runs.directory import as_run, begin_run, check_run_dir
+from jaxrl.runs.given import describe
 from jaxrl.runs.logger import Bar, Logger
-from jaxrl.settings import float32
-from jaxrl.training.programs import Program, program
-from jaxrl.types import Key, Params, TrainState
+from jaxrl.training import program
+from jaxrl.types import InputError, Key, Program, TrainState
 
 _EVAL = 0x6576616C  # folded into the seed's key: far from any number that training folds or splits
 
@@ -38,6 +38,10 @@ class RunResult(NamedTuple):
     run_dir: Path
 
 
+class Diverged(RuntimeError):
+    """A learner is no longer finite. Nothing of it was saved: the last checkpoint is from before."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """How often a run does what, as counts over the whole of it, evenly spaced."""
@@ -48,15 +52,12 @@ class Schedule:
     """Evaluations along the way."""
     saves: int = 10
     """Checkpoints."""
-    eval_episodes: int = 128
-    """Episodes per evaluation, one per environment."""
 
-    def check(self, p: Program) -> None:
-        """Raises ValueError for counts that would leave a run without a log, or an evaluation without an end."""
-        if self.logs < 1 or self.eval_episodes < 1:
-            raise ValueError(f"logs = {self.logs}, eval_episodes = {self.eval_episodes}: each must be at least 1")
-        if p.env is not None and p.env.time_limit is None:
-            raise ValueError("evaluation needs a time limit, lest an episode never end; set env.time_limit")
+    def check(self) -> None:
+        """Raises InputError for counts that would leave a run without a log."""
+        if self.logs < 1 or self.evals < 0 or self.saves < 0:
+            wrong = f"logs = {self.logs}, evals = {self.evals}, saves = {self.saves}"
+            raise InputError(f"{wrong}: logs must be at least 1, and the others 0 (none) or more")
 
     def marks(self, num_updates: int) -> dict[str, set[int]]:
         """For each of logs, evals and saves: the updates after which it is due. All are due after the last."""
@@ -75,150 +76,175 @@ def run(
     resume: bool = False,
     schedule: Schedule = Schedule(),
     progress: bool = True,
-    env: Any = None,
-    network: Any = None,
-    params: Params | None = None,
-    data: Data | None = None,
     probe: Callable[[TrainState, Key], dict[str, float]] | None = None,
+    export: Callable[[TrainState, Path], None] | None = None,
+    **given: Any,
 ) -> RunResult:
     """Train on the host, with everything a person wants to keep in `run_dir`.
 
     Main arguments:
-    config: an algorithm's config. seed: of everything. run_dir: by default a new directory under runs/.
+    config: an algorithm's config. seed: of everything, 0 … 2³²-1. run_dir: by default a new directory under runs/.
+    given: what the config takes beside itself, as for `train`: env and network, or network, params, data and samples.
     Other arguments:
     resume: go on from the newest checkpoint in run_dir, exactly; rows logged after it are cut and written again.
     schedule: how often to log, evaluate and save. progress: show a bar.
-    env, network, params, data: as in `train`. probe: further figures of an evaluation, for those that learn from data.
-    Raises ValueError, before anything is compiled, for a bad config, a directory that already holds a run, or a resume
-    with another config, seed, parameters or data.
+    probe(state, key): further figures of every evaluation along the way, logged as eval_*.
+    export(state, run_dir): writes what else is to be kept of the final state, before any picture is drawn.
+    Raises InputError, before anything is compiled or written, for a bad config, a directory that already holds a run,
+    or a resume with another config, seed or thing given. Raises Diverged when the learner is no longer finite.
     """
-    given = _Given({"env": env, "network": network}, {"params": params, "data": data})
-    p = given.program(config)
-    schedule.check(p)
-    run_dir = open_run(config, seed, None if run_dir is None else Path(run_dir), resume, network, given.arrays)
-    checkpoints, clock = Checkpoints(run_dir / "checkpoints"), _Clock()
-    state, done = _start(config, given, p, seed, checkpoints, resume, clock)
-    steps_done = done * p.steps_per_update
-    logger = Logger(run_dir, steps_done if done else -1)
-    bar = Bar(p.num_updates * p.steps_per_update, steps_done, progress)
-    clock.train = sum(row["train_seconds"] for row in read_metrics(run_dir / TIMING)[-1:])
-    try:
-        chunk, judge = _compile(config, given, p, state, clock, schedule.eval_episodes, probe)
-        state = _loop(p, state, done, chunk, judge, schedule, seed, logger, bar, checkpoints, clock)
-        final = judge.final(state, eval_key(seed, int(state.num_steps)), read_metrics(run_dir / METRICS))
-    finally:
-        bar.close()
-        logger.close()
-        checkpoints.close()
-        clock.close()
-    unit = "env_steps" if p.env else "rows_seen"
-    final |= {unit: int(state.num_steps), **clock.figures(), "run_dir": str(run_dir)}
-    learning_curve(run_dir, judge.panels, judge.unit, judge.references(final))
-    (run_dir / "result.json").write_text(json.dumps(final, indent=1) + "\n")
+    schedule.check()
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed = {seed} is out of range; it must be between 0 and {2**32 - 1}")
+    p = program(config, **given)
+    settings, about = as_run(config, p.overrides), describe(given)
+    run_dir = None if run_dir is None else Path(run_dir)
+    check_run_dir(run_dir, seed, settings, about, resume)
+    with contextlib.ExitStack() as stack:
+        clock = stack.enter_context(Clock())
+        with clock.compiling():
+            compile_all = trace(config, given, p)
+        if not resume:
+            run_dir = begin_run(run_dir, p.label, seed, settings, about)
+        saves = stack.enter_context(contextlib.closing(Checkpoints(run_dir / "checkpoints")))
+        with clock.compiling():
+            compiled = compile_all()
+        state = _start(p, compiled, saves, seed, resume)
+        done = int(state.num_steps)
+        clock.train = sum(row["train_seconds"] for row in read_metrics(run_dir / TIMING)[-1:])
+        session = _Session(
+            p=p,
+            seed=seed,
+            run_dir=run_dir,
+            compiled=compiled,
+            clock=clock,
+            saves=saves,
+            logger=stack.enter_context(contextlib.closing(Logger(run_dir, done if done else -1))),
+            bar=stack.enter_context(contextlib.closing(Bar(p.total_steps, done, progress))),
+            marks=schedule.marks(p.num_updates),
+            probe=probe,
+        )
+        state = session.train(state)
+        final = session.final(state)
+        # Dearest first: the state lies in its checkpoint; now the model, then the figures, and pictures last.
+        if export is not None:
+            export(state, run_dir)
+        (run_dir / "result.json").write_text(json.dumps(final, indent=1) + "\n")
+    _draw(p, run_dir, final)
     return RunResult(state, final, run_dir)
 
 
-class _Given(NamedTuple):
-    """What a run is given beside its config: functions, which fix the program, and arrays, which are its arguments."""
-
-    functions: dict[str, Any]
-    arrays: dict[str, Any]
-
-    def program(self, config: Any, arrays: dict[str, Any] | None = None) -> Program:
-        return program(config, **self.functions, **(self.arrays if arrays is None else arrays))
-
-
-class _Clock:
-    """Seconds spent training, over all sessions of a run, and compiling, in this one; and how often it compiled."""
-
-    def __init__(self):
-        self.train, self.compile = 0.0, 0.0
-        self.trained, self.steps, self.compilations = 0.0, 0, 0
-        jax.monitoring.register_event_duration_secs_listener(self._heard)
-
-    def close(self) -> None:
-        jax.monitoring.unregister_event_duration_listener(self._heard)
-
-    def _heard(self, event: str, *_: Any, **__: Any) -> None:
-        self.compilations += event == "/jax/core/compile/backend_compile_duration"
-
-    def chunk(self, seconds: float, steps: int) -> dict[str, float]:
-        self.train += seconds
-        self.trained += seconds
-        self.steps += steps
-        rate = {"train_seconds": self.train, "steps_per_second": steps / seconds}
-        return {**rate, "num_compilations": self.compilations}
-
-    @contextlib.contextmanager
-    def compiling(self):
-        began = time.perf_counter()
-        yield
-        self.compile += time.perf_counter() - began
-
-    def figures(self) -> dict[str, float]:
-        rate = self.steps / self.trained if self.trained else 0.0
-        seconds = {"train_seconds": round(self.train, 2), "compile_seconds": round(self.compile, 2)}
-        rate = round(rate, 0 if rate >= 100 else 2)
-        return {**seconds, "steps_per_second": rate, "num_compilations": self.compilations}
-
-
-def _compile(config: Any, given: _Given, p: Program, state: TrainState, clock: _Clock, episodes: int, probe):
-    """(chunk, judge): the training of a number of updates, and what evaluates it, compiled."""
-    traced, arrays = float32(config), given.arrays
-
-    def chunk(config, arrays, state, updates):
-        step = given.program(config, arrays).step
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, state)[1])
-
-        def body(_, carry):
-            state, total = carry
-            state, metrics = step(state)
-            return state, m.add(total, metrics)
-
-        return jax.lax.fori_loop(0, updates, body, (state, zeros))
-
-    number = jnp.zeros((), jnp.int32)
-    with clock.compiling():
-        chunk = jax.jit(chunk, donate_argnums=2).lower(traced, arrays, state, number).compile()
-        if p.env is None:
-            judge = HeldOutJudge(lambda *x: given.program(*x).measure, traced, arrays, state.learner, probe)
-        else:
-            policy, env = lambda *x: given.program(*x).algorithm.policy, given.functions["env"]
-            judge = EpisodeJudge(policy, traced, arrays, env, state.learner, episodes)
-    return lambda state, updates: chunk(traced, arrays, state, jnp.asarray(updates, jnp.int32)), judge
-
-
-def _loop(p: Program, state, done: int, chunk, judge, schedule: Schedule, seed: int, logger, bar, saves, clock):
-    marks = schedule.marks(p.num_updates)
-    if not done and (before := judge.start(state, eval_key(seed, 0))):
-        logger.row(0, before, {"train_seconds": 0.0})
-    for update in sorted(mark for mark in set().union(*marks.values()) if mark > done):
-        began = time.perf_counter()
-        state, metrics = jax.block_until_ready(chunk(state, update - done))
-        timing = clock.chunk(time.perf_counter() - began, (update - done) * p.steps_per_update)
-        step, done = update * p.steps_per_update, update
-        row = {name: float(value) for name, value in m.values(metrics).items()}
-        if update in marks["evals"]:
-            row |= judge.along(state, eval_key(seed, step))
-        logger.row(step, row, timing)
-        bar.update(step, judge.line(row), timing["steps_per_second"])
-        if update in marks["saves"]:
-            saves.save(step, state)
-    return state
-
-
 def eval_key(seed: int, step: int) -> jax.Array:
-    """The key that evaluates a run after `step` environment steps, apart from every key of training."""
+    """The key that evaluates a run after `step` steps, apart from every key of training."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _EVAL), step)
 
 
-def _start(
-    config: Any, given: _Given, p: Program, seed: int, checkpoints: Checkpoints, resume: bool, clock: _Clock
-) -> tuple[TrainState, int]:
+def _start(p: Program, compiled: Compiled, saves: Checkpoints, seed: int, resume: bool) -> TrainState:
     key = jax.random.key(seed)
-    if resume and checkpoints.steps():
-        state = checkpoints.restore(jax.eval_shape(p.init, key))
-        return state, int(state.num_steps) // p.steps_per_update
-    with clock.compiling():
-        init = jax.jit(lambda arrays, key: given.program(config, arrays).init(key)).lower(given.arrays, key).compile()
-    return init(given.arrays, key), 0
+    if resume and saves.steps():
+        return saves.restore(jax.eval_shape(p.init, key))
+    return compiled.init(key)
+
+
+@dataclasses.dataclass
+class _Session:
+    """One process's part of a run: from its start, or its newest checkpoint, to its end."""
+
+    p: Program
+    seed: int
+    run_dir: Path
+    compiled: Compiled
+    clock: Clock
+    saves: Checkpoints
+    logger: Logger
+    bar: Bar
+    marks: dict[str, set[int]]
+    probe: Callable[[TrainState, Key], dict[str, float]] | None
+    found: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)  # of the last evaluation, by evaluator
+
+    def train(self, state: TrainState) -> TrainState:
+        """All updates that remain."""
+        done = int(state.num_steps) // self.p.steps_per_update
+        if not done and (before := self._before(state)):
+            self.logger.row(0, before, {"train_seconds": 0.0})
+        infinite = self.compiled.bad_leaves(state.learner)  # meant to be, such as the best score so far
+        for update in sorted(mark for mark in set().union(*self.marks.values()) if mark > done):
+            began, count = time.perf_counter(), update - done
+            state, metrics = jax.block_until_ready(self.compiled.chunk(state, count))
+            timing = self.clock.chunk(time.perf_counter() - began, count * self.p.steps_per_update)
+            step, done = update * self.p.steps_per_update, update
+            row = {name: float(value) for name, value in m.values(metrics).items()}
+            bad = [leaf for leaf in self.compiled.bad_leaves(state.learner) if leaf not in infinite]
+            if not bad and update in self.marks["evals"]:
+                row |= self._along(state)
+            self.logger.row(step, row, timing)
+            self.bar.update(step, self._headline(row), timing["steps_per_second"])
+            if bad:
+                self._diverged(step, bad[0])
+            if update in self.marks["saves"]:
+                self.saves.save(step, state)
+        return state
+
+    def final(self, state: TrainState) -> dict[str, Any]:
+        """The figures of a run that has ended."""
+        first, found = (read_metrics(self.run_dir / METRICS) or [{}])[0], {}
+        for asked in self.compiled.evaluators:
+            e = asked.evaluator
+            found |= self.found.get(e.name) or self._figures(asked, state, 0)
+            for case in range(1, len(e.cases)):
+                found |= self._figures(asked, state, case)
+            found |= {f"{name}_before": first.get(f"{e.prefix}{name}") for name in e.before}
+        done = {self.p.unit.name: int(state.num_steps)}
+        return {**found, **done, **self.clock.figures(), "run_dir": str(self.run_dir)}
+
+    def _before(self, state: TrainState) -> dict[str, float]:
+        return self._ask_all(state, [a for a in self.compiled.evaluators if a.evaluator.at_start], start=True)
+
+    def _along(self, state: TrainState) -> dict[str, float]:
+        more = {}
+        if self.probe is not None:
+            key = eval_key(self.seed, int(state.num_steps))
+            more = {f"eval_{name}": float(value) for name, value in self.probe(state, key).items()}
+        return self._ask_all(state, self.compiled.evaluators) | more
+
+    def _ask_all(self, state: TrainState, evaluators: Sequence[Asked], start: bool = False) -> dict[str, float]:
+        row = {}
+        for asked in evaluators:
+            e = asked.evaluator
+            measured = self._measured(asked, state, 0)
+            figures = self.found[e.name] = e.read(e.cases[0], measured)
+            if start and e.check_start is not None:
+                e.check_start(figures)
+            if e.keep is not None:
+                self.logger.keep(e.name, int(state.num_steps), e.keep(measured))
+            row |= {f"{e.prefix}{name}": value for name, value in figures.items()}
+        return row
+
+    def _figures(self, asked: Asked, state: TrainState, case: int) -> dict[str, float]:
+        return asked.evaluator.read(asked.evaluator.cases[case], self._measured(asked, state, case))
+
+    def _measured(self, asked: Asked, state: TrainState, case: int) -> Any:
+        return asked.ask(eval_key(self.seed, int(state.num_steps)), state.learner, case)
+
+    def _headline(self, row: dict[str, float]) -> str:
+        shown = {label: [row[n] for n in names if n in row][:1] for label, names in self.p.headline.items()}
+        return ", ".join(f"{label} {value[0]:.4g}" for label, value in shown.items() if value)
+
+    def _diverged(self, step: int, leaf: str) -> None:
+        saved = self.saves.steps()
+        good = f"the last good checkpoint is of step {saved[-1]}" if saved else "no checkpoint had been saved yet"
+        sentence = (
+            f"training has diverged: learner{leaf} is not finite after {step} {self.p.unit.label}; {good} in "
+            f"{self.run_dir}. Look at its metrics, and try a smaller learning rate"
+        )
+        (self.run_dir / "result.json").write_text(json.dumps({"diverged": sentence}, indent=1) + "\n")
+        raise Diverged(sentence)
+
+
+def _draw(p: Program, run_dir: Path, final: dict[str, Any]) -> None:
+    panels = [panel for e in p.evaluators for panel in e.panels]
+    lines = {label: final[name] for e in p.evaluators for label, name in e.references.items()}
+    try:
+        learning_curve(run_dir, panels, p.unit.label, {k: v for k, v in lines.items() if v is not None})
+    except Exception as error:  # whatever goes wrong with a picture, the run is done and kept
+        warnings.warn(f"the learning curve of {run_dir} could not be drawn: {error!r}", stacklevel=3)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 from jaxrl.reports.rows import METRICS, TIMING, read_metrics
 
@@ -21,14 +22,14 @@ class Logger:
     def __init__(self, run_dir: Path, last_step: int = 0):
         from tensorboardX import SummaryWriter
 
-        self._files = {}
-        for name in (METRICS, TIMING):
-            keep_until(run_dir / name, last_step)
-            self._files[name] = (run_dir / name).open("a")
+        for path in run_dir.glob("*.jsonl"):  # what evaluators keep, too
+            keep_until(path, last_step)
+        self._run_dir = run_dir
+        self._files = {name: (run_dir / name).open("a") for name in (METRICS, TIMING)}
         self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=last_step + 1)
 
     def row(self, step: int, metrics: dict[str, float], timing: dict[str, float]) -> None:
-        """One row at `step` environment steps. Numbers that are not finite are written as null."""
+        """One row after `step` steps. Numbers that are not finite are written as null."""
         for name, values in ((METRICS, metrics), (TIMING, timing)):
             plain = {k: v if math.isfinite(v) else None for k, v in values.items()}
             self._files[name].write(json.dumps({"step": step, **plain}) + "\n")
@@ -36,6 +37,11 @@ class Logger:
         for name, value in {**metrics, **timing}.items():
             if math.isfinite(value):
                 self._writer.add_scalar(name, value, step)
+
+    def keep(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
+        """One line {step, NAME: rows} at the end of NAME.jsonl."""
+        with (self._run_dir / f"{name}.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, name: rows}) + "\n")
 
     def close(self) -> None:
         """Flush and close all."""

@@ -2,6 +2,8 @@
 
 from jaxrl.sources.rollout import episodes as episodes
 from jaxrl.sources.rollout import rollouts as rollouts
+from jaxrl.sources.rows import Bucketed as Bucketed
 from jaxrl.sources.rows import Cursor as Cursor
+from jaxrl.sources.rows import at_own_width as at_own_width
 from jaxrl.sources.rows import batches as batches
 from jaxrl.sources.rows import batches_per_epoch as batches_per_epoch

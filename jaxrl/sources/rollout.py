@@ -5,16 +5,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
-from jaxrl.types import Key, Learner, Memory, PyTree, Source, Transition
+from jaxrl.types import Algorithm, Key, Learner, Memory, PyTree, Source, Transition
 
 
 class RolloutCarry(NamedTuple):
-    """Where the next rollout starts: environments, what they show, and the policy's memory of them."""
+    """Where the next rollout starts: environments, what they show, which begin an episode, the policy's memory."""
 
     env_state: PyTree
     obs: PyTree
+    first: Bool[Array, " N"]
     memory: Memory
+
+
+def start(env: Any, algorithm: Algorithm, key: Key) -> RolloutCarry:
+    """All environments at a fresh start, and nothing to remember."""
+    return RolloutCarry(*env.reset(key), jnp.ones(env.num_envs, bool), algorithm.memory(env.num_envs))
 
 
 def unroll(env: Any, policy: Callable, key: Key, learner: Learner, carry: RolloutCarry, num_steps: int):
@@ -22,7 +29,7 @@ def unroll(env: Any, policy: Callable, key: Key, learner: Learner, carry: Rollou
 
     def step(carry: RolloutCarry, key: Key):
         k_act, k_env = jax.random.split(key)
-        memory, distribution = policy(learner, carry.memory, carry.obs)
+        memory, distribution = policy(learner, carry.memory, carry.obs, carry.first)
         action = distribution.sample(k_act)
         env_state, obs, result = env.step(k_env, carry.env_state, distribution.env_action(action))
         transition = Transition(
@@ -34,37 +41,35 @@ def unroll(env: Any, policy: Callable, key: Key, learner: Learner, carry: Rollou
             truncated=result.truncated,
             next_obs=result.next_obs,
             info=result.info,
+            first=carry.first,
         )
-        return RolloutCarry(env_state, obs, memory), transition
+        return RolloutCarry(env_state, obs, result.terminated | result.truncated, memory), transition
 
-    return jax.lax.scan(step, carry, jax.random.split(key, num_steps))
+    last, batch = jax.lax.scan(step, carry, jax.random.split(key, num_steps))
+    return last, batch._replace(memory=carry.memory)
 
 
-def rollouts(env: Any, policy: Callable, num_steps: int) -> Source:
+def rollouts(env: Any, algorithm: Algorithm, num_steps: int) -> Source:
     """Segments of `num_steps` steps that carry on where the last one stopped. `env` is a VectorEnv."""
-
-    def init(key: Key) -> RolloutCarry:
-        return RolloutCarry(*env.reset(key), memory=())
 
     def collect(key: Key, learner: Learner, carry: RolloutCarry):
         k_pool, k_unroll = jax.random.split(key)
         carry = carry._replace(env_state=env.refresh(k_pool, carry.env_state))
-        return unroll(env, policy, k_unroll, learner, carry, num_steps)
+        return unroll(env, algorithm.policy, k_unroll, learner, carry, num_steps)
 
-    return Source(init, collect)
+    return Source(lambda key: start(env, algorithm, key), collect)
 
 
-def episodes(env: Any, policy: Callable, num_steps: int) -> Source:
-    """One whole episode per environment: every batch starts from a reset, and info["first"] marks the steps up to and
-    including the first end. With `num_steps` at least the time limit every first episode is complete.
+def episodes(env: Any, algorithm: Algorithm, num_steps: int) -> Source:
+    """One whole episode per environment: every batch starts from a reset, and info["playing"] marks the steps up to
+    and including the first end. With `num_steps` at least the time limit every first episode is complete.
     """
 
     def collect(key: Key, learner: Learner, carry: tuple):
         k_reset, k_unroll = jax.random.split(key)
-        start = RolloutCarry(*env.reset(k_reset), memory=())
-        _, batch = unroll(env, policy, k_unroll, learner, start, num_steps)
+        _, batch = unroll(env, algorithm.policy, k_unroll, learner, start(env, algorithm, k_reset), num_steps)
         done = batch.terminated | batch.truncated
         ends_before = jnp.cumsum(done, axis=0) - done
-        return carry, batch._replace(info={**batch.info, "first": ends_before == 0})
+        return carry, batch._replace(info={**batch.info, "playing": ends_before == 0})
 
     return Source(lambda key: (), collect)

@@ -1,1 +1,4 @@
 """The pure drivers: jit them, vmap them."""
+
+from jaxrl.training.loop import train as train
+from jaxrl.training.programs import program as program

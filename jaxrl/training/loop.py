@@ -4,24 +4,17 @@ from typing import Any
 
 import jax
 
-from jaxrl.data.arrays import Data
 from jaxrl.training.programs import program
-from jaxrl.types import Key, Metrics, Params, TrainState
+from jaxrl.types import Key, Metrics, TrainState
 
 
-def train(
-    config: Any,
-    key: Key,
-    *,
-    env: Any = None,
-    network: Any = None,
-    params: Params | None = None,
-    data: Data | None = None,
-) -> tuple[TrainState, Metrics]:
+def train(config: Any, key: Key, **given: Any) -> tuple[TrainState, Metrics]:
     """Train from scratch. Returns the final state and, per update, every metric as a `Mean` of leading axis [updates].
 
     `jax.jit(train)(config, key)` is one program; `jax.vmap(train, (None, 0))` maps seeds and
-    `jax.vmap(train, (axes(config), None))` a stacked config. Arguments and errors as for `program`.
+    `jax.vmap(train, (axes(config), None))` a stacked config.
+    given: what the config's `program` takes beside the config, by name: env and network for control; network, params
+    and data for language models. Raises InputError as `program` does.
     """
-    p = program(config, env=env, network=network, params=params, data=data)
+    p = program(config, **given)
     return jax.lax.scan(lambda state, _: p.step(state), p.init(key), length=p.num_updates)

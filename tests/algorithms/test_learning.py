@@ -22,8 +22,8 @@ def test_cartpole_is_learned_by_every_seed(name):
 
     def one(config, key):
         state, _ = train(config, key)
-        policy = program(config).algorithm.policy
-        return evaluate(config.env, policy, state.learner, jax.random.fold_in(key, 2**31), num_episodes=32)
+        algorithm = program(config).algorithm
+        return evaluate(config.env, algorithm, state.learner, jax.random.fold_in(key, 2**31), num_episodes=32)
 
     seeds = jax.vmap(jax.random.key)(jnp.arange(100, 103))
     returns = jax.jit(jax.vmap(one, (None, 0)))(config, seeds).episode_return.mean(axis=1)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrl import A2C, PPO, EnvConfig, Reinforce, make, replace, train
+from jaxrl.envs.registry import from_config
 from jaxrl.networks import actor_critic
 from jaxrl.ops.normalization import normalize
 from jaxrl.training.programs import program
@@ -30,7 +31,7 @@ def on(config, name, **changes):
 def learned_value(config, obs, env=None, seed=0):
     """V(obs) after training."""
     state, _ = jax.jit(lambda c, k: train(c, k, env=env))(config, jax.random.key(seed))
-    spaces = program(config, env=env).env.spaces
+    spaces = from_config(config.env, env).spaces
     network = actor_critic(spaces, hidden=config.hidden, activation=config.activation)
     return network.apply(state.learner.params, normalize(state.learner.obs_stats, jnp.asarray(obs)))[1]
 
@@ -127,13 +128,13 @@ def test_reinforce_refuses_a_rollout_shorter_than_the_episode():
 def test_reinforce_masks_what_comes_after_the_first_end():
     config = replace(REINFORCE_SMALL, env=EnvConfig(num_envs=4, time_limit=50), num_steps=50, total_steps=200)
     p = program(config)
-    _, batch = config.source(p.env, p.algorithm).collect(jax.random.key(1), p.algorithm.init(jax.random.key(0)), ())
-    done, first = np.asarray(batch.terminated | batch.truncated), np.asarray(batch.info["first"])
+    _, batch = p.source.collect(jax.random.key(1), p.algorithm.init(jax.random.key(0)), ())
+    done, first = np.asarray(batch.terminated | batch.truncated), np.asarray(batch.info["playing"])
     for i in range(4):
         end = done[:, i].argmax()
         np.testing.assert_array_equal(first[:, i], np.arange(50) <= end)
     learner = p.algorithm.init(jax.random.key(0))
-    spoiled = batch._replace(reward=jnp.where(batch.info["first"], batch.reward, 1e3))
+    spoiled = batch._replace(reward=jnp.where(batch.info["playing"], batch.reward, 1e3))
     same, other = (jax.jit(p.algorithm.update)(jax.random.key(2), learner, b)[0] for b in (batch, spoiled))
     for x, y in zip(jax.tree.leaves(same.params), jax.tree.leaves(other.params), strict=True):
         np.testing.assert_array_equal(x, y)

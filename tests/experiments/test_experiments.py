@@ -61,14 +61,14 @@ def test_every_field_and_option_can_be_given():
     ("argv", "sentence"),
     [
         (["--gamma", "2"], "gamma = 2 is out of range; it must be between 0 and 1"),
-        (["--total-steps", "1000"], "total_steps = 1000 is not a multiple of num_envs * num_steps = 1024; try 1024"),
+        (["--total-steps", "1000"], "total_steps = 1000 is not a multiple of the 1024 steps of an update; try 1024"),
         (["--name", "gymnax/Cartpole"], "unknown environment 'gymnax/Cartpole'; the nearest are gymnax/CartPole-v1"),
         (["--activation", "tan"], "activation = 'tan' is not one of"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(argv, sentence, capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli.parse(PPO(), None, argv)
+        cli.launch(PPO(), None, argv)
     assert stopped.value.code == 2
     assert sentence in capsys.readouterr().err
 
@@ -80,7 +80,7 @@ def experiment(*command, cwd):
 
 
 SMALL = ["--logs", "2", "--evals", "1", "--saves", "1", "--eval-episodes", "4"]
-KEYS = "return return_std episode_length episodes zero_action_return random_return env_steps train_seconds"
+KEYS = "return return_std episode_length invalid_steps zero_action_return random_return env_steps train_seconds"
 
 
 def test_cartpole_experiment_runs_and_prints_its_figures(tmp_path):

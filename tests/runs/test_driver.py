@@ -1,25 +1,39 @@
 """The host driver: equal to `train`, exact after any stop, and never overwriting what is there."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import textwrap
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import PPO, EnvConfig, Schedule, replace, run, train
+from jaxrl import PPO, Algorithm, EnvConfig, Program, Schedule, cli, config, program, replace, rollouts, run, train
+from jaxrl.envs.registry import from_config
+from jaxrl.networks import actor_critic
 from jaxrl.reports.rows import read_metrics
+from jaxrl.runs import Diverged, driver
 from jaxrl.runs.checkpoints import Checkpoints
-from jaxrl.training.programs import program
+from jaxrl.runs.directory import begin_run, machine
+from jaxrl.spaces import Spaces
 from tests.helpers.compare import compile_events, same_bytes
+from tests.helpers.environments import Counter
 
 CONFIG = PPO(
-    env=EnvConfig(num_envs=4), total_steps=4 * 16 * 12, num_steps=16, num_minibatches=2, normalize_obs=True,
+    env=EnvConfig(num_envs=4, eval_episodes=4),
+    total_steps=4 * 16 * 12,
+    num_steps=16,
+    num_minibatches=2,
+    normalize_obs=True,
     normalize_return=True,
-)  # fmt: skip
-SCHEDULE = Schedule(logs=6, evals=2, saves=2, eval_episodes=4)
+)
+SPACES = Spaces(Counter.observation_space, Counter.action_space)
+SCHEDULE = Schedule(logs=6, evals=2, saves=2)
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +71,9 @@ def test_everything_a_person_keeps_is_there(whole):
     assert [row["step"] for row in rows if "eval_return" in row] == [384, 768]
     assert not {"train_seconds", "steps_per_second"} & set(rows[0])
     figures = json.loads((whole.run_dir / "result.json").read_text())
-    wanted = "return return_std episode_length episodes zero_action_return random_return env_steps train_seconds"
+    wanted = "return return_std episode_length invalid_steps zero_action_return random_return env_steps train_seconds"
     assert set(wanted.split()) | {"compile_seconds", "steps_per_second", "run_dir"} <= set(figures)
-    assert figures["env_steps"] == CONFIG.total_steps and figures["episodes"] == 4
+    assert figures["env_steps"] == CONFIG.total_steps
     assert figures["return"] == rows[-1]["eval_return"]
 
 
@@ -68,7 +82,7 @@ KILLED = """
     from pathlib import Path
     from jaxrl import Schedule, cli, run
     from jaxrl.runs import logger
-    from jaxrl.config_file import load
+    from jaxrl.config_file import load_config
     cli.enable_compilation_cache()
     directory, kill_at, resume = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
     write = logger.Logger.row
@@ -79,8 +93,8 @@ KILLED = """
             os.kill(os.getpid(), signal.SIGKILL)
 
     logger.Logger.row = row
-    config = load(directory.parent / "config.yaml", cli.ALGORITHMS)
-    schedule = Schedule(logs=6, evals=2, saves=2, eval_episodes=4)
+    config = load_config(directory.parent / "config.yaml", cli.ALGORITHMS)
+    schedule = Schedule(logs=6, evals=2, saves=2)
     run(config, 3, directory, resume=resume, schedule=schedule, progress=False)
 """
 
@@ -93,7 +107,10 @@ def child(directory, kill_at, how):
 
 
 PENDULUM = replace(
-    CONFIG, env=EnvConfig("brax/inverted_pendulum", num_envs=4, backend="spring", resets="pool", time_limit=50)
+    CONFIG,
+    env=EnvConfig(
+        "brax/inverted_pendulum", num_envs=4, eval_episodes=4, backend="spring", resets="pool", time_limit=50
+    ),
 )
 
 
@@ -174,3 +191,132 @@ def test_a_bad_config_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="needs a time limit"):
         run(replace(CONFIG, env=EnvConfig("probe/match", num_envs=4)), 0, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_resume_with_another_environment_or_network_of_equal_shapes_is_refused(tmp_path):
+    short = replace(CONFIG, total_steps=4 * 16 * 2, env=replace(CONFIG.env, time_limit=20))
+    own = {"env": Counter(), "network": actor_critic(SPACES, hidden=(8,), activation="tanh")}
+    quick = {"schedule": Schedule(logs=1, evals=1, saves=1), "progress": False}
+    result = run(short, 0, tmp_path / "run", **own, **quick)
+    about = json.loads((tmp_path / "run" / "run.json").read_text())["given"]
+    assert about["env"]["is"] == "tests.helpers.environments:Counter"
+    assert "name: tests.helpers.environments:Counter" in (tmp_path / "run" / "config.yaml").read_text()
+    again = run(short, 0, tmp_path / "run", resume=True, **own, **quick)
+    assert same_bytes(again.state, result.state)
+
+    slower, other = Counter(jnp.asarray(0.5)), actor_critic(SPACES, hidden=(8,), activation="relu")
+    for changed, words in (
+        ({"env": slower}, "was run with the env tests.helpers.environments:Counter"),
+        ({"network": other}, "was run with the network"),
+        (
+            {"env": None, "network": None},
+            "was run with env.name = tests.helpers.environments:Counter, not gymnax/CartPole-v1",
+        ),
+        ({"network": None}, "was run with the network .* not no network of its own"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            run(short, 0, tmp_path / "run", resume=True, **{**own, **changed}, **quick)
+
+
+def test_a_run_that_diverges_says_so_and_keeps_its_last_good_checkpoint(tmp_path):
+    def probe(state, key):
+        seen.append(int(state.num_steps))
+        return {"half": 0.5}
+
+    seen: list = []
+    wild = replace(CONFIG, learning_rate=1e30, max_grad_norm=float("inf"), normalize_advantage=False)
+    good = run(replace(CONFIG, total_steps=128), 0, tmp_path / "good", schedule=SCHEDULE, progress=False, probe=probe)
+    assert seen and "eval_half" in read_metrics(good.run_dir / "metrics.jsonl")[-1], "probe is asked for control too"
+    with pytest.raises(Diverged, match=r"learner\.params.* is not finite after \d+ environment steps; no checkpoint"):
+        run(wild, 0, tmp_path / "run", schedule=replace_schedule(saves=6), progress=False)
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == []
+    assert "diverged" in json.loads((tmp_path / "run" / "result.json").read_text())
+    with pytest.raises(SystemExit) as stopped, cli.sentences():
+        run(wild, 0, tmp_path / "again", schedule=SCHEDULE, progress=False)
+    assert stopped.value.code == 3
+
+
+def test_what_is_infinite_from_the_start_is_meant_to_be(tmp_path):
+    class Best(NamedTuple):
+        inner: tuple
+        best: jax.Array
+
+    @config
+    class WithBest:
+        env: EnvConfig = EnvConfig(num_envs=4, eval_episodes=2)
+
+        def program(self) -> Program:
+            p = program(replace(CONFIG, env=self.env, total_steps=64))
+            inner = p.algorithm
+
+            def update(key, learner, batch):
+                learner_, metrics = inner.update(key, learner.inner, batch)
+                return Best(learner_, learner.best), metrics
+
+            def policy(learner, *rest):
+                return inner.policy(learner.inner, *rest)
+
+            algorithm = Algorithm(lambda key: Best(inner.init(key), -jnp.inf * jnp.ones(())), update, policy)
+            return p._replace(algorithm=algorithm, source=rollouts(from_config(self.env), algorithm, 16), evaluators=())
+
+    result = run(WithBest(), 0, tmp_path / "run", schedule=Schedule(1, 1, 1), progress=False)
+    assert result.state.learner.best == -jnp.inf
+
+
+def test_a_picture_that_fails_is_a_warning_and_the_run_is_kept(tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError("no room for pictures")
+
+    def export(state, run_dir):
+        order.append((run_dir / "result.json").exists())
+        assert Checkpoints(run_dir / "checkpoints").steps()[-1] == 128
+
+    order: list = []
+    monkeypatch.setattr(driver, "learning_curve", broken)
+    with pytest.warns(UserWarning, match="could not be drawn: OSError"):
+        run(replace(CONFIG, total_steps=128), 0, tmp_path / "run", schedule=SCHEDULE, progress=False, export=export)
+    assert order == [False] and (tmp_path / "run" / "result.json").exists()
+
+
+def test_two_runs_begun_in_one_second_have_directories_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda _: "now")
+    dirs = [begin_run(None, "cartpole_ppo", 0, CONFIG, {}) for _ in range(3)]
+    assert [str(d) for d in dirs] == [f"runs/cartpole_ppo_s0_now{end}" for end in ("", "-2", "-3")]
+
+
+def test_a_directory_below_a_file_and_a_seed_out_of_range_are_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"run_dir = .*file/run: .*file is a file; name a directory"):
+        run(CONFIG, 0, tmp_path / "file" / "run", progress=False)
+    for seed in (2**32, -1):
+        with pytest.raises(ValueError, match=rf"seed = {seed} is out of range; it must be between 0 and 4294967295"):
+            run(CONFIG, seed, tmp_path / "run", progress=False)
+
+
+def test_no_listener_is_left_behind_by_a_resume_that_fails(whole, tmp_path):
+    from jax._src import monitoring
+
+    shutil.copytree(whole.run_dir, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "768")
+    (tmp_path / "run" / "checkpoints" / "384" / "manifest" / "metadata").write_text("{}")
+    before = len(monitoring.get_event_duration_listeners())
+    for _ in range(2):
+        with pytest.raises(Exception):  # noqa: B017  # of whatever kind Orbax chooses
+            run(CONFIG, 3, tmp_path / "run", resume=True, schedule=SCHEDULE, progress=False)
+    assert len(monitoring.get_event_duration_listeners()) == before
+
+
+def test_the_machine_is_told_by_what_decides_the_bits(whole, tmp_path):
+    about = machine()
+    assert about["cores"] == len(os.sched_getaffinity(0)) and about["model"] and len(about["flags"]) == 12
+    shutil.copytree(whole.run_dir, tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "cores": 64}))
+    with pytest.warns(UserWarning, match=r"cores was 64, is \d+: it goes on, but not bit for bit"):
+        run(CONFIG, 3, tmp_path / "run", resume=True, schedule=SCHEDULE, progress=False)
+
+
+def test_a_diverging_configuration_is_refused_where_infinity_means_nothing(tmp_path):
+    with pytest.raises(ValueError, match="learning_rate = inf is not finite, and infinity means nothing here"):
+        run(replace(CONFIG, learning_rate=float("inf")), 0, tmp_path / "run", progress=False)

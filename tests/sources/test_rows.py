@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrl.data.arrays import in_order
-from jaxrl.sources.rows import Cursor, batches, batches_per_epoch
+from jaxrl.sources.rows import Cursor, at_own_width, batches, batches_per_epoch
 
 
 def dataset(*sizes):
@@ -16,23 +16,12 @@ def dataset(*sizes):
     )
 
 
-def collects(source):
-    return source.collect if isinstance(source.collect, tuple) else (source.collect,)
-
-
 def stream(source, num):
     """cursor -> (cursor after, ids of the real rows of each of the next `num` batches): one program."""
 
-    def step_with(collect):
-        def step(cursor):
-            cursor, batch = collect(cursor.key, None, cursor)
-            return cursor, jnp.where(batch.weight > 0, batch.rows["id"], -1)
-
-        return step
-
     def step(cursor, _):
-        which = source.branch(cursor) if source.branch else 0
-        return jax.lax.switch(which, [step_with(c) for c in collects(source)], cursor)
+        cursor, (batch, _) = source.collect(cursor.key, None, cursor)
+        return cursor, jnp.where(batch.weight > 0, batch.rows["id"], -1)
 
     walk = jax.jit(lambda cursor: jax.lax.scan(step, cursor, length=num))
 
@@ -48,7 +37,7 @@ def test_the_fill_up_by_hand(key):
     source = batches(dataset(5), 2)
     cursor, seen = source.init(key), []
     for _ in range(3):
-        cursor, batch = source.collect(key, None, cursor)
+        cursor, (batch, _) = source.collect(key, None, cursor)
         assert batch.rows["tokens"].shape == (2, 2) and batch.weight.dtype == jnp.float32
         seen.append(batch.weight.tolist())
     assert sorted(seen) == [[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]]
@@ -111,30 +100,39 @@ def test_jit_equals_no_jit(sizes, key):
     source = batches(dataset(*sizes), 4)
     cursor = source.init(key)
     for _ in range(4):
-        collect = collects(source)[int(source.branch(cursor)) if source.branch else 0]
-        plain = collect(key, None, cursor)
-        compiled = jax.jit(collect, static_argnums=1)(key, None, cursor)
+        plain = source.collect(key, None, cursor)
+        compiled = jax.jit(source.collect, static_argnums=1)(key, None, cursor)
         assert jax.tree.structure(plain) == jax.tree.structure(compiled)
         assert jax.tree.all(jax.tree.map(lambda x, y: x.dtype == y.dtype and bool((x == y).all()), plain, compiled))
         cursor = plain[0]
 
 
-def test_one_bucket_needs_no_branch(key):
-    assert batches(dataset(3), 2).branch is None and callable(batches(dataset(3), 2).collect)
-    assert len(batches(dataset(3, 3), 2).collect) == 2
+def test_all_batches_have_one_shape_and_are_cut_to_their_own_width(key):
+    data = dataset(3, 4)  # two and three tokens wide
+    source = batches(data, 2)
+    seen = []
+    update = at_own_width(lambda key, learner, batch: seen.append(batch.rows["tokens"].shape) or learner, data)
+    cursor = source.init(key)
+    for _ in range(4):
+        cursor, batch = source.collect(key, None, cursor)
+        assert batch.batch.rows["tokens"].shape == (2, 3)
+        tokens, b = np.asarray(batch.batch.rows["tokens"]), int(batch.bucket)
+        assert (tokens[:, : b + 2] == b).all() and (tokens[:, b + 2 :] == 0).all()
+        update(key, jnp.zeros(()), batch)
+    assert set(seen) == {(2, 2), (2, 3)}
 
 
 def test_every_row_is_as_likely_in_every_place():
     source = batches(dataset(6), 2)
     epochs = jax.vmap(lambda k: jax.lax.scan(lambda c, _: source.collect(k, None, c), source.init(k), length=3)[1])
-    ids = np.asarray(epochs(jax.random.split(jax.random.key(0), 3000)).rows["id"]).reshape(3000, 6)
+    ids = np.asarray(epochs(jax.random.split(jax.random.key(0), 3000)).batch.rows["id"]).reshape(3000, 6)
     shares = np.stack([(ids == i).mean(0) for i in range(6)])
     assert np.abs(shares - 1 / 6).max() < 5 * np.sqrt(1 / 6 * 5 / 6 / 3000)
 
 
 def test_none_leaves_and_tuples_pass_through(key):
     rows = (jnp.arange(4), None)
-    batch = batches((rows,), 2).collect(key, None, batches((rows,), 2).init(key))[1]
+    batch = batches((rows,), 2).collect(key, None, batches((rows,), 2).init(key))[1].batch
     assert batch.rows[1] is None and batch.rows[0].shape == (2,)
 
 

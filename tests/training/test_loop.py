@@ -1,15 +1,34 @@
 """The pure driver: what DESIGN calls invariants, on small programs."""
 
+from dataclasses import dataclass, field
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import A2C, PPO, EnvConfig, Reinforce, axes, replace, stack, train
-from jaxrl.ops.distributions import DiagGaussian, TanhDiagGaussian
+from jaxrl import (
+    A2C,
+    PPO,
+    Algorithm,
+    EnvConfig,
+    Network,
+    Reinforce,
+    axes,
+    evaluate,
+    replace,
+    rollouts,
+    stack,
+    train,
+    vectorize,
+)
+from jaxrl.ops.distributions import Categorical, DiagGaussian, TanhDiagGaussian
 from jaxrl.ops.losses import approx_kl
+from jaxrl.spaces import Box, Discrete
 from jaxrl.training.programs import program
+from jaxrl.types import Step
 from tests.helpers.compare import compile_events
+from tests.helpers.environments import Counter
 
 CARTPOLE = PPO(env=EnvConfig(num_envs=4), total_steps=4 * 16 * 6, num_steps=16, num_minibatches=2, num_epochs=2)
 A2C_CARTPOLE = A2C(env=EnvConfig(num_envs=4), total_steps=4 * 8 * 6, num_steps=8)
@@ -34,7 +53,9 @@ def test_steps_executed_are_steps_requested(config, key):
 
 
 def test_a_total_that_does_not_divide_is_refused_with_the_nearest_that_do(key):
-    with pytest.raises(ValueError, match=r"total_steps = 100 is not a multiple .* = 64; try 64 or 128"):
+    with pytest.raises(
+        ValueError, match="total_steps = 100 is not a multiple of the 64 steps of an update; try 64 or 128"
+    ):
         train(replace(CARTPOLE, total_steps=100), key)
     with pytest.raises(ValueError, match="not divisible by num_minibatches = 5; try 4"):
         train(replace(CARTPOLE, num_minibatches=5), key)
@@ -68,9 +89,8 @@ def test_first_ratio_is_one_with_any_normaliser(config, key):
     state = jax.jit(p.init)(key)
     for _ in range(3):  # statistics move between updates
         before, (state, _) = state, jax.jit(p.step)(state)
-    source = config.source(p.env, p.algorithm)
-    _, batch = jax.jit(source.collect)(key, before.learner, before.carry)
-    _, distribution = p.algorithm.policy(before.learner, (), batch.obs)
+    _, batch = jax.jit(p.source.collect)(key, before.learner, before.carry)
+    _, distribution = p.algorithm.policy(before.learner, (), batch.obs, batch.first)
     ratio = jnp.exp(distribution.log_prob(batch.action) - batch.log_prob)
     assert jnp.max(jnp.abs(ratio - 1)) < 1e-5
     if isinstance(distribution, TanhDiagGaussian | DiagGaussian):
@@ -135,7 +155,7 @@ def test_a_new_value_of_any_traced_hyper_parameter_compiles_nothing(key):
 def test_micro_batches_change_nothing(key):
     short = replace(CARTPOLE, total_steps=4 * 16 * 2)
     whole = jax.jit(train)(short, key)
-    pieces = jax.jit(train)(replace(short, micro_batch=8), key)
+    pieces = jax.jit(train)(replace(short, micro_batch_size=8), key)
     assert_trees_close(whole[0].learner, pieces[0].learner, 1e-3, 1e-5)
     assert_trees_close(whole[1], pieces[1], 1e-3, 1e-4)
 
@@ -143,9 +163,19 @@ def test_micro_batches_change_nothing(key):
 def test_target_kl_stops_an_update_early(key):
     fast = replace(CARTPOLE, learning_rate=0.05, num_epochs=10, total_steps=4 * 16)
     free, stopped = (jax.jit(train)(replace(fast, target_kl=limit), key)[1] for limit in (jnp.inf, 0.01))
-    assert free["approx_kl"].count[0] == 10 * 64
-    assert 0 < stopped["approx_kl"].count[0] < 10 * 64
-    assert stopped["approx_kl"].value[0] <= 0.01
+    steps = free["gradient_steps"].value[0]
+    assert steps == 20 and free["approx_kl"].count[0] == 20 * 32
+    # the minibatch that trips the limit is not learned from, and stays in the metrics: one more than the steps taken
+    steps = stopped["gradient_steps"].value[0]
+    assert 0 < steps < 20 and stopped["approx_kl"].count[0] == (steps + 1) * 32
+
+
+def test_the_minibatch_that_trips_target_kl_is_seen_in_the_metrics(key):
+    # two gradient steps at a rate that moves far: the second minibatch trips a tiny limit, and the mean says so
+    fast = replace(CARTPOLE, learning_rate=0.05, num_epochs=1, total_steps=4 * 16, target_kl=1e-6)
+    state, metrics = jax.jit(train)(fast, key)
+    assert metrics["gradient_steps"].value[0] == 1
+    assert metrics["approx_kl"].value[0] > 1e-4, "0 would be the first minibatch alone"
 
 
 @pytest.mark.parametrize("by", ["step", "env"])
@@ -155,9 +185,6 @@ def test_minibatches_by_step_and_by_environment_both_train(by, key):
 
 
 def test_a_network_of_ones_own_is_two_functions(key):
-    from jaxrl.ops.distributions import Categorical
-    from jaxrl.types import Network
-
     def init(key):
         return {"w": 0.01 * jax.random.normal(key, (4, 3))}
 
@@ -170,8 +197,6 @@ def test_a_network_of_ones_own_is_two_functions(key):
 
 
 def test_a_broken_environment_does_not_poison_learning(key):
-    from tests.helpers.environments import Counter
-
     config = replace(CARTPOLE, total_steps=4 * 16 * 3, normalize_obs=True)
     state, metrics = jax.jit(lambda c, k: train(c, k, env=Counter()))(config, key)
     assert metrics["invalid_steps"].total.sum() > 0
@@ -181,10 +206,9 @@ def test_a_broken_environment_does_not_poison_learning(key):
 def test_reported_kl_is_measured_against_the_policy_that_acted(key):
     p = program(CARTPOLE)
     state = jax.jit(p.init)(key)
-    source = CARTPOLE.source(p.env, p.algorithm)
-    _, batch = source.collect(key, state.learner, state.carry)
+    _, batch = p.source.collect(key, state.learner, state.carry)
     moved, _ = p.algorithm.update(key, state.learner, batch)
-    _, distribution = p.algorithm.policy(moved, (), batch.obs)
+    _, distribution = p.algorithm.policy(moved, (), batch.obs, batch.first)
     assert jnp.mean(approx_kl(distribution.log_prob(batch.action), batch.log_prob)) > 0
 
 
@@ -208,3 +232,75 @@ def test_no_finished_episode_is_reported_as_nan_not_as_zero(key):
     _, metrics = jax.jit(train)(endless, key)
     assert jnp.isnan(metrics["episode_return"].value[0]), "eight steps of a ten-step episode"
     assert metrics["episode_return"].value[1] == 10
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Signs:
+    """Shows a sign and a number in a dict, pays for the action that matches the sign."""
+
+    pay: jax.Array = field(default_factory=lambda: jnp.ones(()))
+    time_limit: int | None = field(default=1, metadata={"static": True})
+    observation_space = {"sign": Discrete(2, start=-1), "noise": Box((3,))}  # noqa: RUF012
+    action_space = Discrete(2, start=5)
+
+    def reset(self, key):
+        sign = jax.random.randint(key, (), -1, 1)
+        return sign, {"sign": sign, "noise": 1e3 * jax.random.normal(key, (3,))}
+
+    def step(self, key, state, action):
+        reward = jnp.where(action - 5 == state + 1, self.pay, 0.0)
+        return state, Step(self.reset(key)[1] | {"sign": state}, reward, state > -9, jnp.zeros((), bool), {})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_observations_may_be_dicts_and_integers_may_start_anywhere(name, key):
+    config = {
+        "ppo": PPO(env=EnvConfig("custom", num_envs=32), total_steps=32 * 8 * 40, num_steps=8, normalize_obs=True),
+        "a2c": A2C(env=EnvConfig("custom", num_envs=32), total_steps=32 * 8 * 150, num_steps=8, normalize_obs=True),
+        "reinforce": Reinforce(
+            env=EnvConfig("custom", num_envs=64), total_steps=64 * 200, num_steps=1, normalize_obs=True
+        ),
+    }[name]
+    config = replace(config, learning_rate=1e-2, hidden=(16,))
+    state, metrics = jax.jit(lambda k: train(config, k, env=Signs()))(key)
+    assert metrics["episode_return"].value[0] < 0.8 and metrics["episode_return"].value[-1] > 0.95
+    played = evaluate(config.env, program(config, env=Signs()).algorithm, state.learner, key, body=Signs())
+    assert played.episode_return.mean() > 0.95
+
+
+def test_rollouts_store_the_memory_at_their_start_and_tell_where_episodes_begin(key):
+    def policy(learner, memory, obs, first):
+        memory = jnp.where(first, 0, memory) + 1
+        return memory, Categorical(jnp.zeros((len(obs), 3)).at[:, 1:].set(-1e9))
+
+    env = vectorize(Counter(), 4, time_limit=5)
+    source = rollouts(env, Algorithm(None, None, policy, memory=lambda n: jnp.zeros(n, jnp.int32)), 8)
+    carry, first = source.collect(key, None, source.init(key))
+    _, second = source.collect(key, None, carry)
+    # episodes of five steps: they begin at 0 and 5, and after the first eight steps the third of the next is done
+    np.testing.assert_array_equal(first.first[:, 0], [1, 0, 0, 0, 0, 1, 0, 0])
+    np.testing.assert_array_equal(first.memory, 0)
+    np.testing.assert_array_equal(second.memory, 3)
+    np.testing.assert_array_equal(second.first[:, 0], [0, 0, 1, 0, 0, 0, 0, 1])
+
+
+def test_the_length_of_a_run_is_checked_once_for_all(key):
+    with pytest.raises(ValueError, match="total_steps = 4294967296 overflows the 32-bit counter of steps"):
+        train(replace(CARTPOLE, total_steps=2**32), key)
+
+
+@pytest.mark.parametrize("name", ["ppo", "a2c", "reinforce"])
+def test_a_network_that_does_not_fit_is_refused_before_anything_is_compiled(name, key):
+    config = dict(zip(NAMES, CONFIGS, strict=True))[name]
+
+    def network(logits, value):
+        return Network(lambda key: (), lambda params, obs: (Categorical(logits(obs)), value(obs)))
+
+    fits, column = (lambda obs: obs[..., :2]), (lambda obs: obs[..., :1])
+    for wrong, words in (
+        (network(fits, column), "value"),
+        (network(lambda obs: obs[..., :3], lambda obs: obs[..., 0]), "logits"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            train(config, key, network=wrong)

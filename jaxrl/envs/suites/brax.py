@@ -17,7 +17,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # mujoco.mjx prints that an opt
 from jaxrl.envs.base import strong
 from jaxrl.envs.options import construct
 from jaxrl.spaces import Box
-from jaxrl.types import Key, PyTree, Step
+from jaxrl.types import InputError, Key, PyTree, Step
 
 BACKENDS = ("generalized", "positional", "spring", "mjx")
 UNAVAILABLE = {
@@ -93,12 +93,12 @@ def _observation_size(raw: Any) -> int:
 def make(name: str, /, backend: str = "generalized", **options: Any) -> BraxEnv:
     """The Brax environment `name` on one of BACKENDS; `options` go to its constructor.
 
-    Raises ValueError for an unknown backend or option, and for an environment that cannot work, with the reason.
+    Raises InputError for an unknown backend or option, and for an environment that cannot work, with the reason.
     """
     if name in UNAVAILABLE:
-        raise ValueError(f"brax/{name} is not available: it {UNAVAILABLE[name]}")
+        raise InputError(f"brax/{name} is not available: it {UNAVAILABLE[name]}")
     if backend not in BACKENDS:
-        raise ValueError(f"backend = {backend!r} is not one of {', '.join(BACKENDS)}")
+        raise InputError(f"backend = {backend!r} is not one of {', '.join(BACKENDS)}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Brax System, piplines and environments")
         raw = construct(f"brax/{name}", _envs[name], {"backend": backend, **options})

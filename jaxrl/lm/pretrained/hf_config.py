@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxrl.lm.transformer import ModelConfig, RopeScaling
+from jaxrl.types import InputError
 
 
 class Family(NamedTuple):
@@ -45,10 +46,10 @@ _FIXED = ("qkv_bias", "qk_norm", "scale_embeddings")
 
 
 def from_hf_config(found: Mapping[str, Any], source: str = "config.json") -> ModelConfig:
-    """The config.json of a model as a ModelConfig. Raises ValueError with a sentence about what is not supported."""
+    """The config.json of a model as a ModelConfig. Raises InputError with a sentence about what is not supported."""
     kind = found.get("model_type")
     if kind not in FAMILIES:
-        raise ValueError(
+        raise InputError(
             f"model_type {kind!r} in {source} is not an architecture that jaxrl computes; "
             f"it computes {', '.join(FAMILIES)}"
         )
@@ -56,7 +57,7 @@ def from_hf_config(found: Mapping[str, Any], source: str = "config.json") -> Mod
     values = {**family.defaults, **{k: v for k, v in found.items() if v is not None or k == "sliding_window"}}
     for name in REFUSED:
         if values.get(name):
-            raise ValueError(
+            raise InputError(
                 f"{name} is {values[name]!r} in {source}, which jaxrl does not compute; choose a plain model"
             )
     sizes = {name: _size(values, name, source) for name in SIZES}
@@ -84,10 +85,10 @@ def to_hf_config(
     """The config.json for weights of this config. token_ids: bos_token_id, eos_token_id and pad_token_id."""
     kind = config.model_type
     if kind not in FAMILIES:
-        raise ValueError(f"model_type={kind!r} has no name on disk; choose one of {', '.join(FAMILIES)}")
+        raise InputError(f"model_type={kind!r} has no name on disk; choose one of {', '.join(FAMILIES)}")
     for name in _FIXED:
         if getattr(config, name) != FAMILIES[kind].fixed.get(name, False):
-            raise ValueError(
+            raise InputError(
                 f"a {kind} model cannot have {name}={getattr(config, name)} on disk; set another model_type"
             )
     written = {name: getattr(config, name) for name in (*SIZES, "num_key_value_heads", "head_dim", "rms_norm_eps")}
@@ -111,7 +112,7 @@ def to_hf_config(
 def _size(values: Mapping[str, Any], name: str, source: str) -> int:
     value = values.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r} in {source}; it must be a whole number of at least 1")
+        raise InputError(f"{name} is {value!r} in {source}; it must be a whole number of at least 1")
     return value
 
 
@@ -119,16 +120,16 @@ def _rope(values: Mapping[str, Any], source: str) -> tuple[float, RopeScaling | 
     rope = {**values.get("rope_scaling", {}), **values.get("rope_parameters", {})}
     partial = rope.get("partial_rotary_factor", values.get("partial_rotary_factor", 1.0))
     if partial != 1.0:
-        raise ValueError(f"partial_rotary_factor is {partial} in {source}; jaxrl rotates whole heads only")
+        raise InputError(f"partial_rotary_factor is {partial} in {source}; jaxrl rotates whole heads only")
     theta = float(rope.get("rope_theta", values.get("rope_theta", 10_000.0)))
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return theta, None
     if kind != "llama3":
-        raise ValueError(f"rope_scaling of type {kind!r} in {source} is not computed by jaxrl; it computes llama3's")
+        raise InputError(f"rope_scaling of type {kind!r} in {source} is not computed by jaxrl; it computes llama3's")
     names = [field.name for field in dataclasses.fields(RopeScaling)]
     if missing := [name for name in names if name not in rope]:
-        raise ValueError(f"the rope_scaling in {source} lacks {', '.join(missing)}; download config.json again")
+        raise InputError(f"the rope_scaling in {source} lacks {', '.join(missing)}; download config.json again")
     return theta, RopeScaling(**{name: rope[name] for name in names})
 
 
@@ -143,7 +144,7 @@ def _window(values: Mapping[str, Any], source: str) -> int | None:
     else:
         kinds = list(values.get("layer_types") or slid)
     if kinds not in (full, slid):
-        raise ValueError(f"only some layers have a sliding window in {source}; jaxrl computes it for all or for none")
+        raise InputError(f"only some layers have a sliding window in {source}; jaxrl computes it for all or for none")
     return None if kinds == full else window
 
 
@@ -155,7 +156,7 @@ def _window_keys(config: ModelConfig) -> dict[str, Any]:
         return {}
     if config.model_type in ("qwen2", "qwen3"):
         return {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
-    raise ValueError(f"a {config.model_type} model cannot have a sliding window on disk; set model_type='mistral'")
+    raise InputError(f"a {config.model_type} model cannot have a sliding window on disk; set model_type='mistral'")
 
 
 def _activation(values: Mapping[str, Any], source: str) -> str:
@@ -165,5 +166,5 @@ def _activation(values: Mapping[str, Any], source: str) -> str:
         name = values.get("hidden_activation", name)
         name = "gelu_pytorch_tanh" if name == "gelu" else name
     if name not in ACTIVATIONS:
-        raise ValueError(f"hidden_act is {name!r} in {source}; jaxrl computes {', '.join(ACTIVATIONS)}")
+        raise InputError(f"hidden_act is {name!r} in {source}; jaxrl computes {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl.lm.pretrained.tensors import Tensor, package
+from jaxrl.types import InputError
 
 MODEL, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -22,7 +23,7 @@ class SafeTensors(Mapping):
             try:
                 handle = safe_open(file, framework="np")
             except Exception as error:
-                raise ValueError(
+                raise InputError(
                     f"{file} is not a safetensors file or is cut short ({error}); download it again"
                 ) from error
             self._homes.update(dict.fromkeys(handle.keys(), handle))
@@ -42,11 +43,11 @@ def _files(folder: Path) -> list[Path]:
     if not (folder / MODEL).is_file() and (folder / INDEX).is_file():
         names = set(read_json(folder / INDEX).get("weight_map", {}).values())
         if any(Path(name).name != name for name in names):
-            raise ValueError(f"{folder / INDEX} names files outside its folder; download it again")
+            raise InputError(f"{folder / INDEX} names files outside its folder; download it again")
     for name in sorted(names):
         if not (folder / name).is_file():
             pickled = ", only .bin files, and unpickling those could run code" if list(folder.glob("*.bin")) else ""
-            raise ValueError(f"{folder} has no {name}{pickled}; download it again, or save the model as safetensors")
+            raise InputError(f"{folder} has no {name}{pickled}; download it again, or save the model as safetensors")
     return [folder / name for name in sorted(names)]
 
 
@@ -70,15 +71,15 @@ def write_tensors(folder: Path, tensors: Iterable[Tensor], itemsize: int, max_sh
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises ValueError with a sentence if there is none."""
+    """The object in a JSON file. Raises InputError with a sentence if there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ValueError(f"there is no {path}; a model's folder needs it") from error
+        raise InputError(f"there is no {path}; a model's folder needs it") from error
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); download it again") from error
+        raise InputError(f"{path} is not JSON ({error}); download it again") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path} does not hold an object; download it again")
+        raise InputError(f"{path} does not hold an object; download it again")
     return found
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.lm.transformer import Decoder, ModelConfig, language_model
+from jaxrl.types import InputError
 
 DTYPES = ("float32", "bfloat16", "float16")
 _LAYER, _BLOCK = "model.layers.{i}.", "blk.{i}."
@@ -63,10 +64,10 @@ def assemble(
     """The decoder whose arrays are `tensors`, each read once, when it is needed: the mapping may be lazy.
 
     names: our key path -> name on disk, {i} standing for the layer. convert(path, array) undoes what the format does
-    to an array. Raises ValueError with a sentence naming tensors that are missing, unknown or of another shape.
+    to an array. Raises InputError with a sentence naming tensors that are missing, unknown or of another shape.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
+        raise InputError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
     wanted, structure = _wanted(config)
     _compare_names(config, set(tensors), {n for path in wanted for n in _expand(names, path, config)}, names, source)
     _check_tied_head(config, tensors, names, source)
@@ -75,9 +76,9 @@ def assemble(
         array, kernel = tensors[name], path.endswith(".kernel.value")
         stored = shape[::-1] if kernel else shape
         if array.shape != stored:
-            raise ValueError(f"{name} in {source} has shape {array.shape}, but its config calls for {stored}")
+            raise InputError(f"{name} in {source} has shape {array.shape}, but its config calls for {stored}")
         if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise ValueError(f"{name} in {source} is {array.dtype}; jaxrl reads floating-point weights only")
+            raise InputError(f"{name} in {source} is {array.dtype}; jaxrl reads floating-point weights only")
         array = convert(path, array)
         return array.T if kernel else array
 
@@ -99,14 +100,14 @@ def disassemble(
     The arrays are contiguous, as safetensors needs them: it writes a transposed view wrongly and says nothing.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
+        raise InputError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
     leaves = {jax.tree_util.keystr(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(params)}
     wanted, _ = _wanted(config)
     if any(".lora_" in path for path in leaves):
-        raise ValueError("these parameters have a low-rank adapter, which the file has no place for; merge it first")
+        raise InputError("these parameters have a low-rank adapter, which the file has no place for; merge it first")
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     if wrong := sorted(path for path in {**shapes, **wanted} if shapes.get(path) != wanted.get(path)):
-        raise ValueError(
+        raise InputError(
             f"the parameters are not of this config: it has no place, or another shape, for {_listing(wrong)}"
         )
     for path, leaf in leaves.items():
@@ -140,10 +141,10 @@ def _compare_names(
 ) -> None:
     if missing := sorted(wanted - found):
         hint = ", or set tie_word_embeddings to true in its config" if missing == [names[".head.kernel.value"]] else ""
-        raise ValueError(f"{source} lacks {_listing(missing)}, which its config calls for; download it again{hint}")
+        raise InputError(f"{source} lacks {_listing(missing)}, which its config calls for; download it again{hint}")
     allowed = wanted | ({names[".head.kernel.value"]} if config.tie_word_embeddings else set())
     if unknown := sorted(name for name in found - allowed if not name.endswith(IGNORED)):
-        raise ValueError(
+        raise InputError(
             f"{source} holds {_listing(unknown)}, for which a {config.model_type} model has no place; "
             "it is another architecture than its config says, or has an adapter to be merged first"
         )
@@ -152,7 +153,7 @@ def _compare_names(
 def _check_tied_head(config: ModelConfig, tensors: Mapping, names: Mapping[str, str], source: str) -> None:
     head, embed = names[".head.kernel.value"], names[".embed.value"]
     if config.tie_word_embeddings and head in tensors and not np.array_equal(tensors[head], tensors[embed]):
-        raise ValueError(
+        raise InputError(
             f"{head} in {source} differs from {embed}, though its config ties them; "
             "set tie_word_embeddings to false in config.json to use both"
         )

@@ -20,6 +20,7 @@ from jaxrl.lm.pretrained.tensors import HF, assemble, disassemble, package
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import Decoder, ModelConfig
 from jaxrl.settings import closest
+from jaxrl.types import InputError
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["model*.safetensors", INDEX, "*.json", "*.jinja"]
@@ -38,7 +39,7 @@ def load_model(name_or_path: str | Path, dtype: str = "float32", *, with_tokeniz
 
     name_or_path: an asset ("smollm2-135m"), a .gguf file, a folder of safetensors with its config.json, or
     "organisation/name" on the Hugging Face hub. The tokenizer is None where there is none beside the weights.
-    Raises ValueError with a sentence if it cannot be found, is damaged, or is a model that jaxrl does not compute.
+    Raises InputError with a sentence if it cannot be found, is damaged, or is a model that jaxrl does not compute.
     """
     path = _resolve(name_or_path)
     if not path.is_dir():
@@ -70,11 +71,11 @@ def save_model(
     """Write a folder that `load` and transformers' from_pretrained read: it appears whole or not at all.
 
     Gemma's norms are stored less 1, as its files have them: exact for weights of at least 0.5, else to rounding.
-    Raises ValueError with a sentence if the folder holds anything, or if an adapter has not been merged.
+    Raises InputError with a sentence if the folder holds anything, or if an adapter has not been merged.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already and not empty; name a new folder, or remove it first")
+        raise InputError(f"{folder} is there already and not empty; name a new folder, or remove it first")
     ids = {f"{k}_token_id": getattr(tokenizer, k, None) for k in ("bos", "eos", "pad")}
     written = to_hf_config(config, dtype=dtype, token_ids=ids)
     temporary = folder.absolute().parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
@@ -98,7 +99,7 @@ def save_model(
 def from_hf_tensors(
     config: ModelConfig, tensors: Mapping[str, np.ndarray], *, dtype: str = "float32", source: str = "the mapping"
 ) -> Decoder:
-    """Arrays by their names in transformers to parameters. Raises ValueError for missing, unknown, misshapen ones."""
+    """Arrays by their names in transformers to parameters. Raises InputError for missing, unknown, misshapen ones."""
     return assemble(config, tensors, HF, _shifted(config, 1.0), dtype=dtype, source=source)
 
 
@@ -124,11 +125,11 @@ def _resolve(name_or_path: str | Path) -> Path:
         path = assets.path(str(name_or_path))
         if path.suffix == ".gguf":
             return path
-        raise ValueError(f"the asset {name_or_path!r} is not a model; jaxrl.lm.pretrained.assets.path gives its place")
+        raise InputError(f"the asset {name_or_path!r} is not a model; jaxrl.lm.pretrained.assets.path gives its place")
     if not path.exists() and _HUB.fullmatch(str(name_or_path)):
         return _from_hub(str(name_or_path))
     models = [name for name, asset in assets.ASSETS.items() if asset.members[0].name.endswith(".gguf")]
-    raise ValueError(
+    raise InputError(
         f"there is no model {str(name_or_path)!r}; give one of {', '.join(models)}, the path of a .gguf file or of a "
         f'folder of safetensors, or "organisation/name" on the hub{closest(name_or_path, models)}'
     )
@@ -140,7 +141,7 @@ def _from_hub(name: str) -> Path:
         return Path(hub.snapshot_download(name, allow_patterns=_HUB_FILES))
     except Exception as error:  # the hub's client and the network below it raise a dozen kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
+        raise InputError(
             f"there is no folder {name!r} here, and the hub gave no such model ({reason}); check the name, the "
             "network connection and, for a gated model, `hf auth login`"
         ) from error
@@ -149,5 +150,5 @@ def _from_hub(name: str) -> Path:
 def _tokenizer(make: Callable[[], Tokenizer]) -> Tokenizer:
     try:
         return make()
-    except ValueError as error:
-        raise ValueError(f"{error}; or load the weights alone, with_tokenizer=False") from error
+    except InputError as error:
+        raise InputError(f"{error}; or load the weights alone, with_tokenizer=False") from error

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from jaxrl.types import InputError
+
 _CONTROL, _USER_DEFINED = 3, 4  # values of tokenizer.ggml.token_type
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
@@ -45,17 +47,17 @@ _RECIPES = {
 def byte_level_bpe(metadata: dict[str, Any]) -> Tokenizer:
     """The tokenizer that the keys under `tokenizer.ggml.` describe.
 
-    Raises ValueError if it is no byte-level BPE, or one whose way of splitting text is not known here.
+    Raises InputError if it is no byte-level BPE, or one whose way of splitting text is not known here.
     """
     model, pre = metadata.get("model"), metadata.get("pre")
     remedy = "take the model's tokenizer.json from the model hub and Tokenizer.from_folder"
     if model != "gpt2":
-        raise ValueError(f"tokenizer.ggml.model = {model!r} is no byte-level BPE ('gpt2'); {remedy}")
+        raise InputError(f"tokenizer.ggml.model = {model!r} is no byte-level BPE ('gpt2'); {remedy}")
     if pre not in _RECIPES:
-        raise ValueError(f"tokenizer.ggml.pre = {pre!r} is not one of {', '.join(map(repr, _RECIPES))}; {remedy}")
+        raise InputError(f"tokenizer.ggml.pre = {pre!r} is not one of {', '.join(map(repr, _RECIPES))}; {remedy}")
     for key in ("tokens", "merges", "token_type"):
         if key not in metadata:
-            raise ValueError(f"the file has no tokenizer.ggml.{key}; {remedy}")
+            raise InputError(f"the file has no tokenizer.ggml.{key}; {remedy}")
     tokens, recipe = metadata["tokens"], _RECIPES[pre]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     merges = [tuple(merge.split(" ")) for merge in metadata["merges"]]

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxrl.types import InputError
+
 Message = dict[str, Any]
 
 _NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -34,7 +36,7 @@ class Tokenizer:
         self._backend, self.special, self.chat_template = backend, special, chat_template
         for role, token in special.items():
             if backend.token_to_id(token) is None:
-                raise ValueError(f"{role} = {token!r} is not in the vocabulary; name a token that is")
+                raise InputError(f"{role} = {token!r} is not in the vocabulary; name a token that is")
         self.bos, self.eos, self.pad = (backend.token_to_id(special.get(name, "")) for name in _NAMES[:3])
         self.stops = frozenset(stops) | ({self.eos} - {None})
         self.vocab_size = backend.get_vocab_size()
@@ -51,12 +53,12 @@ class Tokenizer:
 
         Special tokens come from tokenizer_config.json, special_tokens_map.json or config.json, in that order; further
         stop tokens from generation_config.json; the template from chat_template.jinja or tokenizer_config.json.
-        Raises ValueError if there is no tokenizer.json.
+        Raises InputError if there is no tokenizer.json.
         """
         folder = Path(path)
         if not (folder / "tokenizer.json").is_file():
             remedy = "load it with transformers' AutoTokenizer and save_pretrained it there"
-            raise ValueError(f"{folder} has no tokenizer.json; {remedy}")
+            raise InputError(f"{folder} has no tokenizer.json; {remedy}")
         backend = _tokenizers().Tokenizer.from_file(str(folder / "tokenizer.json"))
         config, tokens = _json(folder / "tokenizer_config.json"), _json(folder / "special_tokens_map.json")
         model, generation = _json(folder / "config.json"), _json(folder / "generation_config.json")
@@ -74,7 +76,7 @@ class Tokenizer:
 
     @classmethod
     def from_gguf(cls, reader: Any) -> "Tokenizer":
-        """From the metadata of a `gguf.GGUFReader`. Raises ValueError for any but a known byte-level BPE."""
+        """From the metadata of a `gguf.GGUFReader`. Raises InputError for any but a known byte-level BPE."""
         _tokenizers()
         from jaxrl.lm.text.bpe import byte_level_bpe
 
@@ -114,10 +116,10 @@ class Tokenizer:
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """The conversation as the chat template writes it, ending where the assistant begins to speak.
 
-        Raises ValueError if there is no template, or if the template refuses the messages.
+        Raises InputError if there is no template, or if the template refuses the messages.
         """
         if self.chat_template is None:
-            raise ValueError("the tokenizer has no chat template; give prompt and completion as text, or set one")
+            raise InputError("the tokenizer has no chat template; give prompt and completion as text, or set one")
         import jinja2
 
         try:
@@ -126,7 +128,7 @@ class Tokenizer:
                 messages=list(messages), add_generation_prompt=add_generation_prompt, **self.special
             )
         except (jinja2.TemplateError, TypeError) as error:
-            raise ValueError(f"the chat template refuses the messages: {error}") from error
+            raise InputError(f"the chat template refuses the messages: {error}") from error
 
     def encode_chat(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
         """The ids of the rendered conversation. Markup inside a message stays plain text: nobody forges a turn."""

@@ -12,6 +12,7 @@ from jaxrl import Schedule, replace
 from jaxrl.algorithms import DPO
 from jaxrl.data import Completions, DataConfig, Pairs
 from jaxrl.data.prompts import encode_prompts
+from jaxrl.evaluators.samples import Ask, first_prompts, sampled_completions
 from jaxrl.lm import LMConfig, save_model
 from jaxrl.lm.log_probs import completion_stats
 from jaxrl.lm.sampling import generate
@@ -19,8 +20,6 @@ from jaxrl.lm.transformer import language_model
 from jaxrl.reports.rows import read_metrics
 from jaxrl.runs import logger
 from jaxrl.runs.finetuning import finetune
-from jaxrl.runs.samples import first_prompts, sampler
-from jaxrl.types import TrainState
 from tests.helpers.compare import same_bytes
 from tests.helpers.families import config_of, params_of
 from tests.helpers.tokenizers import byte_tokenizer
@@ -34,30 +33,25 @@ NEW = 8
 PROMPTS = encode_prompts([{"prompt": text} for text in TEXTS], TOKENIZER, max_length=16)
 
 
-def probe_of(file, reference=PARAMS):
-    return sampler(MODEL, reference, lambda learner: learner, TOKENIZER, PROMPTS, NEW, file)
-
-
-def state(params, step):
-    return TrainState(jax.random.key(0), params, (), jnp.asarray(step))
+def evaluator(reference=PARAMS):
+    return sampled_completions(MODEL, reference, lambda learner: learner, Ask(PROMPTS, NEW, TOKENIZER))
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory):
+def asked():
     """Two evaluations: of the reference itself, and of a model that differs from it."""
-    file = tmp_path_factory.mktemp("samples") / "samples.jsonl"
-    probe, policy = probe_of(file), jax.tree.map(lambda x, y: 0.8 * x + 0.2 * y, PARAMS, params_of(CONFIG, 1))
-    figures = [probe(state(params, i), jax.random.key(i)) for i, params in enumerate((PARAMS, policy))]
-    return SimpleNamespace(file=file, policy=policy, figures=figures, lines=file.read_text().splitlines())
+    policy = jax.tree.map(lambda x, y: 0.8 * x + 0.2 * y, PARAMS, params_of(CONFIG, 1))
+    samples = evaluator()
+    said = [samples.measure(jax.random.key(i), params, jnp.int32(0)) for i, params in enumerate((PARAMS, policy))]
+    figures, kept = [samples.read("", x) for x in said], [samples.keep(x) for x in said]
+    return SimpleNamespace(policy=policy, figures=figures, kept=kept)
 
 
-def test_each_evaluation_is_a_line_of_a_completion_for_every_prompt(asked):
-    lines = [json.loads(line) for line in asked.lines]
-    assert [line["step"] for line in lines] == [0, 1]
-    for line in lines:
-        assert [row["prompt"] for row in line["samples"]] == TEXTS
-        assert all(isinstance(row["completion"], str) and len(row) == 2 for row in line["samples"])
-    assert lines[0]["samples"] != lines[1]["samples"]
+def test_each_evaluation_keeps_a_completion_for_every_prompt(asked):
+    for rows in asked.kept:
+        assert [row["prompt"] for row in rows] == TEXTS
+        assert all(isinstance(row["completion"], str) and len(row) == 2 for row in rows)
+    assert asked.kept[0] != asked.kept[1]
 
 
 def test_the_reference_is_at_no_distance_from_itself(asked):
@@ -79,14 +73,20 @@ def test_figures_are_those_of_the_completions(asked):
     assert set(asked.figures[1]) == set(expected) and expected["sample_kl_k3"] > 0.01
     for name, value in expected.items():
         np.testing.assert_allclose(asked.figures[1][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
-    said = [json.loads(asked.lines[1])["samples"][i]["completion"] for i in range(3)]
+    said = [row["completion"] for row in asked.kept[1]]
     places = zip(np.asarray(made.tokens), made.prompt_length, made.length, strict=True)
     assert said == [TOKENIZER.decode(row[start:end], True) for row, start, end in places]
 
 
-def test_the_same_key_says_the_same(asked, tmp_path):
-    again = probe_of(tmp_path / "samples.jsonl")(state(asked.policy, 1), jax.random.key(1))
-    assert again == asked.figures[1] and (tmp_path / "samples.jsonl").read_text().splitlines() == asked.lines[1:]
+def test_the_same_key_says_the_same(asked):
+    samples = evaluator()
+    again = samples.measure(jax.random.key(1), asked.policy, jnp.int32(0))
+    assert samples.read("", again) == asked.figures[1] and samples.keep(again) == asked.kept[1]
+
+
+def test_prompts_that_the_model_cannot_take_are_refused_before_it_is_asked():
+    with pytest.raises(ValueError, match="exceed the model's context of 128"):
+        sampled_completions(MODEL, PARAMS, lambda learner: learner, Ask(PROMPTS, 1000, TOKENIZER))
 
 
 def test_the_first_different_prompts_are_asked():

@@ -1,0 +1,119 @@
+"""What the configs of control have in common, and what those of language models have: the way from what a run is given
+to its `Program`. An algorithm's file tells the algorithm; this tells what it runs in and how it is judged.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.data.arrays import Data
+from jaxrl.envs import registry
+from jaxrl.envs.bodies import check_bodies
+from jaxrl.envs.check import check_environment
+from jaxrl.evaluators import Ask, held_out_rows, sampled_completions, whole_episodes
+from jaxrl.lm.lora import trained
+from jaxrl.lm.pretrained.assets import cache
+from jaxrl.lm.reference import with_reference
+from jaxrl.lm.transformer import LanguageModel
+from jaxrl.networks import check_distribution
+from jaxrl.ops.fingerprints import fingerprint
+from jaxrl.settings import replace
+from jaxrl.sources import at_own_width, batches, batches_per_epoch
+from jaxrl.types import Algorithm, InputError, Network, Params, Program, Unit
+
+ENV_STEPS = Unit("env_steps", "environment steps")
+ROWS_SEEN = Unit("rows_seen", "rows")
+
+
+def control_program(config: Any, env: Any = None, network: Network | None = None) -> Program:
+    """Learning by acting: the program of a config that has `env` (EnvConfig), `total_steps`, `num_steps`,
+    make(spaces, network) -> Algorithm and source(vector_env, algorithm) -> Source.
+
+    env: an Environment to use instead of the one that `config.env` names. network: instead of the config's own.
+    Raises InputError for an environment that breaks its contract, and for a policy that does not fit its spaces.
+    """
+    if env is not None:
+        check_environment(env, config.env.env_axis)
+        check_bodies(config.env, env)
+    vector_env = registry.from_config(config.env, env)
+    algorithm = config.make(vector_env.spaces, network)
+    _check_policy(algorithm, vector_env)
+    name = config.env.name if env is None else registry.name_of(env)
+    return Program(
+        algorithm,
+        config.source(vector_env, algorithm),
+        total_steps=config.total_steps,
+        steps_per_update=config.env.num_envs * config.num_steps,
+        unit=ENV_STEPS,
+        evaluators=(whole_episodes(config.env, algorithm, env),),
+        headline={"return": ("eval_return", "episode_return")},
+        label=f"{name.replace('/', '-').replace(':', '-')}_{type(config).__name__.lower()}",
+        overrides={} if env is None else {"env.name": name},
+    )
+
+
+def _check_policy(algorithm: Algorithm, vector_env: Any) -> None:
+    n, spaces = vector_env.num_envs, vector_env.spaces
+
+    def act(key: jax.Array) -> Any:
+        obs = jax.tree.map(lambda space: jnp.zeros((n, *space.shape), space.dtype), spaces.observation)
+        return algorithm.policy(algorithm.init(key), algorithm.memory(n), obs, jnp.ones(n, bool))[1]
+
+    # Before anything is compiled: a distribution of another width than the action's trains on broadcast nonsense.
+    check_distribution(jax.eval_shape(act, jax.random.key(0)), spaces.action, (n,))
+
+
+def language_program(
+    config: Any,
+    network: LanguageModel | None,
+    params: Params | None,
+    data: Data | None,
+    samples: Ask | None = None,
+    *,
+    check_start: Callable[[dict[str, float]], None] | None = None,
+) -> Program:
+    """Learning from rows: the program of a config that has `lm`, `data`, `loop`, check_data(data) and make(model,
+    params, num_updates) -> Algorithm whose learner has `trained`.
+
+    network: a LanguageModel. params: its pretrained parameters. data: rows as arrays. samples: prompts to complete at
+    every evaluation. check_start: as in Evaluator. Raises InputError for what is missing, and as check_data does.
+    """
+    if network is None or params is None or data is None:
+        raise InputError(f"{type(config).__name__} learns from data; give network, params and data")
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(data)):
+        config.check_data(data)
+    loop, tuned = config.loop, trained(config.lm, params)
+    updates = loop.epochs * batches_per_epoch(data.train, loop.batch_size)
+    updates = updates if loop.max_updates is None else min(updates, loop.max_updates)
+    algorithm = config.make(network, params, updates)
+    evaluators = [held_out_rows(algorithm, data, loop.batch_size, check_start)]
+    if samples is not None:
+        evaluators.append(sampled_completions(network, params, lambda learner: tuned.model(learner.trained), samples))
+    return Program(
+        algorithm._replace(update=at_own_width(algorithm.update, data.train)),
+        batches(data.train, loop.batch_size),
+        total_steps=updates * loop.batch_size,
+        steps_per_update=loop.batch_size,
+        unit=ROWS_SEEN,
+        evaluators=tuple(evaluators),
+        headline={"loss": ("loss",), "held out": ("eval_loss",)},
+        label=f"{config.lm.name.rstrip('/').split('/')[-1]}_{type(config).__name__.lower()}",
+        export=lambda learner: tuned.merged(learner.trained),
+    )
+
+
+def with_cached_reference(config: Any, model: LanguageModel, params: Params, data: Data) -> Data:
+    """The rows with their log-probs under the model as it is given, where `config.reference` is "cached": read from a
+    file, or computed now and kept in one, under a hash of all that they depend on.
+    """
+    if config.reference != "cached":
+        return data
+    replace(config, reference="frozen", reference_cache="").check_data(data)  # before hours of scoring
+    # The number at the end tells how they are computed: it changes with the arithmetic.
+    identity = fingerprint((params, data, model.config, model.dtype, 1))
+    path = Path(config.reference_cache or cache() / "reference" / f"{identity}.npz")
+    buckets = with_reference(data.train + data.held_out, path, identity, model, params, config.loop.batch_size)
+    return Data(buckets[: len(data.train)], buckets[len(data.train) :])

@@ -1,0 +1,50 @@
+"""Time, and how often XLA compiled."""
+
+import contextlib
+import time
+from typing import Any
+
+import jax
+
+
+class Clock:
+    """Seconds spent training, over all sessions of a run, and compiling, in this one; and how often it compiled.
+
+    To be used in a `with`: it listens to JAX until it is left.
+    """
+
+    def __init__(self):
+        self.train, self.compile = 0.0, 0.0
+        self.trained, self.steps, self.compilations = 0.0, 0, 0
+
+    def __enter__(self) -> "Clock":
+        jax.monitoring.register_event_duration_secs_listener(self._heard)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._heard)
+
+    def _heard(self, event: str, *_: Any, **__: Any) -> None:
+        self.compilations += event == "/jax/core/compile/backend_compile_duration"
+
+    def chunk(self, seconds: float, steps: int) -> dict[str, float]:
+        """Count a stretch of training; what to log of it."""
+        self.train += seconds
+        self.trained += seconds
+        self.steps += steps
+        rate = {"train_seconds": self.train, "steps_per_second": steps / seconds}
+        return {**rate, "num_compilations": self.compilations}
+
+    @contextlib.contextmanager
+    def compiling(self):
+        """Time spent within counts as compiling."""
+        began = time.perf_counter()
+        yield
+        self.compile += time.perf_counter() - began
+
+    def figures(self) -> dict[str, float]:
+        """Of the run as a whole."""
+        rate = self.steps / self.trained if self.trained else 0.0
+        seconds = {"train_seconds": round(self.train, 2), "compile_seconds": round(self.compile, 2)}
+        rate = round(rate, 0 if rate >= 100 else 2)
+        return {**seconds, "steps_per_second": rate, "num_compilations": self.compilations}

@@ -1,0 +1,33 @@
+"""What a run is given beside its config: one pytree, whose arrays are arguments of the compiled programs, so that they
+are not constants in them, and whose rest fixes what is compiled.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl.ops.fingerprints import fingerprint, name_of
+from jaxrl.types import PyTree
+
+
+def split_given(given: PyTree) -> tuple[list[Any], Callable[[list[Any]], PyTree]]:
+    """(arrays, join): join(arrays) is `given` again, with these or others (tracers) in their places."""
+    leaves, structure = jax.tree.flatten(given)
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray)]
+
+    def join(arrays: list[Any]) -> PyTree:
+        filled = list(leaves)
+        for place, array in zip(places, arrays, strict=True):
+            filled[place] = array
+        return jax.tree.unflatten(structure, filled)
+
+    return [leaves[i] for i in places], join
+
+
+def describe(given: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Of everything that is given: what it is, for people, and the sha256 of all that it is."""
+    return {
+        name: {"is": name_of(thing), "sha256": fingerprint(thing)} for name, thing in given.items() if thing is not None
+    }

@@ -1,0 +1,49 @@
+"""Domain randomisation: every environment has a body of its own, through `train`, `run` and evaluation."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl import PPO, EnvConfig, Schedule, evaluate, make, program, replace, run, train
+
+CARTPOLE = make("gymnax/CartPole-v1")
+
+
+def carts(masses):
+    """CartPoles whose carts weigh so much; gymnax keeps the sum beside its parts."""
+    p, masses = CARTPOLE.params, jnp.asarray(masses, jnp.float32)
+    like = jax.tree.map(lambda x: jnp.broadcast_to(x, masses.shape), p)
+    return dataclasses.replace(CARTPOLE, params=like.replace(masscart=masses, total_mass=masses + p.masspole))
+
+
+CONFIG = PPO(
+    env=EnvConfig("gymnax/CartPole-v1", num_envs=8, env_axis=0, eval_episodes=16),
+    total_steps=8 * 128 * 100,
+    learning_rate=1e-3,
+)
+
+
+def test_heavier_bodies_learn_too(tmp_path):
+    bodies = carts(np.linspace(1.0, 8.0, 8))
+    result = run(CONFIG, 0, tmp_path / "run", schedule=Schedule(2, 1, 1), progress=False, env=bodies)
+    algorithm = program(CONFIG, env=bodies).algorithm
+    for mass in (1.0, 8.0):
+        alone = replace(CONFIG.env, env_axis=None)
+        played = evaluate(alone, algorithm, result.state.learner, jax.random.key(1), num_episodes=16, body=carts(mass))
+        assert played.episode_return.mean() > 200, f"a cart of {mass} kg; doing nothing gives 9"
+
+
+def test_each_environment_has_its_own_body():
+    # one step with the same push: a cart of twice the mass gets about half the speed
+    config = replace(CONFIG, total_steps=8 * 2, num_steps=2, num_minibatches=1)
+    state, _ = jax.jit(lambda k: train(config, k, env=carts(np.linspace(1.0, 8.0, 8))))(jax.random.key(0))
+    speeds = np.abs(np.asarray(state.carry.obs)[:, 1])
+    assert speeds[0] > 3 * speeds[-1]
+
+
+def test_bodies_that_are_not_as_many_as_environments_are_refused():
+    with pytest.raises(ValueError, match="env.num_envs = 8, but the environment given has 3 bodies"):
+        program(CONFIG, env=carts([1.0, 2.0, 3.0]))
