@@ -1,6 +1,7 @@
 """Environments: the protocol, vectorisation, adapters. Adapters import their package when first asked for."""
 
 from jaxrl.envs.base import Environment as Environment
+from jaxrl.envs.check import check_environment as check_environment
 from jaxrl.envs.registry import make as make
 from jaxrl.envs.registry import names as names
 from jaxrl.envs.vector import VectorEnv as VectorEnv

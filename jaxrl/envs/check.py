@@ -166,7 +166,8 @@ def _check_ranges(env: Any) -> None:
     for name, obs in shown.items():
         for part, x in zip(jax.tree.leaves(env.observation_space), jax.tree.leaves(obs), strict=True):
             low, high = _range(part)
-            if np.any(x < low) or np.any(x > high):
+            slack = [1e-5 * np.maximum(1, np.abs(bound)) for bound in (low, high)]  # of rounding
+            if np.any(x < low - slack[0]) or np.any(x > high + slack[1]):
                 raise _Wrong(
                     f"the {name} lies between {np.min(x)} and {np.max(x)}, beyond its space {part}; widen the space "
                     "(a Box without bounds is Box(shape)) or correct the observation"

@@ -76,7 +76,7 @@ PROBES = {
     # one step and the end: V = 1; the value loss and its optimiser
     "one_step": Rules(_start, _same, lambda s, a: (s, 1.0, True)),
     # two steps, paid at the end: V = γ, then 1; discounting
-    "two_steps": Rules(_start, _itself, lambda s, a: (s + 1, s, s == 1)),
+    "two_steps": Rules(_start, _itself, lambda s, a: (s + 1, s, s == 1), Box((1,), 0.0, 2.0)),
     # a sign is shown, reward for the action that matches it; the policy gradient
     "match": Rules(
         lambda key: jax.random.rademacher(key, (), jnp.float32), _itself, lambda s, a: (s, s == 2 * a - 1, True)

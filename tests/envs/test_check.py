@@ -60,6 +60,7 @@ SHOWN = lambda s: {"a": s, "b": (jnp.ones(2) * s, jnp.stack([s * 0, s]))}  # noq
         Made(time_limit=None, action_space=Box((2,), -1, 1)),
         Made(shown=SHOWN, observation_space=PARTS),
         Made(shown=lambda s: jnp.zeros(1, jnp.bfloat16)),
+        Made(shown=lambda s: jnp.full(1, -1e-7)),
         Made(starts=lambda env: (jnp.int32(0), np.zeros(1, np.float32))),
     ],
 )

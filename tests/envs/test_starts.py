@@ -113,3 +113,24 @@ def test_the_value_of_what_is_cut_by_the_environment_itself_is_that_of_going_on(
     network = actor_critic(vectorize(env, 1).spaces, hidden=(16,))
     low, high = network.apply(state.learner.params, jnp.array([[0.5], [1.0]]))[1]
     np.testing.assert_allclose((low, high), (1.0, 2.0), rtol=0.1)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Wild(Lottery):
+    """A Lottery whose observations and rewards are 1e25 now and then."""
+
+    def step(self, key, state, action):
+        k_obs, k_reward = jax.random.split(key)
+        state, step = super().step(key, state, action)
+        huge = [jnp.where(jax.random.bernoulli(k, 0.02), 1e25, 1.0) for k in (k_obs, k_reward)]
+        return state, step._replace(next_obs=step.next_obs * huge[0], reward=step.reward * huge[1])
+
+
+def test_huge_observations_and_rewards_leave_normalised_learning_finite():
+    settings = {"num_steps": 32, "normalize_obs": True, "normalize_return": True}
+    config = PPO(env=EnvConfig("custom", num_envs=16), total_steps=16 * 32 * 4, **settings)
+    state, _ = jax.jit(lambda k: train(config, k, env=Wild(jnp.zeros(()))))(jax.random.key(0))
+    learner = state.learner
+    assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(learner))
+    assert 0.0 < learner.obs_stats.var[0] < 1 and learner.return_scale.stats.var < 10

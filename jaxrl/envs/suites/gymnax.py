@@ -139,8 +139,11 @@ def _describe(raw: Any, params: Any) -> Description:
     with jax.ensure_compile_time_eval():
         params = raw.default_params if params is None else params
         limit = getattr(params, "max_steps_in_episode", None)
-        spaces = _space(raw.observation_space(params)), _space(raw.action_space(params))
-    return Description(*spaces, None if limit is None else int(limit))
+        observation, action = _space(raw.observation_space(params)), _space(raw.action_space(params))
+        if isinstance(observation, Box):  # gymnax's space may name another dtype than the one shown
+            shown = jax.eval_shape(raw.reset_env, jax.random.key(0), params)[0]
+            observation = dataclasses.replace(observation, dtype=shown.dtype)
+    return Description(observation, action, None if limit is None else int(limit))
 
 
 def _space(space: Any) -> Space:

@@ -26,7 +26,7 @@ def test_every_environment_steps_with_strong_and_steady_types(name, key):
             assert not x.weak_type
     assert step.reward.dtype == jnp.float32 and step.terminated.dtype == bool
     if isinstance(env.spaces.observation, Box):
-        assert obs.shape == (2, *env.spaces.observation.shape)
+        assert obs.shape == (2, *env.spaces.observation.shape) and obs.dtype == env.spaces.observation.dtype
 
 
 def test_names_and_reasons_cover_the_registry():
