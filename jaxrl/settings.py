@@ -203,13 +203,16 @@ def check_unread(config: Any, names: Sequence[str], why: str, remedy: str) -> No
     stacked field one element is enough; traced ones are skipped.
     """
     for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
+        value, default = getattr(config, f.name), f.default
         if f.name not in names or isinstance(value, jax.core.Tracer):
             continue
-        given = np.ravel(np.asarray(value)) if f.type is float else [value]
-        for other in [x for x in given if x != f.default][:1]:
-            shown = f"{other:g}" if f.type is float else repr(other)
-            raise ValueError(f"{f.name} = {shown} is not read {why}; leave it out, or {remedy}")
+        if f.type is float:  # a default such as 0.6 is another number in float32
+            value = np.ravel(np.asarray(value))
+            different = [f"{x:g}" for x in value if x != value.dtype.type(default)]
+        else:
+            different = [repr(value)] if value != default else []
+        if different:
+            raise ValueError(f"{f.name} = {different[0]} is not read {why}; leave it out, or {remedy}")
 
 
 def known(cls: type, keys: Any, name: str = "") -> None:
