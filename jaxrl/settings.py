@@ -263,11 +263,13 @@ def check_unread(config: Any, names: Sequence[str], why: str, remedy: str) -> No
         value, default = getattr(config, f.name), f.default
         if f.name not in names or isinstance(value, jax.core.Tracer):
             continue
-        if f.type is float:  # as float32, which is what they are once a config was stacked
-            value, default = np.ravel(np.float32(value)), np.float32(default)
-        for other in [x for x in (value if f.type is float else [value]) if x != default][:1]:
-            shown = f"{other:g}" if f.type is float else repr(other)
-            raise InputError(f"{f.name} = {shown} is not read {why}; leave it out, or {remedy}")
+        if f.type is float:  # a default such as 0.6 is another number in float32
+            value = np.ravel(np.asarray(value))
+            different = [f"{x:g}" for x in value if x != value.dtype.type(default)]
+        else:
+            different = [repr(value)] if value != default else []
+        if different:
+            raise InputError(f"{f.name} = {different[0]} is not read {why}; leave it out, or {remedy}")
 
 
 def _may_be_infinite(f: dataclasses.Field) -> bool:

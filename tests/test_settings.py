@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from jaxrl import cli
 from jaxrl.algorithms import A2C, ALGORITHMS, DPO, KTO, PPO, SFT, Reinforce
 from jaxrl.config_file import from_dict, load_config, save_config, to_dict
 from jaxrl.data.settings import Loop
@@ -252,6 +253,20 @@ def test_replace_reaches_leaves_that_are_stacked_or_traced():
     swept = replace(SFT(), learning_rate=jnp.array([1e-3, 1e-2]))
     assert axes(swept).optimizer.learning_rate == 0 and axes(swept).optimizer.warmup is None
     assert jax.jit(lambda rate: replace(SFT(), learning_rate=rate).optimizer.learning_rate)(0.5) == 0.5
+
+
+def test_the_command_line_is_flat_and_keeps_the_algorithms_own_defaults():
+    argv = "--learning-rate 1e-3 --batch-size 8 --micro-batch-size 2 --lora-rank 4 --loss ipo".split()
+    expected = replace(DPO(loss="ipo"), learning_rate=1e-3, batch_size=8, micro_batch_size=2, lora_rank=4)
+    assert cli.parse(DPO(), None, argv)[0] == expected
+    assert cli.parse(KTO(), None, [])[0] == KTO()
+
+
+def test_the_command_line_refuses_what_nothing_reads_with_a_sentence(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse(DPO(), None, ["--loss", "ipo", "--label-smoothing", "0.4"])
+    said = "error: label_smoothing = 0.4 is not read by loss = 'ipo'; leave it out, or use dpo, robust or exo\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize(("cls", "rate", "batch"), [(SFT, 2e-5, 16), (DPO, 1e-6, 64), (KTO, 1e-6, 64)])

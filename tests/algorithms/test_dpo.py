@@ -30,7 +30,7 @@ from jaxrl.reports.rows import read_metrics
 from jaxrl.runs import logger
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.finetuning import finetune
-from jaxrl.settings import check
+from jaxrl.settings import check, float32
 from jaxrl.training.programs import program
 from tests.algorithms.test_sft import MODEL, PARAMS, joined, shuffled
 from tests.helpers.compare import close, compile_events, same_bytes
@@ -320,6 +320,11 @@ def test_a_setting_that_the_loss_does_not_read_is_refused(name):
             with pytest.raises(ValueError, match=f"^{setting} = 0.4 is not read by loss = '{name}'; .*, or {use}$"):
                 check(bad)
         jax.jit(lambda c: (check(c), c.beta)[1])(config)  # a traced one cannot be told
+
+
+def test_defaults_are_defaults_in_whatever_precision():
+    for config in (float32(DPO()), stack([DPO(), DPO(beta=0.2)]), float32(DPO(lm=LMConfig(lora_rank=2)))):
+        check(config)
 
 
 def floats(metrics):
