@@ -6,6 +6,7 @@ A sweep is a stacked config and running it is `vmap`; a new learning rate never 
 import copy
 import dataclasses
 import difflib
+import inspect
 import math
 import sys
 import types
@@ -70,7 +71,7 @@ def _annotations(cls: type) -> dict[str, Any]:
     bodies included, which `typing.get_type_hints` cannot see."""
     frame = sys._getframe(2)
     hints = typing.get_type_hints(cls, frame.f_globals, {**frame.f_locals, **vars(cls)})
-    return {name: hints[name] for name in cls.__dict__.get("__annotations__", {})}
+    return {name: hints[name] for name in inspect.get_annotations(cls)}
 
 
 def _settle(self: Any) -> None:
