@@ -60,7 +60,7 @@ MODEL = LanguageModel(
 def log_probs(params: Params) -> Vector:
     """log π of every answer, through the same function as SmolLM2's."""
     n = VOCAB**STEPS
-    rows = door.Rows(jnp.pad(answers(), ((0, 0), (1, 0))), jnp.full(n, 1), jnp.full(n, 1 + STEPS))
+    rows = door.TokenRows(jnp.pad(answers(), ((0, 0), (1, 0))), jnp.full(n, 1), jnp.full(n, 1 + STEPS))
     return door.completion_scores(MODEL, params, rows, chunk=None).log_prob
 
 

@@ -436,7 +436,7 @@ def test_what_is_preferred_is_learned():
     def learn(key, params):
         p = program(config, network=MODEL, params=params, data=data)
         state, metrics = jax.lax.scan(lambda state, _: p.step(state), p.init(key), length=p.num_updates)
-        return metrics, p.measure(state.learner)
+        return metrics, p.evaluators[0].measure(key, state.learner, jnp.int32(0))
 
     seeds = jnp.arange(3)
     params = jax.tree.map(lambda *x: jnp.stack(x), *(params_of(MODEL.config, seed) for seed in range(3)))

@@ -465,7 +465,7 @@ def test_what_is_liked_becomes_likelier_and_what_is_not_less():
     def learn(key, params):
         p = program(config, network=BIGRAM, params=params, data=data)
         state, metrics = jax.lax.scan(lambda state, _: p.step(state), p.init(key), length=p.num_updates)
-        return metrics, p.measure(state.learner)
+        return metrics, p.evaluators[0].measure(key, state.learner, jnp.int32(0))
 
     params = jax.tree.map(lambda *x: jnp.stack(x), *map(bigram_params, range(3)))
     metrics, held_out = jax.jit(jax.vmap(learn))(jax.vmap(jax.random.key)(jnp.arange(3)), params)
@@ -539,7 +539,7 @@ def test_a_cache_that_is_not_read_is_refused():
 def test_one_prompt_is_enough_without_z0(tmp_path):
     config = replace(COURSE, kl=False, max_updates=1)
     made = run(config, 0, tmp_path / "run", **QUICK, **{**GIVEN, "data": ONE_PROMPT})
-    assert "z0" not in made.figures and math.isfinite(made.figures["loss"])
+    assert "z0" not in made.figures and math.isfinite(made.figures["first_rows_loss"])
 
 
 def test_a_cached_reference_that_is_not_there_is_refused(tmp_path):

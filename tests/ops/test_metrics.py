@@ -85,7 +85,7 @@ def rollout():
         "invalid": jnp.zeros((4, 2), bool).at[2, 0].set(True),
     }
     unused = jnp.zeros((4, 2))
-    return Transition(unused, unused, unused, unused, terminated, truncated, unused, info)
+    return Transition(unused, unused, unused, unused, terminated, truncated, unused, info, first=unused)
 
 
 def test_episodes_count_where_they_end_either_way():
