@@ -2,7 +2,7 @@
 
 from jaxrl.data.arrays import Data, DataBatch, in_order
 from jaxrl.data.linting import lint
-from jaxrl.data.preferences import Completions, Encoded, Pairs, bucketed, encode_rows, fingerprint
+from jaxrl.data.preferences import Completions, Encoded, Pairs, bucketed, encode_rows
 from jaxrl.data.preparation import Prepared, prepare
 from jaxrl.data.prompts import Prompts
 from jaxrl.data.rows import read_rows, split_by_group, unpair
@@ -20,7 +20,6 @@ __all__ = [
     "Prompts",
     "bucketed",
     "encode_rows",
-    "fingerprint",
     "in_order",
     "lint",
     "prepare",

@@ -10,7 +10,6 @@
 - Lengths are stored, never read off padding: in many models the padding id is the EOS.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -135,16 +134,6 @@ def bucketed(encoded: Encoded, buckets: Sequence[int]) -> tuple[Completions | Pa
         for b, size in enumerate(sizes)
         if (of_row == b).any()
     )
-
-
-def fingerprint(encoded: Encoded) -> str:
-    """sha256 over the rows as they are trained on: tokens, where completions begin, and labels, in order."""
-    digest = hashlib.sha256()
-    for row in encoded.rows:
-        for side in row:
-            digest.update(repr((len(row), len(side.tokens), side.prompt_length, side.label)).encode())
-            digest.update(side.tokens.astype("<i4").tobytes())
-    return digest.hexdigest()
 
 
 def _check(tokenizer: Tokenizer, max_length: int, max_prompt_length: int | None) -> None:

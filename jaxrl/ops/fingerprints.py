@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import re
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of functions, in what JAX writes of a tree's structure
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -42,8 +44,12 @@ def _parts(value: Any, inside: tuple[int, ...]) -> Iterator[bytes]:
         yield f"{type(value).__name__} {value!r};".encode()
     elif isinstance(value, np.ndarray | np.generic | jax.Array):
         yield from _array(value)
+    elif isinstance(value, types.ModuleType):
+        yield f"module {value.__name__};".encode()
     elif isinstance(value, type):
         yield f"type {name_of(value)};".encode()
+    elif callable(getattr(type(value), "fingerprint", None)):  # it knows best, as tokenizers do
+        yield f"{name_of(value)} {value.fingerprint()};".encode()
     elif callable(value) and (known := _function(value)) is not None:
         yield b"function"
         yield from _parts(known, inside)
@@ -102,5 +108,6 @@ def _held(value: Any) -> list[tuple[Any, Any]]:
         return list(enumerate(sorted(value, key=str)))
     children = jax.tree_util.default_registry.flatten_one_level(value)
     if children is not None:  # a pytree of a kind of its own, such as a module
-        return list(enumerate([*children[0], str(jax.tree.structure(value))]))
+        rest = _ADDRESS.sub("", str(jax.tree.structure(value)))
+        return list(enumerate([*children[0], rest]))
     return sorted(getattr(value, "__dict__", {}).items())

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from jaxrl.data.preferences import Completions, Pairs, bucketed, encode_rows, fingerprint
+from jaxrl.data.preferences import Completions, Pairs, bucketed, encode_rows
 from jaxrl.data.rows import unpair
+from jaxrl.ops.fingerprints import fingerprint
 
 EOS, BOS, AB = 257, 256, 258  # "a" is 97: see conftest
 
@@ -214,7 +215,7 @@ def test_labels_become_ones_and_zeros(tokenizer):
 
 def test_a_fingerprint_changes_with_tokens_boundary_label_and_order_only(tokenizer):
     def mark(*rows):
-        return fingerprint(encode_rows(rows, tokenizer, max_length=20))
+        return fingerprint(encode_rows(rows, tokenizer, max_length=20).rows)
 
     a, b = completion("pq", "c"), completion("p", "d")
     assert mark(a, b) == mark(a, b | {"movie": 3})

@@ -1,5 +1,8 @@
 """What a run is given: arrays apart from the rest, and told by what it is."""
 
+import os
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -79,3 +82,24 @@ def test_what_is_given_is_named_for_people():
     about = describe({"env": Counter(), "network": None})
     assert set(about) == {"env"} and about["env"]["is"] == "tests.helpers.environments:Counter"
     assert name_of(Counter) == name_of(Counter()) == "tests.helpers.environments:Counter"
+
+
+ACROSS = """
+import jax
+from jaxrl import make
+from jaxrl.networks import actor_critic
+from jaxrl.ops.fingerprints import fingerprint
+from jaxrl.spaces import Box, Discrete, Spaces
+network = actor_critic(Spaces(Box((4,)), Discrete(2)), hidden=(8,))
+things = [make("gymnax/Pendulum-v1"), make("brax/inverted_pendulum", backend="spring"), network]
+things += [network.init(jax.random.key(0)), jax.random.key(3), {"b": 1, "a": {2.0, "x"}}]
+print(*map(fingerprint, things))
+"""
+
+
+def test_fingerprints_are_the_same_in_another_process():
+    found = [
+        subprocess.run([sys.executable, "-c", ACROSS], capture_output=True, text=True, check=True, env=env).stdout
+        for env in ({**os.environ, "PYTHONHASHSEED": seed} for seed in ("1", "2"))
+    ]
+    assert found[0] == found[1] and len(set(found[0].split())) == 6
