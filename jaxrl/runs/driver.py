@@ -212,8 +212,10 @@ class _Session:
         for asked in evaluators:
             e = asked.evaluator
             measured = self._measured(asked, state, 0)
-            figures = self.found[e.name] = e.read(e.cases[0], measured)
-            if start and e.check_start is not None:
+            figures = e.read(e.cases[0], measured)
+            if not start:
+                self.found[e.name] = figures
+            elif e.check_start is not None:
                 e.check_start(figures)
             if e.keep is not None:
                 self.logger.keep(e.name, int(state.num_steps), e.keep(measured))

@@ -119,6 +119,13 @@ def test_a_run_is_the_same_training_with_all_that_a_person_keeps(whole):
     assert (whole.run_dir / "curve.png").stat().st_size > 5_000
 
 
+def test_without_evaluations_along_the_way_the_final_figures_are_of_the_end(whole, tmp_path):
+    never = Schedule(logs=2, evals=0, saves=0)
+    result = run(CONFIG, 3, tmp_path / "run", schedule=never, progress=False, truth=TRUTH)
+    np.testing.assert_allclose(result.figures["distance_truth"], whole.figures["distance_truth"], rtol=1e-6)
+    assert result.figures["distance_truth_before"] == 3
+
+
 def killed_at(step: int, directory: str) -> None:
     """In a process of its own: a run that is killed when the row of `step` is written."""
     write = logger.Logger.row
