@@ -125,10 +125,10 @@ def run(
             probe=probe,
         )
         state = session.train(state)
-        final = session.final(state)
         # Dearest first: the state lies in its checkpoint; now the model, then the figures, and pictures last.
         if export is not None:
             export(state, run_dir)
+        final = session.final(state)
         (run_dir / "result.json").write_text(json.dumps(final, indent=1) + "\n")
     _draw(p, run_dir, final)
     return RunResult(state, final, run_dir)
@@ -245,8 +245,8 @@ class _Session:
 
 def _draw(p: Program, run_dir: Path, final: dict[str, Any]) -> None:
     panels = [panel for e in p.evaluators for panel in e.panels]
-    lines = {label: final[name] for e in p.evaluators for label, name in e.references.items()}
+    named = [(label, final.get(name)) for e in p.evaluators for label, name in e.references.items()]
     try:
-        learning_curve(run_dir, panels, p.unit.label, {k: v for k, v in lines.items() if v is not None})
+        learning_curve(run_dir, panels, p.unit.label, {label: value for label, value in named if value is not None})
     except Exception as error:  # whatever goes wrong with a picture, the run is done and kept
         warnings.warn(f"the learning curve of {run_dir} could not be drawn: {error!r}", stacklevel=3)
