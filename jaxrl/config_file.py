@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from jaxrl.settings import check, known
+from jaxrl.settings import check, closest, known
 from jaxrl.types import InputError
 
 T = TypeVar("T")
@@ -75,7 +75,9 @@ def load_config(path: str | Path, algorithms: dict[str, type]) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no config file at {path}; configs/<algorithm>/*.yaml holds those that ship with jaxrl")
+        there = [str(other) for other in path.parent.glob("*.yaml")]
+        hint = closest(path, there) or "; configs/<algorithm>/*.yaml holds those that ship with jaxrl"
+        raise InputError(f"no config file at {path}{hint}")
     document = _parse(path)
     if not isinstance(document, dict) or "algorithm" not in document:
         raise InputError(f"{path} must have a section `algorithm:`, and one for each config within, such as `env:`")

@@ -48,7 +48,8 @@ class Transition(NamedTuple):
 
     action: what the distribution sampled, before any clipping or tanh, so that scoring it again gives `log_prob`.
     first: obs begins an episode: whatever the policy remembers is of another one.
-    memory: the policy's, as it was before the first step, leading axis [N]: sequences can be scored again from there.
+    memory: the policy's, as it was before the first step of the rollout, leading axis [N]: sequences can be scored
+    again from there. info["playing"] is added by the source `episodes`.
     """
 
     obs: PyTree
@@ -86,7 +87,7 @@ class Algorithm(NamedTuple):
     init(key) -> learner: everything that is carried from update to update; a pytree of arrays of fixed shapes.
     update(key, learner, batch) -> (learner, metrics): one update. metrics: {name: Mean}, the same names every time.
     policy(learner, memory, obs, first) -> (memory, distribution): acts for N environments at once. obs: leading axis
-    [N]; first [N]: which of them begin an episode, before whose first step the memory of them must be forgotten.
+    [N]; first [N]: which of them begin an episode: their memory must be reset before acting.
     Sample the distribution to explore, take its mode to evaluate. None for those that learn from data.
     memory(num_envs) -> the memory to start with, leading axis [num_envs] in every leaf; () if there is none.
     measure(key, learner, batch) -> metrics of a batch that is not learned from. None where that means nothing.
@@ -146,7 +147,8 @@ class Evaluator(NamedTuple):
 
     name: of the evaluator, and of the file of what it keeps.
     measure(key, learner, case) -> pytree of arrays: pure; compiled once, before training. case: a traced number in
-    `cases`, the things it can be asked; the first is asked at every evaluation, the others at the end only.
+    `cases`, the things it can be asked, such as the policy, the zero action and random ones; the first is asked at
+    every evaluation, the others at the end only.
     read(case, measured) -> {figure: number}, on the host, of a case by its name.
     prefix: of these figures in the rows of metrics; the final figures go without it.
     at_start: measured before the first update, too. before: figures of that which the final figures repeat as
@@ -173,11 +175,11 @@ class Program(NamedTuple):
     """One training run: what `config.program(**given)` makes, and all that the drivers know of it.
 
     algorithm, source: what learns, and from what.
-    total_steps, steps_per_update: how long, in steps of `unit`: whole updates, or it is refused.
+    total_steps, steps_per_update: how long, in steps of `unit`; the first must be a multiple of the second.
     evaluators: how it is judged. headline: what a progress bar says, label -> metrics of which it shows the first
     that is there.
     label: names the run's directory. overrides: settings that something given stands in for, by their path, as in
-    {"env.name": "my.module:Maze"}: a run's config says what was really run.
+    {"env.name": "my.module:Maze"}: a run's config names what was really run, and run.json has its hash.
     export(learner) -> parameters that make a model of their own, or None if that means nothing.
     """
 

@@ -134,7 +134,7 @@ def first_token() -> dict[str, list[str]]:
             command = [
                 sys.executable,
                 "-m",
-                "jaxrl.commands",
+                "jaxrl.cli.command",
                 "generate",
                 model,
                 "The sky is",

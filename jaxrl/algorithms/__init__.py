@@ -1,4 +1,4 @@
-"""Algorithms, one file each, and their names in YAML."""
+"""Algorithms, one file each. A new one that ships with jaxrl gets its line in ALGORITHMS: its name in YAML."""
 
 from jaxrl.algorithms.a2c import A2C as A2C
 from jaxrl.algorithms.dpo import DPO as DPO

@@ -5,7 +5,8 @@ under the policy and the reference, take the loss of the pair, step. Every score
 completion's tokens, its end token included; what differs between DPO, IPO, SimPO and the rest is one line of `LOSSES`.
 
 The reference is the model as it was given: the same parameters with adapters off, a frozen copy, or its log-probs
-computed beforehand; all three go through the same code, so the loss starts at exactly ln 2, which `check_start` holds.
+computed beforehand; all three go through the same code, so the loss starts at ln 2, up to rounding: `check_start`
+holds it to that.
 
 Is it going well? rewards/margin and rewards/accuracy rise, and eval_loss falls. The chosen log-probs may fall too: only
 the margin is trained. Trouble is when rewards/chosen falls by many nats while the margin hardly grows (lower the

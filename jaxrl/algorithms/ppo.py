@@ -165,7 +165,7 @@ class Samples(NamedTuple):
 
 
 def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
-    """The three functions of PPO."""
+    """PPO's init, update and policy."""
     if network is None:
         network = actor_critic(
             spaces,

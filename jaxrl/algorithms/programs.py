@@ -1,5 +1,5 @@
-"""What the configs of control have in common, and what those of language models have: the way from what a run is given
-to its `Program`. An algorithm's file tells the algorithm; this tells what it runs in and how it is judged.
+"""Builds the Program of a config: `control_program` for those that learn by acting, `language_program` for those that
+learn from rows. An algorithm's file tells the algorithm; this tells what it runs in and how it is judged.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,8 @@ def control_program(config: Any, env: Any = None, network: Network | None = None
         evaluators=(whole_episodes(config.env, algorithm, env),),
         headline={"return": ("eval_return", "episode_return")},
         label=f"{name.replace('/', '-').replace(':', '-')}_{type(config).__name__.lower()}",
-        overrides={} if env is None else {"env.name": name},
+        # What the object holds beside its name is in no config, and options of the one it replaces are not its own.
+        overrides={} if env is None else {"env.name": name, "env.options": {}, "env.backend": None},
     )
 
 
@@ -82,7 +83,8 @@ def language_program(
     every evaluation. check_start: as in Evaluator. Raises InputError for what is missing, and as check_data does.
     """
     if network is None or params is None or data is None:
-        raise InputError(f"{type(config).__name__} learns from data; give network, params and data")
+        missing = "learns from data; give network, params and data, or call `finetune` (experiments/finetune.py)"
+        raise InputError(f"{type(config).__name__} {missing}")
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(data)):
         config.check_data(data)
     loop, tuned = config.loop, trained(config.lm, params)
@@ -106,7 +108,7 @@ def language_program(
 
 
 def with_cached_reference(config: Any, model: LanguageModel, params: Params, data: Data) -> Data:
-    """The rows with their log-probs under the model as it is given, where `config.reference` is "cached": read from a
+    """The rows with their log-probs under the model before training, where `config.reference` is "cached": read from a
     file, or computed now and kept in one, under a hash of all that they depend on.
     """
     if config.reference != "cached":

@@ -50,7 +50,7 @@ def preset(name: str, argv: list[str]) -> tuple[Any, list[str]]:
 
 
 def names() -> list[str]:
-    """The configs that ship with jaxrl, as `read` takes them."""
+    """The configs that ship with jaxrl, as `named` takes them."""
     return sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob("*/*.yaml"))
 
 

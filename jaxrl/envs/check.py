@@ -44,7 +44,9 @@ def check_environment(env: Any, env_axis: int | None = None) -> None:
         if not any(isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct) for x in jax.tree.leaves(env)):
             _check_ranges(env)
     except _Wrong as wrong:
-        raise InputError(f"environment {type(env).__qualname__}: {wrong}") from wrong.__cause__
+        raise InputError(
+            f"environment {getattr(env, '__qualname__', type(env).__qualname__)}: {wrong}"
+        ) from wrong.__cause__
 
 
 def _first(x: Any) -> Any:
@@ -55,6 +57,8 @@ def _first(x: Any) -> Any:
 
 
 def _check_fields(env: Any) -> None:
+    if isinstance(env, type):
+        raise _Wrong(f"this is the class; give an object of it, {env.__name__}(...)")
     for name, remedy in _FIELDS.items():
         if not hasattr(env, name):
             raise _Wrong(f"it has no {name}; add it: {remedy}")

@@ -29,8 +29,8 @@ def _find(name: str) -> Callable:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError, TypeError) as error:  # the last two for names that are no names, as ".a"
         raise InputError(
-            f"environment {name!r}: cannot import {module_name!r} ({error}); start from the folder that holds it with "
-            "python -m, or add that folder to PYTHONPATH"
+            f"environment {name!r}: cannot import {module_name!r} ({error}); put the folder that holds it "
+            f"on the path, as in PYTHONPATH=. scripts/run experiments/train.py ppo/cartpole --name {name}"
         ) from error
     found = getattr(module, class_name, None)
     if not callable(found):

@@ -65,7 +65,11 @@ def sampled_completions(
         read=read,
         at_start=True,
         keep=lambda said: as_texts(ask.tokenizer, said.made),
-        panels=(Panel("KL, nats", (Line("eval_sample_kl_k3", "to the model before"),)),),
+        panels=(
+            Panel(
+                "KL, nats a text", (Line("eval_sample_kl", "k1, to the model before"), Line("eval_sample_kl_k3", "k3"))
+            ),
+        ),
     )
 
 

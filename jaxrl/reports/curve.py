@@ -29,7 +29,7 @@ def learning_curve(
             _draw(axis, rows, line)
         axis.set_ylabel(panel.ylabel)
         axis.grid(alpha=0.3)
-        if len(panel.lines) > 1:
+        if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=8)
     top, bottom = axes[0, 0], axes[-1, 0]
     for i, (name, value) in enumerate((references or {}).items()):

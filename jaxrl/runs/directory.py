@@ -43,7 +43,9 @@ def check_run_dir(run_dir: Path | None, seed: int, config: Any, given: dict[str,
     if resume:
         _same_run(run_dir, seed, config, given)
     elif (run_dir / _ABOUT).exists():
-        raise InputError(f"{run_dir} already holds a run; pass resume=True to go on with it, or another run_dir")
+        raise InputError(
+            f"{run_dir} already holds a run; pass resume=True (--resume) to go on with it, or another run_dir"
+        )
 
 
 def begin_run(run_dir: Path | None, label: str, seed: int, config: Any, given: dict[str, Any]) -> Path:

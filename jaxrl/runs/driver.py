@@ -44,7 +44,8 @@ class Diverged(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How often a run does what, as counts over the whole of it, evenly spaced."""
+    """How often a run does what, as counts over the whole of it, evenly spaced. A row of metrics is also written at
+    every evaluation and save, and covers the updates since the row before."""
 
     logs: int = 100
     """Rows of metrics."""
@@ -120,7 +121,7 @@ def run(
             clock=clock,
             saves=saves,
             logger=stack.enter_context(contextlib.closing(Logger(run_dir, done if done else -1))),
-            bar=stack.enter_context(contextlib.closing(Bar(p.total_steps, done, progress))),
+            bar=stack.enter_context(contextlib.closing(Bar(p.total_steps, done, progress, p.unit.label.split()[-1]))),
             marks=schedule.marks(p.num_updates),
             probe=probe,
         )
@@ -194,8 +195,15 @@ class _Session:
             for case in range(1, len(e.cases)):
                 found |= self._figures(asked, state, case)
             found |= {f"{name}_before": first.get(f"{e.prefix}{name}") for name in e.before}
-        done = {self.p.unit.name: int(state.num_steps)}
-        return {**found, **done, **self.clock.figures(), "run_dir": str(self.run_dir)}
+        done, timing, kept = (
+            {self.p.unit.name: int(state.num_steps)},
+            self.clock.figures(),
+            self.run_dir / "result.json",
+        )
+        if not self.clock.steps and kept.is_file():  # of a run that had ended: its speed is what it was
+            before = json.loads(kept.read_text())
+            timing = {name: before.get(name, value) for name, value in timing.items()}
+        return {**found, **done, **timing, "run_dir": str(self.run_dir)}
 
     def _before(self, state: TrainState) -> dict[str, float]:
         return self._ask_all(state, [a for a in self.compiled.evaluators if a.evaluator.at_start], start=True)

@@ -59,9 +59,9 @@ def keep_until(path: Path, step: int) -> None:
 
 
 class Bar:
-    """A progress bar on stderr: share done, time to go, steps per second, latest return."""
+    """A progress bar on stderr: share done, time to go, steps (of whatever unit) per second, what the run says."""
 
-    def __init__(self, total_steps: int, done: int, shown: bool):
+    def __init__(self, total_steps: int, done: int, shown: bool, unit: str = "steps"):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -77,15 +77,15 @@ class Bar:
         self._plain = None if console.is_terminal or not shown else console
         self._progress = Progress(*columns, console=console, disable=not (shown and console.is_terminal))
         self._task = self._progress.add_task("", total=total_steps, completed=done, text="compiling")
-        self._total = total_steps
+        self._total, self._unit = total_steps, unit
         self._progress.start()
 
     def update(self, step: int, says: str, steps_per_second: float) -> None:
         """Show where the run is and what it says of itself; one plain line where stderr is not a terminal."""
-        text = f"{steps_per_second:,.{0 if steps_per_second > 100 else 1}f} steps/s   {says}"
+        text = f"{steps_per_second:,.{0 if steps_per_second > 100 else 1}f} {self._unit}/s   {says}"
         self._progress.update(self._task, completed=step, text=text)
         if self._plain is not None:
-            self._plain.print(f"{step:>12,} of {self._total:,} steps   {text}")
+            self._plain.print(f"{step:>12,} of {self._total:,} {self._unit}   {text}")
 
     def close(self) -> None:
         """Leave the bar as it stands."""

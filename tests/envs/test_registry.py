@@ -108,7 +108,7 @@ def test_made_inside_a_trace_it_leaks_no_tracer(key):
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("no.such.module:Counter", {}, "cannot import 'no.such.module'.*add that folder to PYTHONPATH"),
+        ("no.such.module:Counter", {}, "cannot import 'no.such.module'.*put the folder that holds it on the path"),
         (":Counter", {}, "cannot import ''"),
         (f"{HERE}:Conter", {}, "has no class 'Conter'; did you mean 'Counter'?"),
         (f"{HERE}:Zzz", {}, "has no class 'Zzz'; its classes are Counter"),
