@@ -24,6 +24,7 @@ from jaxrl import Algorithm, EnvConfig, Program, Source, Transition, cli, config
 from jaxrl.networks import actor_critic
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import policy_gradient_loss
+from jaxrl.types import InputError
 
 
 @config
@@ -40,6 +41,13 @@ class RLOO:
     """Widths of the hidden layers."""
     learning_rate: float = 5e-3
     """Adam's step size at the start; it falls linearly to zero."""
+
+    def validate(self) -> None:
+        """One episode has no others for its baseline."""
+        if self.env.num_envs < 2:
+            raise InputError(
+                f"env.num_envs = {self.env.num_envs} leaves no other episode to compare with; use 2 or more"
+            )
 
     def program(self, env=None, network=None) -> Program:
         """What every driver runs."""

@@ -75,13 +75,15 @@ class Box:
 
     @property
     def bounded(self) -> bool:
-        return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
+        return bool(np.all(np.isfinite(self.static_bounds)))
 
     @property
     def static_bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """(low, high) as NumPy arrays of `shape`, in float32, or float64 for a box of float64."""
         kind = np.float64 if np.dtype(self.dtype) == np.float64 else np.float32
         low, high = (np.broadcast_to(np.asarray(x, kind), self.shape) for x in (self.low, self.high))
+        # The largest float32 is how some write "unbounded"; half of its range overflows.
+        low, high = (np.where(np.abs(x) > 1e30, np.copysign(np.inf, x), x).astype(kind) for x in (low, high))
         return low, high
 
     @property

@@ -124,6 +124,11 @@ class PPO:
                 f"{what} = {size} is not divisible by num_minibatches = {self.num_minibatches}; try {near}"
             )
         rows = self.env.num_envs * self.num_steps // self.num_minibatches
+        if rows < 2 and self.normalize_advantage:
+            raise InputError(
+                f"num_minibatches = {self.num_minibatches} leaves one row each, whose standardised advantage is always "
+                "0: nothing would be learned; use fewer, or set normalize_advantage = False"
+            )
         if self.micro_batch_size and rows % self.micro_batch_size:
             near = max(d for d in range(1, min(rows, self.micro_batch_size) + 1) if rows % d == 0)
             raise InputError(

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.settings import EnvConfig
 from jaxrl.types import InputError
@@ -40,9 +41,11 @@ def check_bodies(config: EnvConfig, env: Any) -> None:
 
 
 def repeated(env: Any, num_envs: int) -> Any:
-    """`env` with `num_envs` bodies: body i % B of the B that it has. Itself where B is that number."""
+    """`env` with `num_envs` bodies of the B that it has, itself where B is that number: over and over where there are
+    fewer, evenly spread where there are more, lest an evaluation meet the first of a sorted lot only.
+    """
     found = num_bodies(env)
     if found == num_envs:
         return env
-    which = jnp.arange(num_envs) % found
+    which = np.arange(num_envs) % found if num_envs > found else np.arange(num_envs) * found // num_envs
     return jax.tree.map(lambda x: jnp.asarray(x)[which], env)

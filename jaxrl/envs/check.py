@@ -97,6 +97,9 @@ def _check_traced(env: Any) -> None:
     _check_scalars(step)
     if wrong := _mismatch(env.observation_space, step.next_obs):
         raise _Wrong(f"the next_obs of step {wrong}")
+    for shown, then in zip(jax.tree.leaves(obs), jax.tree.leaves(step.next_obs), strict=True):
+        if shown.dtype != then.dtype:
+            raise _Wrong(f"obs is {shown.dtype} after reset and {then.dtype} after step; they must be the same")
 
 
 def _traced(name: str, function: Callable, *args: Any) -> Any:

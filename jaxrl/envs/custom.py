@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxrl.envs.options import construct
-from jaxrl.settings import closest
+from jaxrl.settings import EnvOptions, closest
 from jaxrl.types import InputError
 
 
@@ -15,11 +15,11 @@ def make(name: str, /, **options: Any) -> Any:
 
     Raises InputError if there is no such module or class, or if it refuses the options.
     """
-    return _made(name, _find(name), tuple(options.items()))
+    return _made(name, _find(name), EnvOptions(options))
 
 
-@functools.lru_cache(maxsize=None, typed=True)  # two objects may hash differently and would compile everything twice
-def _made(name: str, cls: Callable, options: tuple) -> Any:
+@functools.cache  # two objects may hash differently and would compile everything twice
+def _made(name: str, cls: Callable, options: EnvOptions) -> Any:
     return construct(name, cls, dict(options))
 
 

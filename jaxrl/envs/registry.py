@@ -5,6 +5,10 @@ import difflib
 import importlib
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from jaxrl.envs import custom
 from jaxrl.envs.bodies import repeated
 from jaxrl.envs.vector import VectorEnv, vectorize
@@ -77,6 +81,9 @@ def from_config(config: EnvConfig, env: Any = None) -> VectorEnv:
     """
     if env is None:
         env = environment(config)
+    elif not type(env).__module__.startswith("jaxrl.envs"):
+        # A NumPy table cannot be indexed by a traced state.
+        env = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, env)
     if config.env_axis == 0:
         env = repeated(env, config.num_envs)
     return vectorize(

@@ -150,5 +150,4 @@ def _number(behaviour: str | Int[Array, ""]) -> Int[Array, ""]:
 
 def _numbers(info: dict[str, Any]) -> dict[str, Any]:
     own = ("episode_return", "episode_length")
-    numbers = {k: v for k, v in info.items() if k not in own and v.ndim == 1 and jnp.issubdtype(v.dtype, jnp.floating)}
-    return {**numbers, "invalid": info["invalid"]}
+    return {name: x for name, x in info.items() if name not in own and x.ndim == 1 and not jnp.iscomplexobj(x)}

@@ -132,8 +132,9 @@ def _distribution(space: Space, out: Float[Array, "*b o"], log_std: Float[Array,
 def _in_action_units(space: Box, mean: Float[Array, "*b o"], std: Float[Array, " o"]) -> tuple[Array, Array]:
     low, high = (bound.reshape(-1) for bound in space.static_bounds)
     both = np.isfinite(low) & np.isfinite(high) & (low < high)
-    low, high = np.where(both, low, -1), np.where(both, high, 1)  # unbounded actions have the units of [-1, 1]
-    middle, half = low / 2 + high / 2, high / 2 - low / 2
+    # Unbounded actions have the units of [-1, 1]; bounded on one side they start a unit inside of it, or at 0.
+    centre = np.clip(0, np.where(both, -np.inf, low + 1), np.where(both, np.inf, high - 1))
+    middle, half = np.where(both, low / 2 + high / 2, centre), np.where(both, high / 2 - low / 2, 1)
     if np.all(middle == 0) and np.all(half == 1):
         return mean, std
     return middle + half * mean, half * std
@@ -144,8 +145,8 @@ def _num_outputs(space: Space) -> int:
         return space.n
     if isinstance(space, MultiDiscrete):
         return sum(space.nvec)
-    if len(space.shape) != 1:
-        raise InputError(f"no policy head for actions of shape {space.shape}; pass a Network of your own")
+    if not isinstance(space, Box) or len(space.shape) != 1:
+        raise InputError(f"no policy head for actions of {space}; pass a Network of your own")
     return space.shape[0]
 
 

@@ -22,6 +22,8 @@ def fingerprint(value: Any) -> str:
 
     Nothing that differs between two processes, such as an address, is looked at. Objects that show nothing of
     themselves (compiled extensions, modules) count by their type alone.
+
+    The code of a class's methods, and globals that a function reads, are not looked at.
     """
     digest = hashlib.sha256()
     for part in _parts(value, ()):
@@ -30,7 +32,7 @@ def fingerprint(value: Any) -> str:
 
 
 def name_of(value: Any) -> str:
-    """ "package.module:Class" of an object, or of a class or function itself."""
+    """Of an object its type, else the class or function itself, as "package.module:Class"."""
     kind = value if isinstance(value, type | types.FunctionType) else type(value)
     return f"{kind.__module__}:{kind.__qualname__}"
 

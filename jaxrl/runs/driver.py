@@ -7,6 +7,7 @@ whatever means, goes on from its last checkpoint and ends in the same numbers.
 import contextlib
 import dataclasses
 import json
+import operator
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -95,8 +96,7 @@ def run(
     or a resume with another config, seed or thing given. Raises Diverged when the learner is no longer finite.
     """
     schedule.check()
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed = {seed} is out of range; it must be between 0 and {2**32 - 1}")
+    seed = _checked_seed(seed)
     p = program(config, **given)
     settings, about = as_run(config, p.overrides), describe(given)
     run_dir = None if run_dir is None else Path(run_dir)
@@ -138,6 +138,16 @@ def run(
 def eval_key(seed: int, step: int) -> jax.Array:
     """The key that evaluates a run after `step` steps, apart from every key of training."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _EVAL), step)
+
+
+def _checked_seed(seed: Any) -> int:
+    try:
+        number = operator.index(seed)  # NumPy's integers too
+    except TypeError:
+        raise InputError(f"seed = {seed!r} is no whole number; give an int") from None
+    if not 0 <= number < 2**32:
+        raise InputError(f"seed = {number} is out of range; it must be between 0 and {2**32 - 1}")
+    return number
 
 
 def _start(p: Program, compiled: Compiled, saves: Checkpoints, seed: int, resume: bool) -> TrainState:

@@ -31,7 +31,9 @@ def unroll(env: Any, policy: Callable, key: Key, learner: Learner, carry: Rollou
         k_act, k_env = jax.random.split(key)
         memory, distribution = policy(learner, carry.memory, carry.obs, carry.first)
         action = distribution.sample(k_act)
-        env_state, obs, result = env.step(k_env, carry.env_state, distribution.env_action(action))
+        # A policy may compute in another precision than the space's, and x64 draws 64-bit integers.
+        executed = distribution.env_action(action).astype(env.action_space.dtype)
+        env_state, obs, result = env.step(k_env, carry.env_state, executed)
         transition = Transition(
             obs=carry.obs,
             action=action,

@@ -14,7 +14,8 @@ def train(config: Any, key: Key, **given: Any) -> tuple[TrainState, Metrics]:
     `jax.jit(train)(config, key)` is one program; `jax.vmap(train, (None, 0))` maps seeds and
     `jax.vmap(train, (axes(config), None))` a stacked config.
     given: what the config's `program` takes beside the config, by name: env and network for control; network, params
-    and data for language models. Raises InputError as `program` does.
+    and data for language models. Close over them, `jax.vmap(lambda key: train(config, key, env=mine))(keys)`: JAX maps
+    keyword arguments too, and takes no functions. Raises InputError as `program` does.
     """
     p = program(config, **given)
     return jax.lax.scan(lambda state, _: p.step(state), p.init(key), length=p.num_updates)

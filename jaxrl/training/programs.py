@@ -8,6 +8,9 @@ The names of its arguments are what it can be given beside the config; None, the
 import inspect
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from jaxrl.settings import check, closest, float32
 from jaxrl.types import InputError, Program
 
@@ -29,9 +32,21 @@ def program(config: Any, **given: Any) -> Program:
         if name not in takes:
             hint = closest(name, takes) or f"; it takes {', '.join(takes) or 'nothing beside its config'}"
             raise InputError(f"{type(config).__name__} does not take {name}{hint}")
+    _check_one(config)
     made = float32(config).program(**given)
     _check_length(made)
     return made
+
+
+def _check_one(config: Any) -> None:
+    # Inside vmap every leaf is a scalar. An array would be broadcast: one discount for each environment, say.
+    for path, leaf in jax.tree_util.tree_leaves_with_path(config):
+        if jnp.ndim(leaf):
+            name, shape = jax.tree_util.keystr(path).removeprefix("."), jnp.shape(leaf)
+            raise InputError(
+                f"{name} has shape {shape}, so this is a stack of configs; map over it: jax.vmap(train, (axes(config), "
+                "None))(config, key)"
+            )
 
 
 def _check_length(p: Program) -> None:

@@ -171,9 +171,9 @@ def first_gaussian(space, init_std=1.0):
 
 
 def test_a_gaussian_starts_in_the_middle_of_its_bounds_with_a_std_in_units_of_half_the_range():
-    # [12, 30]: middle 21, half 9. [0, ∞) and the unbounded are left in their own units. A range of nothing is harmless
+    # [12, 30]: middle 21, half 9. [0, ∞) starts a unit inside, the unbounded at 0. A range of nothing is harmless
     d = first_gaussian(Box((4,), np.array([12.0, 0.0, -np.inf, 3.0]), np.array([30.0, np.inf, np.inf, 3.0])), 0.5)
-    np.testing.assert_allclose(d.mean, np.broadcast_to([21.0, 0.0, 0.0, 0.0], (20, 4)), atol=0.5)
+    np.testing.assert_allclose(d.mean, np.broadcast_to([21.0, 1.0, 0.0, 2.0], (20, 4)), atol=0.5)
     np.testing.assert_allclose(d.std, [4.5, 0.5, 0.5, 0.5], rtol=1e-6)
     assert 0.3 < float(jnp.mean((d.env_action(d.sample(KEY)) > 21)[:, 0])) < 0.7
 
@@ -241,7 +241,7 @@ def test_features_are_one_float_vector_per_observation(space, obs, expected):
         (Spaces(VECTOR, Discrete(2)), {"head": "tanh_normal"}, "'tanh_normal' is for continuous actions.*use 'auto'"),
         (Spaces(VECTOR, Discrete(2)), {"hidden": (0,)}, r"hidden = \(0,\): each width must be at least 1"),
         (Spaces(VECTOR, Discrete(2)), {"critic_hidden": [8, -1]}, r"critic_hidden = \(8, -1\): each width"),
-        (Spaces(VECTOR, Box((2, 2), -1, 1)), {}, r"actions of shape \(2, 2\).*Network of your own"),
+        (Spaces(VECTOR, Box((2, 2), -1, 1)), {}, r"no policy head for actions of Box.*Network of your own"),
     ],
 )
 def test_what_cannot_be_built_is_an_error_with_a_remedy(spaces, options, words):
@@ -322,3 +322,15 @@ def test_params_are_carried_by_a_scan_of_gradient_steps_that_learn():
     params, losses = jax.jit(lambda p: jax.lax.scan(step, p, length=200))(start)
     assert losses[-1] < 0.1 * losses[0]
     assert jax.tree.structure(params) == jax.tree.structure(start)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "start"),
+    [(5.0, math.inf, 6.0), (-math.inf, -5.0, -6.0), (-9.0, math.inf, 0.0), (-3.4e38, 3.4e38, 0)],
+)
+def test_actions_bounded_on_one_side_start_inside_and_huge_bounds_are_none(low, high, start):
+    spaces = Spaces(Box((2,)), Box((1,), low, high))
+    network = actor_critic(spaces)
+    distribution, _ = network.apply(network.init(jax.random.key(0)), jnp.zeros((1, 2)))
+    np.testing.assert_allclose(distribution.mode(), [[start]], atol=1e-5)
+    np.testing.assert_allclose(distribution.std, [1.0])

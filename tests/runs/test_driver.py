@@ -194,13 +194,14 @@ def test_a_bad_config_is_refused_before_anything_is_written(tmp_path):
 
 
 def test_a_resume_with_another_environment_or_network_of_equal_shapes_is_refused(tmp_path):
-    short = replace(CONFIG, total_steps=4 * 16 * 2, env=replace(CONFIG.env, time_limit=20))
+    short = replace(CONFIG, total_steps=4 * 16 * 2, env=replace(CONFIG.env, time_limit=20, options={"gravity": 5.0}))
     own = {"env": Counter(), "network": actor_critic(SPACES, hidden=(8,), activation="tanh")}
     quick = {"schedule": Schedule(logs=1, evals=1, saves=1), "progress": False}
     result = run(short, 0, tmp_path / "run", **own, **quick)
     about = json.loads((tmp_path / "run" / "run.json").read_text())["given"]
     assert about["env"]["is"] == "tests.helpers.environments:Counter"
     assert "name: tests.helpers.environments:Counter" in (tmp_path / "run" / "config.yaml").read_text()
+    assert "options: {}" in (tmp_path / "run" / "config.yaml").read_text(), "those of the one that it replaces"
     again = run(short, 0, tmp_path / "run", resume=True, **own, **quick)
     assert same_bytes(again.state, result.state)
 
@@ -292,6 +293,14 @@ def test_a_directory_below_a_file_and_a_seed_out_of_range_are_refused(tmp_path):
     for seed in (2**32, -1):
         with pytest.raises(ValueError, match=rf"seed = {seed} is out of range; it must be between 0 and 4294967295"):
             run(CONFIG, seed, tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match="seed = 3.0 is no whole number; give an int"):
+        run(CONFIG, 3.0, tmp_path / "run", progress=False)
+
+
+def test_a_seed_may_be_an_integer_of_numpy(tmp_path):
+    short = replace(CONFIG, total_steps=64)
+    run(short, np.int64(3), tmp_path / "run", schedule=Schedule(1, 0, 0), progress=False)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 3
 
 
 def test_no_listener_is_left_behind_by_a_resume_that_fails(whole, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrl import PPO, EnvConfig, Schedule, evaluate, make, program, replace, run, train
+from jaxrl.envs.bodies import repeated
 
 CARTPOLE = make("gymnax/CartPole-v1")
 
@@ -47,3 +48,9 @@ def test_each_environment_has_its_own_body():
 def test_bodies_that_are_not_as_many_as_environments_are_refused():
     with pytest.raises(ValueError, match="env.num_envs = 8, but the environment given has 3 bodies"):
         program(CONFIG, env=carts([1.0, 2.0, 3.0]))
+
+
+def test_an_evaluation_of_few_episodes_meets_bodies_of_all_kinds():
+    few = repeated(carts(np.arange(1.0, 17.0)), 4)
+    np.testing.assert_array_equal(few.params.masscart, [1.0, 5.0, 9.0, 13.0])
+    np.testing.assert_array_equal(repeated(carts([1.0, 2.0]), 5).params.masscart, [1.0, 2.0, 1.0, 2.0, 1.0])

@@ -304,3 +304,16 @@ def test_a_network_that_does_not_fit_is_refused_before_anything_is_compiled(name
     ):
         with pytest.raises(ValueError, match=words):
             train(config, key, network=wrong)
+
+
+def test_a_stack_of_configs_is_mapped_over_and_never_broadcast(key):
+    discounts = replace(CARTPOLE, gamma=np.array([0.1, 0.5, 0.9, 0.99]))
+    with pytest.raises(ValueError, match=r"gamma has shape \(4,\), so this is a stack of configs; map over it"):
+        train(discounts, key)
+
+
+def test_minibatches_of_one_row_cannot_standardise_their_advantage(key):
+    config = replace(CARTPOLE, num_minibatches=64)
+    with pytest.raises(ValueError, match="num_minibatches = 64 leaves one row each, whose standardised advantage is"):
+        train(config, key)
+    program(replace(config, normalize_advantage=False))
