@@ -76,8 +76,8 @@ def environment(config: EnvConfig) -> Any:
 def from_config(config: EnvConfig, env: Any = None) -> VectorEnv:
     """The vectorised environment that a config describes, or `env` vectorised as it says.
 
-    With env_axis = 0 and bodies that are not num_envs in number, environment i has body i % B; `check_bodies` refuses
-    that where it would be a mistake.
+    With env_axis = 0 and bodies that are not num_envs in number they are `repeated`, as an evaluation needs;
+    `check_bodies` refuses that where it would be a mistake.
     """
     if env is None:
         env = environment(config)

@@ -80,8 +80,8 @@ def check_cached(config: Any, sides: Sequence[Any]) -> None:
     """Raises InputError if `config` reads cached log-probs, and rows come without them."""
     if config.reference == "cached" and any(side.ref_log_prob is None for side in sides):
         raise InputError(
-            "reference = 'cached' needs the rows' log-probs computed before: `tune` does it, or call `with_reference`; "
-            "or set reference = 'frozen'"
+            "reference = 'cached' needs the rows' log-probs computed before: `finetune` does it, or call "
+            "`with_reference`; or set reference = 'frozen'"
         )
 
 
