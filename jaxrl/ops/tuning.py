@@ -1,0 +1,48 @@
+"""Choices that change how fast a program runs and not what it computes, by platform: all of them, in one place.
+
+Each was measured, and BENCHMARKS.md has the row; `scripts/benchmark.py --ablate` measures them again, one at a time.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+
+
+class Tuning(NamedTuple):
+    """What was chosen."""
+
+    shuffle: str = "packed"
+    """How minibatches are drawn: "packed" sorts random bits and row number in one 32-bit word, "permutation" is
+    `jax.random.permutation`."""
+    micro_batch_rows: int | None = None
+    """Rows of control whose gradient is taken at once where the config leaves it open; None takes a minibatch whole."""
+
+
+_CHOSEN = {
+    # Activations of 2048 rows of two 64-wide layers stay in a core's cache.
+    "cpu": Tuning(micro_batch_rows=2048),
+    # One large matmul is what accelerators are made for.
+    "gpu": Tuning(),
+    "tpu": Tuning(),
+}
+_changed: list[dict] = []
+
+
+def tuning() -> Tuning:
+    """What is chosen on the platform that JAX runs on by default."""
+    chosen = _CHOSEN.get(jax.default_backend(), Tuning())
+    for changes in _changed:
+        chosen = chosen._replace(**changes)
+    return chosen
+
+
+@contextlib.contextmanager
+def tuned(**changes: str | int | None) -> Iterator[None]:
+    """Within it other choices hold for whatever is traced: for measurements and tests."""
+    _changed.append(changes)
+    try:
+        yield
+    finally:
+        _changed.pop()
