@@ -24,8 +24,8 @@ class Ratio(NamedTuple):
 
     @property
     def says(self) -> str:
-        """faster, slower, or void: no difference beyond what a repeat shows."""
-        if factor(self.median) <= self.repeat:
+        """faster, slower, or void: no difference beyond what a repeat shows, over all rounds or in half of them."""
+        if factor(self.median) <= self.repeat or 2 * self.void >= self.rounds:
             return "void"
         return "faster" if self.median > 1 else "slower"
 

@@ -84,15 +84,7 @@ def compared(found: dict[str, list], arm: str, clock: str) -> Ratio:
     return paired(ours, rates(found[arm], clock))
 
 
-COLUMNS = (
-    "steps per CPU second",
-    "steps/s",
-    "jaxrl is … as fast",
-    "rounds' spread",
-    "a repeat",
-    "void rounds",
-    "reads",
-)
+COLUMNS = ("steps/CPU s", "steps/s", "jaxrl ÷ it", "of all rounds", "a repeat", "void", "jaxrl is")
 
 
 def cells(found: dict[str, list], arm: str) -> tuple[str, ...]:

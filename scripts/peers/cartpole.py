@@ -1,6 +1,6 @@
 """CartPole with PureJaxRL's settings: who is faster, and do all learn as well?"""
 
-from peers.arithmetic import interval
+from peers.arithmetic import Interval, interval
 from peers.bench import COLUMNS, Bench, cells, compared
 from peers.environments import NotMeasured
 from peers.settings import CARTPOLE
@@ -42,11 +42,18 @@ def learning(bench: Bench, arms: tuple[str, ...], num_envs: int, steps: int, see
             rows.append((arm, "not measured", "", "", ""))
             continue
         i = intervals[arm]
-        same = "" if arm == "jaxrl" else "yes" if i.overlaps(intervals["jaxrl"]) else "no"
+        same = "" if arm == "jaxrl" or "jaxrl" not in intervals else beside(i, intervals["jaxrl"])
         spread = f"{min(values):.0f} … {max(values):.0f}"
         rows.append((arm, f"{i.mean:.1f}", f"{i.low:.1f} … {i.high:.1f}", spread, same))
-    columns = ("arm", "mean return", "95 % interval", f"least and most of {seeds} seeds", "overlaps jaxrl's")
+    columns = ("arm", "mean return", "95 % interval", f"least and most of {seeds} seeds", "interval overlaps jaxrl's")
     return columns, rows, {"returns": found, "updates": updates, "num_envs": num_envs, "settings": CARTPOLE}
+
+
+def beside(theirs: Interval, ours: Interval) -> str:
+    """Whether two intervals overlap, and who is higher where they do not."""
+    if theirs.overlaps(ours):
+        return "yes"
+    return "no: higher than jaxrl's" if theirs.mean > ours.mean else "no: lower than jaxrl's"
 
 
 def returns(bench: Bench, arm: str, question: dict, seeds: int) -> list[float]:

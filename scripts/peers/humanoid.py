@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from peers.arms.worker import about
 from peers.bench import COLUMNS, Bench, cells
 from peers.environments import NotMeasured
 from peers.processes import watch
@@ -40,7 +41,7 @@ def until(bench: Bench, backend: str, threshold: float, limit: float, seed: int)
     """Seconds from the start of the process until an evaluation of 128 episodes reaches the threshold.
     Returns rows and figures.
     """
-    found = {}
+    found, bench.about["jaxrl"] = {}, about()  # its command line runs under this Python
     for arm, run in {"jaxrl": jaxrl_until, "brax": brax_until}.items():
         try:
             found[arm] = run(bench, backend, threshold, limit, seed)

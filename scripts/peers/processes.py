@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -21,15 +22,17 @@ class Worker:
     def __init__(self, arm: str, python: str, question: dict, log: Path, limit: float | None = None):
         """limit: seconds to prepare in. Raises NotMeasured where the arm cannot."""
         file = {"sbx": "sb3"}.get(arm, arm)
-        command = [python, str(ROOT / f"scripts/peers/arms/{file}_arm.py"), json.dumps({**question, "library": arm})]
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.arm, self.log, self.began = arm, log, time.perf_counter()
+        self.log, self.began, self._read = log, time.perf_counter(), b""
+        self._answers, theirs = os.pipe()
+        path = str(ROOT / f"scripts/peers/arms/{file}_arm.py")
+        command = [python, path, json.dumps({**question, "library": arm}), str(theirs)]
         env = {**os.environ, "PYTHONPATH": str(ROOT) if arm == "jaxrl" else "", "CUDA_VISIBLE_DEVICES": ""}
-        with log.open("w") as errors:
+        with log.open("w") as said:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=env, bufsize=0
+                command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=env, pass_fds=(theirs,)
             )
-        self._read = b""
+        os.close(theirs)
         try:
             self.ready = self._answer(limit)
         except NotMeasured:
@@ -40,31 +43,29 @@ class Worker:
         """The figures of one call. Raises NotMeasured where the process ends or takes longer than `limit` seconds."""
         with contextlib.suppress(BrokenPipeError):  # its end is told by what it said last
             self.process.stdin.write(f"{number}\n".encode())
+            self.process.stdin.flush()
         return self._answer(limit)
 
     def _answer(self, limit: float | None) -> dict:
         end = None if limit is None else time.perf_counter() + limit
         while b"\n" not in self._read:
             left = None if end is None else max(0.0, end - time.perf_counter())
-            if not select.select([self.process.stdout], [], [], left)[0]:
+            if not select.select([self._answers], [], [], left)[0]:
                 raise NotMeasured(f"no answer within {limit:.0f} s")
-            if not (more := os.read(self.process.stdout.fileno(), 1 << 16)):
-                raise NotMeasured(self._last_words())
+            if not (more := os.read(self._answers, 1 << 16)):
+                raise NotMeasured(f"its process ended: {last_words(self.log)}")
             self._read += more
         line, self._read = self._read.split(b"\n", 1)
         return json.loads(line)
-
-    def _last_words(self) -> str:
-        said = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        return f"its process ended: {said[-1][:200] if said else 'nothing was said'}"
 
     def close(self) -> None:
         """End the process."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        os.close(self._answers)
 
 
 def watch(
@@ -86,8 +87,7 @@ def watch(
             process.send_signal(signal.SIGKILL)
         status = process.wait()
     if status not in (0, -signal.SIGKILL):
-        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        raise NotMeasured(f"its process ended: {said[-1][:200] if said else f'with status {status}'}")
+        raise NotMeasured(f"its process ended: {last_words(log)}")
     return None
 
 
@@ -108,3 +108,10 @@ def _rows(process: subprocess.Popen, run_dir: Path, end: float) -> Iterator[dict
 def _lines(path: Path) -> list[dict]:
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def last_words(log: Path) -> str:
+    """What went wrong, in a line: the last that names an error, or else the last."""
+    said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] or ["nothing was said"]
+    errors = [line for line in said if re.match(r"(error:|[\w.]*(Error|Exception|Exit)\b)", line)]
+    return (errors or said)[-1][:200]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from peers.arithmetic import median_or_unsolved
+from peers.arms.worker import about
 from peers.bench import Bench
 from peers.environments import NotMeasured
 from peers.processes import watch
@@ -26,7 +27,7 @@ def solve(bench: Bench, arms: tuple[str, ...], seeds: int, threshold: float, eve
 
     Returns the columns and rows of the table, and the figures behind it.
     """
-    found = {}
+    found, bench.about["jaxrl"] = {}, about()  # its command line runs under this Python
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as scratch:
             for arm, run in runs(bench, arms, seed, threshold, every, episodes, limit, Path(scratch)).items():

@@ -20,6 +20,8 @@ class Ended:
         self.env = env
 
     def __getattr__(self, name):
+        if name.startswith("__") or name == "env":  # asked of a copy that is not yet filled
+            raise AttributeError(name)
         return getattr(self.env, name)
 
     def reset(self, key, params):

@@ -1,7 +1,8 @@
 """What the process of every arm does: prepare once, then answer. Standard library only; it runs under any arm's Python.
 
-One question in JSON on the command line; one JSON line when prepared; then, for each number read from stdin, one JSON
-line with what that call gave, the seconds that passed and the CPU seconds of this process.
+A question in JSON and the number of a file descriptor on the command line. There it writes one JSON line when prepared;
+then, for each number read from stdin, one with what that call gave, the seconds that passed and the CPU seconds of this
+process.
 """
 
 import importlib.metadata
@@ -17,8 +18,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "XLA_F
 
 def serve(prepare: Callable[[dict], Callable[[int], dict]]) -> None:
     """Answer until stdin ends. prepare(question) -> call, and call(number) -> figures, once all its work is done."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints goes to the log
+    answers = os.fdopen(int(sys.argv[2]), "w")  # not stdout, where libraries print
     began = time.perf_counter()
     call = prepare(json.loads(sys.argv[1]))
     ready = {"prepare_seconds": time.perf_counter() - began, "about": about()}
