@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-
-sys.path.insert(0, str(Path(__file__).parent))
 from peers import cartpole, humanoid, report, solving
 from peers.bench import Bench
 from peers.environments import PEERS, given
