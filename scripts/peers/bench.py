@@ -42,7 +42,7 @@ class Bench:
     def miss(self, arm: str, reason: Exception) -> None:
         """Note that an arm was not measured."""
         self.missing[arm] = str(reason)
-        print(f"{arm}: not measured: {reason}", file=sys.stderr, flush=True)
+        told(f"{arm}: not measured: {reason}")
 
     def rounds(self, arms: tuple[str, ...], question: dict, rounds: int) -> dict[str, list]:
         """Calls of all arms in turns, jaxrl first and last in every round; each call once beforehand, untimed.
@@ -58,6 +58,9 @@ class Bench:
                 for arm in sorted(set(workers) - {"jaxrl"}, reverse=bool(number % 2)):
                     found[arm].append(self._ask(workers, arm, number))
                 found["jaxrl"].append((before, self._ask(workers, "jaxrl", number)))
+                last = {arm: found[arm][-1][0] if arm == "jaxrl" else found[arm][-1] for arm in workers}
+                speeds = ", ".join(f"{arm} {call['steps'] / call['cpu']:,.0f}" for arm, call in last.items())
+                told(f"round {number} of {rounds}, steps per CPU second: {speeds}")
         finally:
             for worker in workers.values():
                 worker.close()
@@ -71,6 +74,11 @@ class Bench:
                 raise
             self.miss(arm, reason)
             workers.pop(arm).close()
+
+
+def told(line: str) -> None:
+    """Progress, for those who wait."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def rates(calls: list[dict], clock: str) -> list[float]:

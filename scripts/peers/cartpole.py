@@ -1,7 +1,7 @@
 """CartPole with PureJaxRL's settings: who is faster, and do all learn as well?"""
 
 from peers.arithmetic import Interval, interval
-from peers.bench import COLUMNS, Bench, cells, compared
+from peers.bench import COLUMNS, Bench, cells, compared, told
 from peers.environments import NotMeasured
 from peers.settings import CARTPOLE
 
@@ -62,7 +62,11 @@ def returns(bench: Bench, arm: str, question: dict, seeds: int) -> list[float]:
     if worker is None:
         return []
     try:
-        return [worker.ask(seed)["return"] for seed in range(seeds)]
+        found = []
+        for seed in range(seeds):
+            found.append(worker.ask(seed)["return"])
+            told(f"{arm}, seed {seed}: {found[-1]:.1f}")
+        return found
     except NotMeasured as reason:
         bench.miss(arm, reason)
         return []

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from peers.arms.worker import about
-from peers.bench import COLUMNS, Bench, cells
+from peers.bench import COLUMNS, Bench, cells, told
 from peers.environments import NotMeasured
 from peers.processes import watch
 from peers.settings import BRAX_HUMANOID
@@ -79,6 +79,7 @@ def brax_until(bench: Bench, backend: str, threshold: float, limit: float, seed:
         while True:
             found = worker.ask(0, max(0.0, worker.began + limit - time.perf_counter()))
             seconds = time.perf_counter() - worker.began
+            told(f"brax after {found['total_steps']:,} steps, {seconds:.0f} s: {found['return']:.0f}")
             if found["return"] >= threshold:
                 return {"seconds": seconds, "steps": found["total_steps"], "return": found["return"]}
     except NotMeasured:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from peers.arithmetic import median_or_unsolved
 from peers.arms.worker import about
-from peers.bench import Bench
+from peers.bench import Bench, told
 from peers.environments import NotMeasured
 from peers.processes import watch
 from peers.settings import ZOO, ZOO_STEPS, options
@@ -33,6 +33,7 @@ def solve(bench: Bench, arms: tuple[str, ...], seeds: int, threshold: float, eve
             for arm, run in runs(bench, arms, seed, threshold, every, episodes, limit, Path(scratch)).items():
                 try:
                     found.setdefault(arm, []).append(run())
+                    told(f"{arm}, seed {seed}: {found[arm][-1]['seconds'] or 'not reached'}")
                 except NotMeasured as reason:
                     bench.miss(arm, reason)
                     found.setdefault(arm, [])
