@@ -27,8 +27,9 @@ from jaxrl.ops.normalization import (
     update_return_scale,
     update_stats,
 )
-from jaxrl.ops.returns import gae, next_values
+from jaxrl.ops.returns import gae
 from jaxrl.ops.schedules import linear, remaining
+from jaxrl.ops.successors import next_values
 from jaxrl.settings import EnvConfig, config, leaf, static
 from jaxrl.sources import rollouts
 from jaxrl.spaces import Spaces

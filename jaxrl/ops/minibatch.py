@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jaxrl.ops.metrics import Mean
-from jaxrl.ops.tuning import tuning
+from jaxrl.ops.platform import tuning
 from jaxrl.types import Key, Metrics, Params, PyTree
 
 _MOST_PACKED = 2**20

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from jaxrl.ops.tuning import tuning
+from jaxrl.ops.platform import tuning
 from jaxrl.runs.directory import machine
 
 HEADER = "header.json"

@@ -14,7 +14,7 @@ from jaxrl.ops.minibatch import (
     sum_over,
     take,
 )
-from jaxrl.ops.tuning import tuned
+from jaxrl.ops.platform import tuned
 
 T, N = 6, 8
 

@@ -6,7 +6,7 @@ from dataclasses import replace as changed
 import pytest
 
 from jaxrl import PPO, EnvConfig, Schedule, run
-from jaxrl.ops.tuning import tuning
+from jaxrl.ops.platform import tuning
 from jaxrl.runs.header import lines, run_header
 
 CONFIG = PPO(env=EnvConfig(num_envs=4, eval_episodes=4), total_steps=128, num_steps=16)
