@@ -151,10 +151,11 @@ def make(name: str, /, **options: Any) -> GymnaxEnv:
 
 def _make(name: str) -> Any:
     module, _, kind = GAMES.get(name, "").partition(":")
+    found = None
     if module:
-        with contextlib.suppress(ImportError, AttributeError):  # a version that keeps it elsewhere
-            return getattr(importlib.import_module(f"gymnax.environments.{module}"), kind)()
-    return importlib.import_module("gymnax.registration").make(name)[0]
+        with contextlib.suppress(ModuleNotFoundError):  # a version that keeps it elsewhere
+            found = getattr(importlib.import_module(f"gymnax.environments.{module}"), kind, None)
+    return importlib.import_module("gymnax.registration").make(name)[0] if found is None else found()
 
 
 def _is_one_body(params: Any, raw: Any) -> bool:
