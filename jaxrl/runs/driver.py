@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxrl.ops import metrics as m
 from jaxrl.reports.curve import learning_curve
 from jaxrl.reports.rows import METRICS, TIMING, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
@@ -28,7 +29,7 @@ from jaxrl.runs.given import describe
 from jaxrl.runs.header import HEADER, lines, run_header
 from jaxrl.runs.logger import Bar, Logger
 from jaxrl.training import program
-from jaxrl.types import InputError, Key, Metrics, Program, TrainState
+from jaxrl.types import InputError, Key, Program, TrainState
 
 _EVAL = 0x6576616C  # folded into the seed's key: far from any number that training folds or splits
 
@@ -192,7 +193,8 @@ class _Session:
             metrics, finite = jax.device_get((metrics, finite))  # one wait for all
             timing = self.clock.chunk(time.perf_counter() - began, count * self.p.steps_per_update)
             step, done = update * self.p.steps_per_update, update
-            row = _plain(metrics)
+            with np.errstate(invalid="ignore", divide="ignore"):  # of what was never counted, the mean is NaN
+                row = {name: float(value) for name, value in m.values(metrics).items()}
             bad = [leaf for leaf, fine in zip(self.compiled.floats, finite | meant, strict=True) if not fine]
             if not bad and update in self.marks["evals"]:
                 row |= self._along(state)
@@ -269,11 +271,6 @@ class _Session:
         )
         (self.run_dir / "result.json").write_text(json.dumps({"diverged": sentence}, indent=1) + "\n")
         raise Diverged(sentence)
-
-
-def _plain(metrics: Metrics) -> dict[str, float]:
-    with np.errstate(invalid="ignore", divide="ignore"):  # of what was never counted, the mean is NaN
-        return {name: float(metric.total / metric.count) for name, metric in metrics.items()}
 
 
 def _draw(p: Program, run_dir: Path, final: dict[str, Any]) -> None:
