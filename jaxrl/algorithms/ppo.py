@@ -16,7 +16,7 @@ from jaxrl.algorithms.programs import control_program
 from jaxrl.networks import actor_critic, check_outputs
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import approx_kl, clipped, clipped_surrogate_loss, clipped_value_loss
-from jaxrl.ops.minibatch import accumulate, flatten, map_parts, minibatch_rows, rows_at_once, take
+from jaxrl.ops.minibatch import accumulate, flatten, minibatch_rows, rows_at_once, take
 from jaxrl.ops.normalization import (
     ReturnScale,
     RunningStats,
@@ -29,7 +29,7 @@ from jaxrl.ops.normalization import (
 )
 from jaxrl.ops.returns import gae
 from jaxrl.ops.schedules import linear, remaining
-from jaxrl.ops.successors import next_values
+from jaxrl.ops.successors import next_values, values
 from jaxrl.settings import EnvConfig, config, leaf, static
 from jaxrl.sources import rollouts
 from jaxrl.spaces import Spaces
@@ -224,15 +224,16 @@ def estimate(
     """Values, advantages and targets of a rollout [T, N], once, under the parameters that acted (§5 of the paper)."""
 
     def value_of(obs: PyTree) -> Array:
-        return network.apply(learner.params, normalize(learner.obs_stats, obs))[1]
+        return network.apply(learner.params, obs)[1]
 
-    value = map_parts(value_of, flatten(batch.obs), rows_at_once(reward.size)).reshape(reward.shape)
-    ends = batch.terminated, batch.truncated
-    next_value = next_values(value_of, value, batch.next_obs, *ends, spaces.truncates)
+    def next_value_of(next_obs: PyTree) -> Array:
+        return value_of(normalize(learner.obs_stats, next_obs))
+
+    obs, ends = normalize(learner.obs_stats, batch.obs), (batch.terminated, batch.truncated)
+    value = values(value_of, obs)
+    next_value = next_values(next_value_of, value, batch.next_obs, *ends, spaces.truncates)
     advantage = gae(reward, value, next_value, *ends, c.gamma, c.gae_lambda)
-    return Samples(
-        normalize(learner.obs_stats, batch.obs), batch.action, batch.log_prob, value, advantage, advantage + value
-    )
+    return Samples(obs, batch.action, batch.log_prob, value, advantage, advantage + value)
 
 
 def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner, samples: Samples):

@@ -1,6 +1,6 @@
 """Choices that change how fast a program runs and not what it computes, by platform: all of them, in one place.
 
-Each was measured, and BENCHMARKS.md has the row; `scripts/benchmark.py --ablate` measures them again, one at a time.
+`tuned` takes one of them back, to measure what it is worth on another machine.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Values of the observations that steps lead to."""
+"""Values of the observations of a rollout, and of those that its steps lead to."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxrl.ops.minibatch import flatten, take
+from jaxrl.ops.minibatch import flatten, map_parts, rows_at_once, take
 from jaxrl.ops.platform import tuning
 from jaxrl.types import PyTree
 
 _FEW = 16  # truncated steps are few if they are less than this share of all
 
 
+def values(value_of: Callable[[PyTree], Float[Array, " B"]], obs: PyTree) -> Float[Array, "T N"]:
+    """V(obs) of a rollout [T, N, ...], by as many rows at once as the platform likes."""
+    T, N = jax.tree.leaves(obs)[0].shape[:2]
+    return map_parts(value_of, flatten(obs), rows_at_once(T * N)).reshape(T, N)
+
+
 def next_values(
-    value_of: Callable[[PyTree], Float[Array, "*b"]],
+    value_of: Callable[[PyTree], Float[Array, " B"]],
     value: Float[Array, "T N"],
     next_obs: PyTree,
     terminated: Bool[Array, "T N"],
@@ -28,7 +34,7 @@ def next_values(
     no step is truncated. Reverse-mode differentiable.
     """
     if truncates and tuning().next_values == "all":
-        return value_of(next_obs)
+        return values(value_of, next_obs)
     last = value_of(jax.tree.map(lambda x: x[-1], next_obs))
     shifted = jnp.concatenate([value[1:], last[None]])
     if not truncates:
@@ -41,4 +47,4 @@ def next_values(
         rows = jnp.nonzero(cut, size=few, fill_value=cut.size)[0]
         return shifted.reshape(-1).at[rows].set(value_of(take(flatten(next_obs), rows))).reshape(shifted.shape)
 
-    return jax.lax.cond(jnp.sum(cut) <= few, of_those, lambda _: value_of(next_obs), shifted)
+    return jax.lax.cond(jnp.sum(cut) <= few, of_those, lambda _: values(value_of, next_obs), shifted)

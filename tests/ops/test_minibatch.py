@@ -189,6 +189,14 @@ def test_equal_random_bits_favour_no_number(monkeypatch):
     assert np.abs(np.bincount(first, minlength=5) - 1000).max() < 150
 
 
+def test_beyond_what_one_word_holds_and_where_it_is_chosen_it_is_jaxs_permutation(monkeypatch):
+    key, right = jax.random.key(1), jax.random.permutation(jax.random.key(1), 9)
+    with tuned(shuffle="permutation"):
+        np.testing.assert_array_equal(shuffled(key, 9), right)
+    monkeypatch.setattr("jaxrl.ops.minibatch._MOST_PACKED", 8)
+    np.testing.assert_array_equal(shuffled(key, 9), right)
+
+
 def test_rows_at_once_divide_the_batch_and_are_many():
     with tuned(micro_batch_rows=2048):
         assert [rows_at_once(n) for n in (512, 2048, 65_536, 3000, 4099)] == [None, None, 2048, 1500, None]

@@ -1,7 +1,7 @@
 """jaxrl's arm: whole PPO updates as one program, or the physics alone.
 
 Training is `jaxrl.program(config).step`, repeated by one compiled loop from reset to the last update. Unlike the peers
-on CartPole it tells the time limit from a fall, and so asks the critic for two values a step.
+on CartPole it tells the time limit from a fall, and so also asks the critic about where the clock ran out.
 """
 
 from collections.abc import Callable
