@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from jaxrl.types import Metrics, Transition
@@ -18,8 +19,8 @@ class Mean(NamedTuple):
     count: Float[Array, "*s"]
 
     @property
-    def value(self) -> Float[Array, "*s"]:
-        """total / count; NaN where nothing was counted."""
+    def value(self) -> ArrayLike:
+        """total / count; NaN where nothing was counted. NumPy's where they were brought to the host."""
         return self.total / self.count
 
 
