@@ -24,7 +24,10 @@ class Ratio(NamedTuple):
 
     @property
     def says(self) -> str:
-        """faster, slower, or void: no difference beyond what a repeat shows, over all rounds or in half of them."""
+        """faster, slower, or void: no difference beyond what a repeat shows, over all rounds or in half of them. Fewer
+        than three rounds say nothing."""
+        if self.rounds < 3:
+            return "too few rounds"
         if factor(self.median) <= self.repeat or 2 * self.void >= self.rounds:
             return "void"
         return "faster" if self.median > 1 else "slower"

@@ -23,6 +23,13 @@ class Bench:
     about: dict[str, dict] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
+    def python(self, arm: str) -> str | None:
+        """The Python of an arm, its environment made if need be; None, with one line that says why, if it cannot be."""
+        try:
+            return python_of(arm, self.pythons, self.folder)
+        except NotMeasured as reason:
+            self.miss(arm, reason)
+
     def start(self, arm: str, question: dict) -> Worker | None:
         """The process of an arm, or None, with one line that says why."""
         try:

@@ -38,6 +38,7 @@ def test_a_round_sets_the_mean_of_ours_against_theirs():
         ([(100.0, 106.0)] * 3, [100.0] * 3, "void"),  # 3 % apart, where a repeat is 6 %
         ([(100.0, 94.0)] * 3, [99.0] * 3, "void"),  # a repeat that is slower is as bad
         ([(100.0, 100.0)] * 3, [100.0] * 3, "void"),  # equal
+        ([(110.0, 110.0)] * 2, [100.0] * 2, "too few rounds"),
         ([(110.0, 110.0)] * 2 + [(110.0, 150.0)] * 2, [100.0] * 2 + [127.0] * 2, "void"),  # half of the rounds
     ],
 )
@@ -69,7 +70,7 @@ def test_overlap_is_mutual_and_includes_the_ends():
 def test_a_run_that_was_not_solved_counts_as_the_longest():
     assert median_or_unsolved([3.0, None, 1.0]) == 3.0
     assert median_or_unsolved([3.0, None, None]) is None
-    solved = {"solved": True, "seconds": 3.0, "train_seconds": 2.0, "steps": 10}
+    solved = {"solved": True, "seconds": 3.0, "train_seconds": 2.0, "cpu_seconds": 4.0, "steps": 10}
     unsolved = {"solved": False, "seconds": None}
     assert row("sb3", [solved, unsolved, solved])[1:3] == ("2 of 3", "3.0")
     assert row("sb3", [solved, unsolved, unsolved])[1:3] == ("1 of 3", "not reached")
