@@ -19,11 +19,18 @@ def throughput_picture(path: Path, rows: Sequence[dict], title: str) -> Path:
     height = max(1, -(-len(settings) // width))
     figure = Figure(figsize=(1 + 5 * width, 0.6 + 4 * height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(height, width, squeeze=False).flat
+    axes = list(figure.subplots(height, width, squeeze=False).flat)
     for axis, setting in zip(axes, settings, strict=False):
         _draw(axis, setting, [r for r in rows if (r["env"], r["backend"], r["agents"]) == setting])
-    for axis in list(axes)[len(settings) :]:
+    for axis in axes[len(settings) :]:
         axis.set_visible(False)
+    seen = {}
+    for axis in axes[: len(settings)]:
+        handles, labels = axis.get_legend_handles_labels()
+        seen |= dict(zip(labels, handles, strict=True))
+    names = [name for name in (*_STYLES, "training, floor") if name in seen]
+    columns = len(names) if width > 1 else 3  # below the axes: within, it would lie on some line
+    figure.legend([seen[name] for name in names], names, loc="outside lower center", ncols=columns, fontsize=8)
     figure.suptitle(title, fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
@@ -55,7 +62,6 @@ def _draw(axis, setting: tuple, rows: Sequence[dict]) -> None:
     name = f"{env} ({backend})" if backend else env
     axis.set_title(f"{name}, {agents} agent{'s' * (agents > 1)}", fontsize=10)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
 
 
 def short(number: float) -> str:
