@@ -187,9 +187,9 @@ def curve(folder: Path) -> dict:
     for wanted in RETURNS:
         first = next((point for point in points if point[2] >= wanted), None)
         reached[str(wanted)] = None if first is None else {"step": first[0], "train_seconds": first[1]}
-    told = [f"{name}: {f'{at['train_seconds']:.0f} s' if at else 'not reached'}" for name, at in reached.items()]
+    told = [f"{name} after {at['train_seconds']:.0f} s" for name, at in reached.items() if at] or ["still low"]
     best = f"best {max(p[2] for p in points):.0f}, at step {points[-1][0]:,}" if points else "no evaluation yet"
-    return {"headline": f"return {'; '.join(told)}; {best}", "reached": reached, "curve": points}
+    return {"headline": f"return {', '.join(told)}; {best}", "reached": reached, "curve": points}
 
 
 def invariants(asked: Asked) -> dict:
