@@ -2,7 +2,6 @@
 
 from jaxrl.algorithms import ALGORITHMS as ALGORITHMS
 from jaxrl.cli.experiment import Options as Options
-from jaxrl.cli.experiment import enable_compilation_cache as enable_compilation_cache
 from jaxrl.cli.experiment import launch as launch
 from jaxrl.cli.experiment import named as named
 from jaxrl.cli.experiment import names as names
@@ -10,3 +9,4 @@ from jaxrl.cli.experiment import parse as parse
 from jaxrl.cli.experiment import preset as preset
 from jaxrl.cli.experiment import report as report
 from jaxrl.cli.experiment import sentences as sentences
+from jaxrl.runs.compilation_cache import enable_compilation_cache as enable_compilation_cache

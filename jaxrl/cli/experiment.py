@@ -10,7 +10,7 @@ import jax
 
 from jaxrl.algorithms import ALGORITHMS
 from jaxrl.config_file import load_config
-from jaxrl.lm.pretrained.assets import cache
+from jaxrl.runs.compilation_cache import enable_compilation_cache
 from jaxrl.runs.driver import Diverged, RunResult, Schedule, run
 from jaxrl.settings import check
 from jaxrl.types import InputError
@@ -104,13 +104,3 @@ def report(result: RunResult, **more: Any) -> None:
     print(f"curve       {result.run_dir / 'curve.png'}")
     print(f"checkpoints {result.run_dir / 'checkpoints'}")
     print(json.dumps({**result.figures, **more}))
-
-
-def enable_compilation_cache() -> None:
-    """Keep compiled programs between processes, in a directory only this user can write: whoever writes there can
-    run code."""
-    path = cache() / "xla"
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(0o700)
-    jax.config.update("jax_compilation_cache_dir", str(path))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 import jax
 from tyro.conf import Positional
 
-from jaxrl.cli.experiment import enable_compilation_cache
 from jaxrl.lm.pretrained.weights import load_model
 from jaxrl.lm.sampling import stream
 from jaxrl.lm.transformer import language_model
+from jaxrl.runs.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
 
 

@@ -9,7 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jaxrl.ops.metrics import Mean
+from jaxrl.ops.platform import tuning
 from jaxrl.types import Key, Metrics, Params, PyTree
+
+_MOST_PACKED = 2**20
 
 
 def minibatch_rows(
@@ -21,9 +24,28 @@ def minibatch_rows(
     numbers instead of T·N and is what sequence models need.
     """
     if by == "step":
-        return jax.random.permutation(key, num_steps * num_envs).reshape(num_minibatches, -1)
-    envs = jax.random.permutation(key, num_envs).reshape(num_minibatches, 1, -1)
+        return shuffled(key, num_steps * num_envs).reshape(num_minibatches, -1)
+    envs = shuffled(key, num_envs).reshape(num_minibatches, 1, -1)
     return (jnp.arange(num_steps)[:, None] * num_envs + envs).reshape(num_minibatches, -1)
+
+
+def shuffled(key: Key, n: int) -> Int[Array, " n"]:
+    """0 … n-1, each once, in random order: every number is equally likely in every place.
+
+    One sort of 32-bit words, whose high bits are random and whose low bits hold the number: several times as fast as
+    `jax.random.permutation`, which sorts pairs, and more than once. Up to 2²⁰ numbers at least 12 bits are random;
+    beyond, it is the permutation.
+    """
+    if n > _MOST_PACKED or tuning().shuffle == "permutation":
+        return jax.random.permutation(key, n)
+    k_bits, k_shift = jax.random.split(key)
+    low = max(n - 1, 1).bit_length()
+    # Equal high bits are sorted by what lies below. Numbers turned by a random amount favour none of them even there.
+    turn = jax.random.randint(k_shift, (), 0, n)
+    turned = (jnp.arange(n) + turn) % n
+    words = jax.random.bits(k_bits, (n,)) >> low << low | turned.astype(jnp.uint32)
+    numbers = (jnp.sort(words) & ((1 << low) - 1)).astype(jnp.int32)
+    return (numbers - turn) % n
 
 
 def flatten(batch: PyTree) -> PyTree:
@@ -34,6 +56,23 @@ def flatten(batch: PyTree) -> PyTree:
 def take(batch: PyTree, rows: Int[Array, " B"]) -> PyTree:
     """Those rows of every leaf."""
     return jax.tree.map(lambda x: x[rows], batch)
+
+
+def rows_at_once(rows: int) -> int | None:
+    """Of a batch of so many rows, how many the platform takes at once: None for all, else a divisor of `rows`."""
+    most = tuning().micro_batch_rows
+    if most is None or rows <= most:
+        return None
+    # Far smaller parts than asked for cost more than they save.
+    return next((size for size in range(most, most // 4, -1) if rows % size == 0), None)
+
+
+def map_parts(function: Callable[[PyTree], PyTree], batch: PyTree, micro_batch_size: int | None) -> PyTree:
+    """function(batch), leading axes [B], a few rows at a time: what lies in between then stays in a core's cache."""
+    if not _is_cut(batch, micro_batch_size):
+        return function(batch)
+    out = jax.lax.map(function, in_parts(batch, micro_batch_size))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
 
 
 def in_parts(batch: PyTree, micro_batch_size: int | None) -> PyTree:

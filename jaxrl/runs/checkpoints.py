@@ -4,6 +4,7 @@ Orbax alone casts a wrong dtype silently and cannot restore a module that holds 
 {key path: leaf} dict beside a manifest of paths, shapes and dtypes, which is compared before anything is restored.
 """
 
+import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from jaxrl.types import InputError, PyTree
-
-logging.getLogger("absl").setLevel(logging.WARNING)
 
 
 class Checkpoints:
     """The checkpoints of one run, numbered by step, in a directory. The newest `keep` are kept."""
 
     def __init__(self, directory: str | Path, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(Path(directory).resolve(), options=options)
+        self._directory, self._keep = Path(directory).resolve(), keep
+
+    @functools.cached_property
+    def _manager(self) -> Any:
+        ocp = _orbax()
+        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=False)
+        return ocp.CheckpointManager(self._directory, options=options)
 
     def steps(self) -> list[int]:
         """Steps that can be restored, oldest first. A save that was cut short is not among them."""
@@ -34,6 +37,7 @@ class Checkpoints:
         leaves = _flatten(tree)
         manifest = {path: _describe(leaf) for path, leaf in leaves.items()}
         arrays = {path: _data(leaf) for path, leaf in leaves.items()}
+        ocp = _orbax()
         args = ocp.args.Composite(tree=ocp.args.StandardSave(arrays), manifest=ocp.args.JsonSave(manifest))
         self._manager.save(step, args=args)
 
@@ -43,9 +47,9 @@ class Checkpoints:
 
         Raises InputError with a sentence if there is none, or if any leaf has another name, shape or dtype.
         """
-        steps = self.steps()
+        ocp, steps = _orbax(), self.steps()
         if not steps or (step is not None and step not in steps):
-            raise InputError(f"no checkpoint{'' if step is None else f' of step {step}'} in {self._manager.directory}")
+            raise InputError(f"no checkpoint{'' if step is None else f' of step {step}'} in {self._directory}")
         step = steps[-1] if step is None else step
         wanted = _flatten(template)
         saved = self._manager.restore(step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))["manifest"]
@@ -57,7 +61,16 @@ class Checkpoints:
 
     def close(self) -> None:
         """Let go of the directory."""
-        self._manager.close()
+        if "_manager" in self.__dict__:
+            self._manager.close()
+
+
+def _orbax() -> Any:
+    # Half a second of imports, and the first checkpoint is some way into a run.
+    import orbax.checkpoint
+
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    return orbax.checkpoint
 
 
 def _flatten(tree: PyTree) -> dict[str, Any]:

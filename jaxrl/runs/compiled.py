@@ -1,10 +1,15 @@
-"""The programs of a run: traced first, so that what is wrong is said before anything is written; compiled then."""
+"""The programs of a run: traced first, so that what is wrong is said before anything is written; compiled then, those
+that evaluate when they are first asked.
+"""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
 
 from jaxrl.ops import metrics as m
 from jaxrl.runs.given import split_given
@@ -14,39 +19,41 @@ from jaxrl.types import Evaluator, Key, Learner, Metrics, Program, PyTree, Train
 
 
 class Asked(NamedTuple):
-    """An evaluator and ask(key, learner, case) -> what it measured."""
+    """An evaluator and compiled() -> ask(key, learner, case) -> what it measured; compiled when it is first called."""
 
     evaluator: Evaluator
-    ask: Callable[[Key, Learner, int], PyTree]
+    compiled: Callable[[], Callable[[Key, Learner, int], PyTree]]
 
 
 class Compiled(NamedTuple):
-    """init(key) -> state; chunk(state, updates) -> (state, metrics over those updates); the evaluators; and
-    bad_leaves(learner) -> the paths of its leaves that are not finite throughout.
+    """init(key) -> state; chunk(state, updates) -> (state, metrics over those updates, for each of the learner's
+    `floats` whether it is finite throughout); the evaluators; and the MiB that the training program takes.
+
+    A chunk takes the state's memory over. A chunk of no updates tells of the state as it is.
     """
 
     init: Callable[[Key], TrainState]
-    chunk: Callable[[TrainState, int], tuple[TrainState, Metrics]]
+    chunk: Callable[[TrainState, int], tuple[TrainState, Metrics, Bool[Array, "floats"]]]
+    floats: list[str]
     evaluators: tuple[Asked, ...]
-    bad_leaves: Callable[[Learner], list[str]]
+    memory: dict[str, float]
 
 
 def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compiled]:
-    """Trace all programs of a run and return what compiles them. `p`: as the config makes it, for its shapes.
+    """Trace all programs of a run and return what compiles them. `p`: as the config makes it.
 
     The config's floats and all arrays that are given are arguments: another value of theirs compiles nothing.
     """
     arrays, join = split_given(given)
     inputs = (float32(config), arrays)
-    key = jax.random.key(0)
-    state = jax.eval_shape(p.init, key)
+    key, number = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
 
     def remade(inputs: tuple) -> Program:
         config, arrays = inputs
         return program(config, **join(arrays))
 
-    def chunk(inputs: tuple, state: TrainState, updates: jax.Array) -> tuple[TrainState, Metrics]:
-        step = remade(inputs).step
+    def chunk(inputs: tuple, state: TrainState, updates: jax.Array) -> tuple[TrainState, Metrics, jax.Array]:
+        step = jax.jit(remade(inputs).step, inline=True)  # traced once, for its shapes and for the loop
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, state)[1])
 
         def body(_, carry):
@@ -54,42 +61,57 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
             state, metrics = step(state)
             return state, m.add(total, metrics)
 
-        return jax.lax.fori_loop(0, updates, body, (state, zeros))
+        state, metrics = jax.lax.fori_loop(0, updates, body, (state, zeros))
+        return state, metrics, _finite(state.learner)
 
     def measure(i: int) -> Callable:
         return lambda inputs, *rest: remade(inputs).evaluators[i].measure(*rest)
 
-    number = jnp.zeros((), jnp.int32)
-    init = jax.jit(lambda inputs, key: remade(inputs).init(key)).lower(inputs, key)
-    train = jax.jit(chunk, donate_argnums=1).lower(inputs, state, number)
-    asked = [jax.jit(measure(i)).lower(inputs, key, state.learner, number) for i in range(len(p.evaluators))]
-    finite = jax.jit(_finite).lower([x for _, x in _floats(state.learner)])
+    init = jax.jit(lambda inputs, key: remade(inputs).init(key)).trace(inputs, key)
+    state = init.out_info
+    train = jax.jit(chunk, donate_argnums=1).trace(inputs, state, number)
+    asked = [jax.jit(measure(i)).trace(inputs, key, state.learner, number) for i in range(len(p.evaluators))]
 
     def compiled() -> Compiled:
-        start, update, check = init.compile(), train.compile(), finite.compile()
-        evaluators = [
-            Asked(evaluator, lambda key, learner, case, ask=ask.compile(): ask(inputs, key, learner, jnp.int32(case)))
-            for evaluator, ask in zip(p.evaluators, asked, strict=True)
-        ]
+        start, update = init.lower().compile(), train.lower().compile()
+        on_device = jax.device_put(inputs)  # once, not with every chunk
         return Compiled(
-            init=lambda key: start(inputs, key),
-            chunk=lambda state, updates: update(inputs, state, jnp.int32(updates)),
-            evaluators=tuple(evaluators),
-            bad_leaves=lambda learner: _bad(check, learner),
+            init=lambda key: start(on_device, key),
+            chunk=lambda state, updates: update(on_device, state, np.int32(updates)),
+            floats=[path for path, _ in _floats(state.learner)],
+            evaluators=tuple(
+                Asked(evaluator, functools.cache(functools.partial(_compile, traced, on_device)))
+                for evaluator, traced in zip(p.evaluators, asked, strict=True)
+            ),
+            memory=_memory(update),
         )
 
     return compiled
 
 
-def _bad(finite: Callable, learner: Learner) -> list[str]:
-    floats = _floats(learner)
-    return [path for (path, _), fine in zip(floats, finite([x for _, x in floats]), strict=True) if not fine]
+def _compile(traced: Any, inputs: tuple) -> Callable[[Key, Learner, int], PyTree]:
+    ask = traced.lower().compile()
+    return lambda key, learner, case: ask(inputs, key, learner, np.int32(case))
 
 
-def _finite(floats: list[jax.Array]) -> list[jax.Array]:
-    return [jnp.all(jnp.isfinite(x)) for x in floats]
+def _memory(program: Any) -> dict[str, float]:
+    """What XLA says, in MiB; nothing where it does not say. What is updated in place counts once."""
+    found = program.memory_analysis()
+    if found is None:
+        return {}
+    parts = {
+        "arguments": found.argument_size_in_bytes,
+        "temporaries": found.temp_size_in_bytes,
+        "outputs": found.output_size_in_bytes - found.alias_size_in_bytes,
+    }
+    mib = {name: round(size / 2**20, 3) for name, size in parts.items()}
+    return {**mib, "total": round(sum(parts.values()) / 2**20, 3)}
 
 
-def _floats(learner: Learner) -> list[tuple[str, jax.Array]]:
+def _finite(learner: Learner) -> jax.Array:
+    return jnp.array([jnp.all(jnp.isfinite(x)) for _, x in _floats(learner)], bool)
+
+
+def _floats(learner: Learner) -> list[tuple[str, Any]]:
     leaves = jax.tree_util.tree_leaves_with_path(learner)
     return [(jax.tree_util.keystr(path), x) for path, x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]

@@ -15,18 +15,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from jaxrl.ops import metrics as m
 from jaxrl.reports.curve import learning_curve
 from jaxrl.reports.rows import METRICS, TIMING, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.clock import Clock
+from jaxrl.runs.compilation_cache import enable_compilation_cache
 from jaxrl.runs.compiled import Asked, Compiled, trace
 from jaxrl.runs.directory import as_run, begin_run, check_run_dir
 from jaxrl.runs.given import describe
+from jaxrl.runs.header import HEADER, lines, run_header
 from jaxrl.runs.logger import Bar, Logger
 from jaxrl.training import program
-from jaxrl.types import InputError, Key, Program, TrainState
+from jaxrl.types import InputError, Key, Metrics, Program, TrainState
 
 _EVAL = 0x6576616C  # folded into the seed's key: far from any number that training folds or splits
 
@@ -97,6 +99,7 @@ def run(
     """
     schedule.check()
     seed = _checked_seed(seed)
+    cache = enable_compilation_cache()
     p = program(config, **given)
     settings, about = as_run(config, p.overrides), describe(given)
     run_dir = None if run_dir is None else Path(run_dir)
@@ -125,6 +128,9 @@ def run(
             marks=schedule.marks(p.num_updates),
             probe=probe,
         )
+        about = run_header(seed, compiled.memory, cache)
+        (run_dir / HEADER).write_text(json.dumps(about, indent=1) + "\n")
+        session.bar.say(*lines(about))
         state = session.train(state)
         # Dearest first: the state lies in its checkpoint; now the model, then the figures, and pictures last.
         if export is not None:
@@ -178,14 +184,16 @@ class _Session:
         done = int(state.num_steps) // self.p.steps_per_update
         if not done and (before := self._before(state)):
             self.logger.row(0, before, {"train_seconds": 0.0})
-        infinite = self.compiled.bad_leaves(state.learner)  # meant to be, such as the best score so far
+        state, _, finite = self.compiled.chunk(state, 0)
+        meant = ~np.asarray(finite)  # to be infinite, such as the best score so far
         for update in sorted(mark for mark in set().union(*self.marks.values()) if mark > done):
             began, count = time.perf_counter(), update - done
-            state, metrics = jax.block_until_ready(self.compiled.chunk(state, count))
+            state, metrics, finite = self.compiled.chunk(state, count)
+            metrics, finite = jax.device_get((metrics, finite))  # one wait for all
             timing = self.clock.chunk(time.perf_counter() - began, count * self.p.steps_per_update)
             step, done = update * self.p.steps_per_update, update
-            row = {name: float(value) for name, value in m.values(metrics).items()}
-            bad = [leaf for leaf in self.compiled.bad_leaves(state.learner) if leaf not in infinite]
+            row = _plain(metrics)
+            bad = [leaf for leaf, fine in zip(self.compiled.floats, finite | meant, strict=True) if not fine]
             if not bad and update in self.marks["evals"]:
                 row |= self._along(state)
             self.logger.row(step, row, timing)
@@ -244,7 +252,9 @@ class _Session:
         return asked.evaluator.read(asked.evaluator.cases[case], self._measured(asked, state, case))
 
     def _measured(self, asked: Asked, state: TrainState, case: int) -> Any:
-        return asked.ask(eval_key(self.seed, int(state.num_steps)), state.learner, case)
+        with self.clock.compiling():
+            ask = asked.compiled()
+        return ask(eval_key(self.seed, int(state.num_steps)), state.learner, case)
 
     def _headline(self, row: dict[str, float]) -> str:
         shown = {label: [row[n] for n in names if n in row][:1] for label, names in self.p.headline.items()}
@@ -259,6 +269,11 @@ class _Session:
         )
         (self.run_dir / "result.json").write_text(json.dumps({"diverged": sentence}, indent=1) + "\n")
         raise Diverged(sentence)
+
+
+def _plain(metrics: Metrics) -> dict[str, float]:
+    with np.errstate(invalid="ignore", divide="ignore"):  # of what was never counted, the mean is NaN
+        return {name: float(metric.total / metric.count) for name, metric in metrics.items()}
 
 
 def _draw(p: Program, run_dir: Path, final: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ go to timing.jsonl, row for row.
 import json
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,11 @@ class Logger:
     """
 
     def __init__(self, run_dir: Path, last_step: int = 0):
-        from tensorboardX import SummaryWriter
-
         for path in run_dir.glob("*.jsonl"):  # what evaluators keep, too
             keep_until(path, last_step)
         self._run_dir = run_dir
         self._files = {name: (run_dir / name).open("a") for name in (METRICS, TIMING)}
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=last_step + 1)
+        self._events = _Events(run_dir / "tensorboard", last_step + 1)
 
     def row(self, step: int, metrics: dict[str, float], timing: dict[str, float]) -> None:
         """One row after `step` steps. Numbers that are not finite are written as null."""
@@ -34,9 +33,7 @@ class Logger:
             plain = {k: v if math.isfinite(v) else None for k, v in values.items()}
             self._files[name].write(json.dumps({"step": step, **plain}) + "\n")
             self._files[name].flush()
-        for name, value in {**metrics, **timing}.items():
-            if math.isfinite(value):
-                self._writer.add_scalar(name, value, step)
+        self._events.row(step, {k: v for k, v in {**metrics, **timing}.items() if math.isfinite(v)})
 
     def keep(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
         """One line {step, NAME: rows} at the end of NAME.jsonl."""
@@ -47,6 +44,35 @@ class Logger:
         """Flush and close all."""
         for file in self._files.values():
             file.close()
+        self._events.close()
+
+
+class _Events:
+    """TensorBoard's file: one event a row, written as the row is. Its own writer takes an event and a thread's turn for
+    every number, which for a small program was a tenth of all its time.
+    """
+
+    def __init__(self, directory: Path, first_step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        directory.mkdir(exist_ok=True)
+        self._event, self._summary = Event, Summary
+        self._writer = EventsWriter(str(directory / "events"))
+        # What an earlier session wrote from this step on is not shown.
+        self._write(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def row(self, step: int, values: dict[str, float]) -> None:
+        value = [self._summary.Value(tag=name, simple_value=x) for name, x in values.items()]
+        self._write(self._event(step=step, summary=self._summary(value=value)))
+
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._writer.write_event(event)
+        self._writer.flush()
+
+    def close(self) -> None:
         self._writer.close()
 
 
@@ -78,7 +104,13 @@ class Bar:
         self._progress = Progress(*columns, console=console, disable=not (shown and console.is_terminal))
         self._task = self._progress.add_task("", total=total_steps, completed=done, text="compiling")
         self._total, self._unit = total_steps, unit
+        self._shown = console if shown else None
         self._progress.start()
+
+    def say(self, *lines: str) -> None:
+        """Lines above the bar, as they are."""
+        for line in lines if self._shown is not None else ():
+            self._shown.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, step: int, says: str, steps_per_second: float) -> None:
         """Show where the run is and what it says of itself; one plain line where stderr is not a terminal."""

@@ -477,7 +477,7 @@ def child(module, *arguments, env=None):
 
 def killed_run(config, given, directory, kill_at, resume):
     """A run that is killed after the row of that step."""
-    from jaxrl.cli.experiment import enable_compilation_cache
+    from jaxrl.cli import enable_compilation_cache
 
     enable_compilation_cache()
     write = logger.Logger.row

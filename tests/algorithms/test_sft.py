@@ -227,7 +227,7 @@ def child(directory, kill_at, resume):
 
 
 def killed_run(directory, kill_at, resume):
-    from jaxrl.cli.experiment import enable_compilation_cache
+    from jaxrl.cli import enable_compilation_cache
 
     enable_compilation_cache()
     write = logger.Logger.row

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from jaxrl.ops import metrics as m
-from jaxrl.ops.minibatch import accumulate, flatten, minibatch_rows, sum_over, take
+from jaxrl.ops.minibatch import (
+    accumulate,
+    flatten,
+    map_parts,
+    minibatch_rows,
+    rows_at_once,
+    shuffled,
+    sum_over,
+    take,
+)
+from jaxrl.ops.platform import tuned
 
 T, N = 6, 8
 
@@ -158,3 +168,34 @@ def test_a_sum_over_micro_batches_hands_out_keys(key):
     assert one == jax.random.uniform(key)
     both = sum_over(lambda rows, key: jax.random.uniform(key), BY_HAND, 2, key)
     np.testing.assert_allclose(both, sum(jax.random.uniform(k) for k in jax.random.split(key, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 512, 1000])
+def test_shuffled_is_a_permutation(n):
+    assert sorted(np.asarray(shuffled(jax.random.key(3), n)).tolist()) == list(range(n))
+
+
+def test_every_number_is_equally_likely_in_every_place():
+    n, draws = 6, 30_000
+    found = np.asarray(jax.jit(jax.vmap(lambda key: shuffled(key, n)))(jax.random.split(jax.random.key(0), draws)))
+    counts = np.stack([np.bincount(column, minlength=n) for column in found.T])
+    assert np.abs(counts - draws / n).max() < 5 * np.sqrt(draws / n * (1 - 1 / n))
+
+
+def test_equal_random_bits_favour_no_number(monkeypatch):
+    # All ties: what is left is the turn, and by it each number still comes first equally often.
+    monkeypatch.setattr(jax.random, "bits", lambda key, shape: jnp.zeros(shape, jnp.uint32))
+    first = np.asarray(jax.vmap(lambda key: shuffled(key, 5)[0])(jax.random.split(jax.random.key(0), 5000)))
+    assert np.abs(np.bincount(first, minlength=5) - 1000).max() < 150
+
+
+def test_rows_at_once_divide_the_batch_and_are_many():
+    with tuned(micro_batch_rows=2048):
+        assert [rows_at_once(n) for n in (512, 2048, 65_536, 3000, 4099)] == [None, None, 2048, 1500, None]
+    with tuned(micro_batch_rows=None):
+        assert rows_at_once(65_536) is None
+
+
+def test_map_parts_gives_what_the_whole_gives():
+    batch = jnp.arange(24.0).reshape(12, 2)
+    np.testing.assert_array_equal(map_parts(lambda x: x.sum(-1), batch, 4), batch.sum(-1))

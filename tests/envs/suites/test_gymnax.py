@@ -35,6 +35,15 @@ def test_names_and_reasons_cover_the_registry():
         make("gymnax/MNISTBandit-bsuite")
 
 
+def test_the_table_of_games_is_gymnaxs_own():
+    assert list(adapter.GAMES) == gymnax.registered_envs
+    for name, place in adapter.GAMES.items():
+        if name not in adapter.UNAVAILABLE:
+            kind = type(gymnax.make(name)[0])
+            assert f"gymnax.environments.{place}" == f"{kind.__module__}:{kind.__qualname__}"
+            assert type(make(f"gymnax/{name}").raw) is kind
+
+
 def test_spaces_are_translated():
     cartpole, pendulum = make("gymnax/CartPole-v1"), make("gymnax/Pendulum-v1")
     assert cartpole.action_space == Discrete(2)

@@ -16,6 +16,8 @@ class Tuning(NamedTuple):
     shuffle: str = "packed"
     """How minibatches are drawn: "packed" sorts random bits and row number in one 32-bit word, "permutation" is
     `jax.random.permutation`."""
+    next_values: str = "truncated"
+    """Where V(next_obs) is computed that V(obs) does not give: of the "truncated" steps, or of "all"."""
     micro_batch_rows: int | None = None
     """Rows of control whose gradient is taken at once where the config leaves it open; None takes a minibatch whole."""
 
