@@ -61,7 +61,7 @@ def part_2(asked: Asked) -> Rows:
     """Physics backends, and language models."""
     backends = ("spring",) if asked.smoke else ("spring", "mjx", "positional")
     rows = {f"humanoid, {backend}": partial(humanoid, asked, backend) for backend in backends[:1]}
-    for dtype in ("bfloat16", "float32"):
+    for dtype in ("float32",) if asked.smoke else ("bfloat16", "float32"):
         rows[f"DPO step, {dtype}"] = partial(dpo_step, dtype, asked.smoke)
         rows[f"sampling, {dtype}"] = partial(sampling, dtype, asked.smoke)
     return rows | {f"humanoid, {backend}": partial(humanoid, asked, backend) for backend in backends[1:]}
@@ -73,7 +73,7 @@ def part_3(asked: Asked) -> Rows:
 
 
 def part_4(asked: Asked) -> Rows:
-    """The invariants on the device, and the choices of ops/tuning.py."""
+    """The invariants on the device, and the choices of ops/platform.py."""
     rows: Rows = {"invariants": partial(invariants, asked)}
     for n in (8,) if asked.smoke else (2048, 2**15):
         rows[f"choices, CartPole, {n} environments"] = partial(choices, asked, _cartpole(n))
@@ -111,7 +111,8 @@ def cartpole(asked: Asked, num_envs: int) -> dict:
 
 def humanoid(asked: Asked, backend: str) -> dict:
     """Physics alone, and training with Brax's network sizes."""
-    return _rates(measure(_humanoid(asked, backend), plan=asked.plan._replace(names=("physics", "training"))))
+    names = ("physics",) if asked.smoke else ("physics", "training")
+    return _rates(measure(_humanoid(asked, backend), plan=asked.plan._replace(names=names)))
 
 
 def _rates(rows: list[dict]) -> dict:

@@ -1,4 +1,4 @@
-"""Was a choice worth it? Each field of `jaxrl.ops.tuning.Tuning` against its alternatives, one at a time.
+"""Was a choice worth it? Each field of `jaxrl.ops.platform.Tuning` against its alternatives, one at a time.
 
 The default, the alternative and the default again take turns, round by round. The ratio is of times within a round,
 alternative over default: above 1 the default is the faster. The repeat of the default says how much of that is noise:
@@ -13,12 +13,13 @@ import jax
 from jaxrl.benchmarks import arms
 from jaxrl.benchmarks.throughput import DoesNotFit, Plan, about, compiled, endless, fits
 from jaxrl.benchmarks.timing import reason, repeats, spread, timed
-from jaxrl.ops.tuning import tuned, tuning
+from jaxrl.ops.platform import tuned, tuning
 from jaxrl.types import InputError
 
 # A new field of Tuning needs a line here: what it may be. What is chosen now is left out as it is met.
 CHOICES = {
     "shuffle": ("packed", "permutation"),
+    "next_values": ("truncated", "all"),
     "micro_batch_rows": (2048, None),
 }
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxrl.benchmarks import arms
 from jaxrl.benchmarks.ceilings import Sizes, floors, measure_ceilings
 from jaxrl.benchmarks.timing import free_memory, memory_of, reason, repeats, spread, timed
-from jaxrl.ops.tuning import tuning
+from jaxrl.ops.platform import tuning
 from jaxrl.settings import replace
 from jaxrl.training import program
 from jaxrl.types import InputError

@@ -8,7 +8,7 @@ from jaxrl.benchmarks.ablation import CHOICES, ablate, compared
 from jaxrl.benchmarks.ceilings import Ceilings, Sizes, floors, matmul_rate
 from jaxrl.benchmarks.throughput import Compiled, DoesNotFit, Plan, fits, measure, rates, sizes_of, with_floors
 from jaxrl.benchmarks.timing import repeats, spread
-from jaxrl.ops.tuning import Tuning, tuned
+from jaxrl.ops.platform import Tuning, tuned
 from jaxrl.settings import EnvConfig, replace
 from jaxrl.types import InputError
 
