@@ -157,8 +157,9 @@ def walk(asked: Asked) -> dict:
     folder, began = asked.state / "humanoid", time.perf_counter()
     small = "--preset ppo/humanoid_cpu --name brax/inverted_pendulum --total-steps 512 --num-envs 8 --num-steps 16"
     small += " --num-minibatches 2 --hidden 8 --eval-episodes 2 --time-limit 20 --evals 2 --logs 2 --saves 2"
-    command = [sys.executable, str(ROOT / "experiments/humanoid_ppo.py"), "--run-dir", str(folder)]
+    command = [sys.executable, str(ROOT / "experiments/humanoid_ppo.py")]
     command += small.split() if asked.smoke else ["--evals", "25", "--logs", "100", "--saves", "50"]
+    command += ["--run-dir", str(folder)]
     command += ["--resume"] if (folder / "run.json").is_file() else []
     log = asked.state / "humanoid.log"
     with log.open("a") as file:
@@ -166,7 +167,8 @@ def walk(asked: Asked) -> dict:
     figures = curve(folder) | {"session_seconds": time.perf_counter() - began}
     if status == "failed":
         end = log.read_text().strip().splitlines()[-1:] or ["nothing said"]
-        return {"status": "failed", "reason": f"{end[0][:200]} (humanoid.log)", **figures}
+        reason = f"{end[0][:200]} (humanoid.log); {figures.pop('headline')}"
+        return {"status": "failed", "reason": reason, **figures}
     return {"status": status, **figures}
 
 
