@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from accelerator_lm import dpo_step, sampling
 
 from jaxrl import PPO, EnvConfig, cli, replace, train
-from jaxrl.benchmarks import Plan, ablate, measure
+from jaxrl.benchmarks import CHOICES, Plan, ablate, measure
 from jaxrl.benchmarks.timing import memory_of
 from jaxrl.reports.rows import METRICS, TIMING, read_metrics
 from jaxrl.reports.throughput import short
@@ -52,7 +52,7 @@ def part_1(asked: Asked) -> Rows:
     sizes = (3,) if asked.smoke else (11, 17, 14, 12, 13, 15, 16)
     rows = {f"CartPole, {2**n} environments": partial(cartpole, asked, 2**n) for n in sizes}
     count, steps = (2, 1024) if asked.smoke else (2048, 500_000)
-    many = {f"CartPole, {count} agents of {steps} steps": partial(agents, count, steps)}
+    many = {f"CartPole, {count} agents of {steps} steps": partial(agents, asked, count, steps)}
     first = next(iter(rows))
     return {first: rows.pop(first), **many, **rows}
 
@@ -76,7 +76,7 @@ def part_4(asked: Asked) -> Rows:
     """The invariants on the device, and the choices of ops/platform.py."""
     rows: Rows = {"invariants": partial(invariants, asked)}
     for n in (8,) if asked.smoke else (2048, 2**15):
-        rows[f"choices, CartPole, {n} environments"] = partial(choices, asked, _cartpole(n))
+        rows[f"choices, CartPole, {n} environments"] = partial(choices, asked, _cartpole(asked, n))
     if not asked.smoke:
         rows["choices, humanoid, spring"] = partial(choices, asked, _humanoid(asked, "spring"))
     return rows
@@ -85,7 +85,7 @@ def part_4(asked: Asked) -> Rows:
 PARTS = {1: part_1, 2: part_2, 3: part_3, 4: part_4}
 
 
-def _cartpole(num_envs: int) -> PPO:
+def _cartpole(asked: Asked, num_envs: int) -> PPO:
     """PureJaxRL's settings, which its published figures are of."""
     return PPO(
         env=EnvConfig("gymnax/CartPole-v1", num_envs=num_envs),
@@ -93,6 +93,7 @@ def _cartpole(num_envs: int) -> PPO:
         learning_rate=2.5e-4,
         ent_coef=0.01,
         value_clip=0.2,
+        hidden=(8,) if asked.smoke else (64, 64),
     )
 
 
@@ -106,7 +107,7 @@ def _humanoid(asked: Asked, backend: str) -> PPO:
 
 def cartpole(asked: Asked, num_envs: int) -> dict:
     """Environment alone, and whole training."""
-    return _rates(measure(_cartpole(num_envs), plan=asked.plan._replace(names=("physics", "training"))))
+    return _rates(measure(_cartpole(asked, num_envs), plan=asked.plan._replace(names=("physics", "training"))))
 
 
 def humanoid(asked: Asked, backend: str) -> dict:
@@ -129,10 +130,10 @@ def _told(row: dict) -> str:
     return f"{row['arm']} {rate}, {row['of_floor']:.0%} of its floor, {cost}"
 
 
-def agents(count: int, steps: int) -> dict:
+def agents(asked: Asked, count: int, steps: int) -> dict:
     """Seeds trained side by side by vmap, the whole of it timed: PureJaxRL needs 98 s for 2048 × 500,000 steps on an
     A100."""
-    config = _cartpole(4)
+    config = _cartpole(asked, 4)
     config = replace(config, total_steps=steps // 512 * 512)
     keys = jax.random.split(jax.random.key(0), count)
     began = time.perf_counter()
@@ -214,7 +215,8 @@ def invariants(asked: Asked) -> dict:
 
 def choices(asked: Asked, config: PPO) -> dict:
     """Each choice against its alternative."""
-    rows = ablate(config, plan=asked.plan)
+    fields = ("shuffle",) if asked.smoke else tuple(CHOICES)
+    rows = ablate(config, plan=asked.plan, fields=fields)
     told = []
     for row in rows:
         ratio = f" {row['ratio']['median']:.3f} (again {row['repeat']['median']:.3f})" if "ratio" in row else ""
