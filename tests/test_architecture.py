@@ -29,6 +29,7 @@ ORDER = (
     "training",
     "reports",
     "runs",
+    "benchmarks",
     "cli",
 )
 MOST_FILES = 12
@@ -39,9 +40,9 @@ ONLY_IN = {
     "orbax": {"runs/checkpoints.py"},
     "tyro": {"cli/experiment.py", "cli/command.py", "cli/generation.py", "cli/dataset.py"},
     "yaml": {"config_file.py"},
-    "rich": {"runs/logger.py"},
+    "rich": {"runs/logger.py", "cli/benchmark.py"},
     "tensorboardX": {"runs/logger.py"},
-    "matplotlib": {"reports/curve.py"},
+    "matplotlib": {"reports/curve.py", "reports/throughput.py"},
     "mujoco": {"reports/animation.py"},
     "tokenizers": {"lm/text/tokenizer.py", "lm/text/bpe.py"},
     "jinja2": {"lm/text/tokenizer.py"},

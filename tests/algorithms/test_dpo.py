@@ -335,6 +335,7 @@ STARTS = {"dpo": math.log(2), "ipo": 25.0, "ipo_mean": 25.0, "hinge": 1.0, "sppo
 
 
 @pytest.mark.parametrize("name", STARTS)
+@pytest.mark.device
 def test_where_losses_start(name, key):
     start, _, measure = any_loss("frozen")
     assert abs(measure(NAMES.index(name), key, start, batch_of(BATCH))["loss"].value / STARTS[name] - 1) < 1e-7

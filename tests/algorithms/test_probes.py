@@ -40,6 +40,7 @@ BOTH = pytest.mark.parametrize("config", [PPO_SMALL, A2C_SMALL], ids=["ppo", "a2
 
 
 @BOTH
+@pytest.mark.device
 def test_value_of_one_step_is_its_reward(config):
     np.testing.assert_allclose(learned_value(on(config, "probe/one_step"), [[0.0]]), [1.0], atol=0.02)
 
@@ -50,6 +51,7 @@ def test_value_is_discounted(config):
 
 
 @BOTH
+@pytest.mark.device
 def test_constant_reward_under_a_time_limit_is_worth_r_over_one_minus_gamma(config):
     np.testing.assert_allclose(learned_value(config, [[0.0]]), [10.0], rtol=0.02)
 

@@ -23,6 +23,7 @@ def play(env, actions, seed=0):
 
 
 @pytest.mark.parametrize("resets", ["fresh", "pool"])
+@pytest.mark.device
 def test_successor_is_true_and_next_obs_to_act_on_is_a_fresh_start(resets):
     env = vectorize(Counter(), 2, resets=resets)
     shown, steps = play(env, [[0, 0], [1, 0], [0, 0]])
@@ -49,6 +50,7 @@ def test_episode_statistics_count_the_last_step_and_start_anew():
 
 
 @pytest.mark.parametrize("resets", ["fresh", "pool"])
+@pytest.mark.device
 def test_every_episode_starts_afresh(resets):
     env = vectorize(Counter(), 4, time_limit=1, resets=resets)
     key, starts = jax.random.key(0), []
@@ -75,6 +77,7 @@ def test_pool_holds_the_starts_between_refreshes():
     assert not np.isin(np.asarray(refreshed.pool[1]), pool).any()
 
 
+@pytest.mark.device
 def test_a_broken_environment_is_contained_and_reported():
     env = vectorize(Counter(), 3)
     shown, steps = play(env, [[0, 0, 0], [0, 2, 0], [0, 0, 0]])

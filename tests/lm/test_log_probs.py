@@ -126,6 +126,7 @@ differentiated = jax.jit(jax.value_and_grad(objective, argnums=1, has_aux=True),
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 7, 23, 24, 128])
+@pytest.mark.device
 def test_every_chunk_gives_the_dense_values_and_gradients(chunk):
     # 24 tokens: of these, 1, 4 and 24 divide them, 7 and 23 do not, and 128 is more than there are
     params, tokens = given()

@@ -75,6 +75,7 @@ def test_a_generation_is_prompt_then_completion_then_zeros(plain):
         assert (row >= 0).all() and (row < VOCAB).all()
 
 
+@pytest.mark.device
 def test_sampled_log_probs_are_those_that_losses_see(plain):
     found = np.asarray(per_token_log_probs(MODEL, PARAMS, plain.tokens, chunk=None).log_prob)
     for logp, row, p, n in zip(found, plain.log_prob, LENGTH, plain.length, strict=True):
@@ -271,6 +272,7 @@ def test_a_model_is_sampled_at_its_own_frequencies():
 # --- rows
 
 
+@pytest.mark.device
 def test_a_row_does_not_depend_on_its_neighbours_their_order_or_the_padding(plain):
     order = np.array([2, 0, 1])
     neighbours = np.where(np.arange(3)[:, None] == 1, PROMPTS, (PROMPTS + 1) % VOCAB)

@@ -25,6 +25,7 @@ def rows(key, by, num_minibatches=4):
 
 @pytest.mark.parametrize("by", ["step", "env"])
 @pytest.mark.parametrize("num_minibatches", [1, 2, 4, 8])
+@pytest.mark.device
 def test_each_row_is_in_exactly_one_minibatch(by, num_minibatches, key):
     batches = rows(key, by, num_minibatches)
     assert batches.shape == (num_minibatches, T * N // num_minibatches)
@@ -50,6 +51,7 @@ def test_by_step_separates_the_steps_of_an_environment(key):
 
 
 @pytest.mark.parametrize("by", ["step", "env"])
+@pytest.mark.device
 def test_every_row_is_as_likely_in_every_minibatch(by):
     keys = jax.random.split(jax.random.key(0), 2000)
     batches = jax.jit(jax.vmap(lambda k: minibatch_rows(k, T, N, 4, by)))(keys)
@@ -99,6 +101,7 @@ def test_accumulate_by_hand(size):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 6, 12])
+@pytest.mark.device
 def test_micro_batches_of_unequal_counts_give_the_whole_batchs_gradient(size):
     rng = np.random.default_rng(0)
     where = np.arange(7) < rng.integers(0, 8, (12, 1))

@@ -93,6 +93,7 @@ HAND = [
 
 
 @pytest.mark.parametrize(("flags", "expected"), HAND)
+@pytest.mark.device
 def test_gae_by_hand(flags, expected):
     np.testing.assert_allclose(run_gae(three_steps(**flags), 0.5, 0.5), expected, atol=1e-6)
 
@@ -203,6 +204,7 @@ def vtrace_target_from_definition(x, t, gamma, lam, rho_clip, c_clip):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("gamma", "lam"), [(0.9, 0.8), (1.0, 1.0), (0.99, 0.0)])
+@pytest.mark.device
 def test_gae_and_lambda_returns_equal_their_definitions(seed, gamma, lam):
     x = example(seed)
     np.testing.assert_allclose(run_gae(x, gamma, lam), gae_from_definition(x, gamma, lam), atol=1e-5)
@@ -277,6 +279,7 @@ def test_a_nan_after_an_episodes_end_does_not_reach_back_into_it(run, flag):
 
 
 @every_return
+@pytest.mark.device
 def test_a_nan_in_one_environment_reaches_no_other(run):
     x = example(0)
     reward, value, next_value = (a.at[:, 2].set(jnp.nan) for a in x[:3])
@@ -296,6 +299,7 @@ def sensitivity(run):
 
 
 @every_return
+@pytest.mark.device
 def test_truncation_keeps_the_sample_bootstraps_from_the_successor_and_cuts_the_trace(run):
     x = example(0, (4,))._replace(terminated=jnp.zeros(4, bool), truncated=jnp.array([False, True, False, False]))
     moves = sensitivity(run)(x)
@@ -306,6 +310,7 @@ def test_truncation_keeps_the_sample_bootstraps_from_the_successor_and_cuts_the_
 
 @every_return
 @pytest.mark.parametrize("also_truncated", [False, True])
+@pytest.mark.device
 def test_termination_bootstraps_from_nothing_and_cuts_the_trace(run, also_truncated):
     ends = jnp.array([False, True, False, False])
     moves = sensitivity(run)(example(0, (4,))._replace(terminated=ends, truncated=ends & also_truncated))
@@ -315,6 +320,7 @@ def test_termination_bootstraps_from_nothing_and_cuts_the_trace(run, also_trunca
 
 
 @every_return
+@pytest.mark.device
 def test_both_flags_count_as_terminated(run):
     x = example(1)
     both = x.terminated & x.truncated

@@ -33,6 +33,7 @@ def bits(leaf):
 
 
 @pytest.mark.parametrize("template", [lambda: jax.eval_shape(tree), tree], ids=["shapes", "arrays"])
+@pytest.mark.device
 def test_round_trip_keeps_every_bit_and_type(tmp_path, template):
     saved = tree()
     checkpoints = Checkpoints(tmp_path)

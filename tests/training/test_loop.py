@@ -44,6 +44,7 @@ def assert_trees_close(a, b, rtol=1e-5, atol=1e-6):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+@pytest.mark.device
 def test_steps_executed_are_steps_requested(config, key):
     state, metrics = jax.jit(train)(config, key)
     assert state.num_steps == config.total_steps
@@ -63,6 +64,7 @@ def test_a_total_that_does_not_divide_is_refused_with_the_nearest_that_do(key):
         train(replace(CARTPOLE, gamma=1.5), key)
 
 
+@pytest.mark.device
 def test_learning_rate_is_zero_exactly_after_the_last_update(key):
     p = program(CARTPOLE)
     state, metrics = jax.jit(train)(CARTPOLE, key)
@@ -84,6 +86,7 @@ def test_learning_rate_is_zero_exactly_after_the_last_update(key):
     ],
     ids=["categorical", "normal", "tanh_normal"],
 )
+@pytest.mark.device
 def test_first_ratio_is_one_with_any_normaliser(config, key):
     p = program(config)
     state = jax.jit(p.init)(key)
@@ -101,6 +104,7 @@ def test_first_ratio_is_one_with_any_normaliser(config, key):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+@pytest.mark.device
 def test_vmap_over_seeds_equals_a_loop(config):
     short = replace(config, total_steps=config.env.num_envs * config.num_steps * 2)
     keys = jax.vmap(jax.random.key)(jnp.arange(3))
@@ -110,6 +114,7 @@ def test_vmap_over_seeds_equals_a_loop(config):
         assert_trees_close(jax.tree.map(lambda x, i=i: x[i], together[0].learner), alone[0].learner, 1e-3, 1e-4)
 
 
+@pytest.mark.device
 def test_vmap_over_a_stacked_config_equals_each_config_alone(key):
     short = replace(CARTPOLE, total_steps=4 * 16 * 2)
     configs = [replace(short, learning_rate=rate) for rate in (1e-4, 1e-3, 1e-2)]
@@ -139,6 +144,7 @@ def test_jit_equals_no_jit(config, key):
     assert_trees_close(compiled[0].learner, plain[0].learner, 1e-4, 1e-5)
 
 
+@pytest.mark.device
 def test_a_new_value_of_any_traced_hyper_parameter_compiles_nothing(key):
     import dataclasses
 
@@ -152,6 +158,7 @@ def test_a_new_value_of_any_traced_hyper_parameter_compiles_nothing(key):
     assert compile_events(lambda: program(replace(fresh, ent_coef=1), key)) == 0, "an int is a float here"
 
 
+@pytest.mark.device
 def test_micro_batches_change_nothing(key):
     short = replace(CARTPOLE, total_steps=4 * 16 * 2)
     whole = jax.jit(train)(short, key)
@@ -196,6 +203,7 @@ def test_a_network_of_ones_own_is_two_functions(key):
     assert set(state.learner.params) == {"w"}
 
 
+@pytest.mark.device
 def test_a_broken_environment_does_not_poison_learning(key):
     config = replace(CARTPOLE, total_steps=4 * 16 * 3, normalize_obs=True)
     state, metrics = jax.jit(lambda c, k: train(c, k, env=Counter()))(config, key)

@@ -51,6 +51,7 @@ def test_the_policy_gradient_of_a_softmax_raises_what_did_better_than_average():
         (1.5, 0.0, 0.0, 0.0),
     ],
 )
+@pytest.mark.device
 def test_the_clipped_surrogate_by_hand_for_each_sign_of_the_advantage(ratio, advantage, loss, slope):
     behaviour = jnp.array(-0.7)
     log_prob = behaviour + math.log(ratio)

@@ -77,6 +77,7 @@ def error(case):
 
 
 @pytest.mark.parametrize("case", GOLDEN | GOLDEN_KTO)
+@pytest.mark.device
 def test_golden(case):
     assert error(case) <= 1e-6
 

@@ -1,0 +1,110 @@
+"""The arithmetic of measurements, by hand; what is timed is looked at in test_throughput."""
+
+import jax.numpy as jnp
+import pytest
+
+from jaxrl.algorithms import PPO, SFT
+from jaxrl.benchmarks.ablation import CHOICES, ablate, compared
+from jaxrl.benchmarks.ceilings import Ceilings, Sizes, floors, matmul_rate
+from jaxrl.benchmarks.throughput import Compiled, DoesNotFit, Plan, fits, measure, rates, sizes_of, with_floors
+from jaxrl.benchmarks.timing import repeats, spread
+from jaxrl.ops.platform import Tuning, tuned
+from jaxrl.settings import EnvConfig, replace
+from jaxrl.types import InputError
+
+# 100 Gop/s to act, 200 to learn, 10 GB/s, 1 µs: with 1000 parameters, acting costs 2000 / 100e9 = 20 ns a step, two
+# epochs of learning 12,000 / 200e9 = 60 ns, and 50 stored bytes, written and read, 100 / 10e9 = 10 ns.
+CEILINGS = Ceilings(100e9, 200e9, 10e9, 1e-6)
+SIZES = Sizes(agents=2, num_envs=5, acting_rows=5, learning_rows=8, width=(4, 4), parameters=1000, epochs=2, stored=50)
+
+
+def test_floors_by_hand():
+    found = floors(SIZES, CEILINGS, physics=200e-9)
+    # an empty iteration of 1 µs serves 2 · 5 environments
+    expected = {"physics": 100e-9, "acting": 220e-9, "rollout": 230e-9, "training": 280e-9}
+    assert found == pytest.approx(expected)
+    assert floors(SIZES, CEILINGS, physics=None)["training"] == pytest.approx(180e-9)
+
+
+def test_the_share_of_a_floor_is_of_speeds(monkeypatch):
+    monkeypatch.setattr("jaxrl.benchmarks.throughput.measure_ceilings", lambda sizes: CEILINGS)
+    rows = [{"arm": "physics", "median": 5e6}, {"arm": "training", "median": 1e6}, {"arm": "acting", "left_out": "x"}]
+    physics, training, acting = with_floors(rows, SIZES)
+    assert physics["floor"] == pytest.approx(1e7) and physics["of_floor"] == pytest.approx(0.5)
+    assert training["floor"] == pytest.approx(1 / 280e-9) and training["of_floor"] == pytest.approx(0.28)
+    assert "floor" not in acting
+
+
+def test_rates_are_of_steps_and_the_median_is_of_rates():
+    assert rates(100, [1.0, 2.0, 4.0]) == {"median": 50.0, "min": 25.0, "max": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("other", "again", "verdict"),
+    [
+        ([2.0, 2.2, 2.4], [1.0, 1.1, 1.0], "default is faster"),
+        ([0.5, 0.5, 0.6], [1.0, 1.1, 1.0], "alternative is faster"),
+        ([1.05, 1.05, 1.05], [1.0, 0.93, 0.94], "void"),
+        ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0], "void"),
+    ],
+)
+def test_a_ratio_counts_only_beyond_its_repeats(other, again, verdict):
+    assert compared([1.0, 1.0, 1.0], other, again)["verdict"] == verdict
+
+
+def test_ratios_are_taken_within_a_round():
+    # a machine that slows down threefold from round to round leaves the ratio of a round alone
+    found = compared([1.0, 3.0, 9.0], [2.0, 6.0, 18.0], [1.1, 3.3, 9.9])
+    assert found["ratio"] == {"median": 2.0, "min": 2.0, "max": 2.0}
+    assert found["repeat"]["median"] == pytest.approx(1.1)
+
+
+def test_every_choice_of_the_platform_has_its_alternatives():
+    assert set(CHOICES) == set(Tuning._fields), "give the new field of Tuning a line in benchmarks/ablation.py: CHOICES"
+    assert all(len(set(values)) > 1 for values in CHOICES.values())
+
+
+def test_repeats_fill_the_time_they_are_given(monkeypatch):
+    monkeypatch.setattr("jaxrl.benchmarks.timing.timed", lambda call: call())
+    assert repeats(lambda n: 0.001 * n, 0.5) == 500
+    assert repeats(lambda n: 7.0, 0.5) == 1
+    assert spread([3, 1, 2]) == (2.0, 1.0, 3.0)
+
+
+def test_what_does_not_fit_says_how_much_is_missing(monkeypatch):
+    monkeypatch.setattr("jaxrl.benchmarks.throughput.free_memory", lambda: 10 * 2**30)
+    made = Compiled(None, None, 0.0, held=2 * 2**30, working=6 * 2**30)
+    fits(made, held=2**30)
+    with pytest.raises(DoesNotFit, match=r"needs 10\.0 GiB, of which 9\.0 are free"):
+        fits(made, held=2 * 2**30)
+
+
+def test_sizes_are_read_off_the_program():
+    # CartPole: 4 → 64 → 64 → 2 and → 1, with biases: 320 + 4160 + 130 and 320 + 4160 + 65
+    config = PPO(env=EnvConfig(num_envs=8), num_steps=16, num_minibatches=4, num_epochs=3, micro_batch_size=16)
+    sizes = sizes_of(config, agents=2)
+    assert sizes[:7] == (2, 8, 8, 16, (64, 64), 9155, 3)
+    # a step stores obs and next_obs of 4 floats, action, log-prob, reward, two ends and a beginning
+    assert sizes.stored == 16 + 16 + 4 + 4 + 4 + 3
+    with tuned(micro_batch_rows=None):
+        assert sizes_of(replace(config, micro_batch_size=None), 1).learning_rows == 32
+
+
+def test_a_matmul_takes_longer_than_no_time():
+    assert 1e6 < matmul_rate(1, 64, 32, 16, seconds=0.001) < 1e16
+    assert jnp.isfinite(matmul_rate(2, 8, 8, 8, seconds=0.001))
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: measure(SFT()), "SFT learns from data"),
+        (lambda: measure(PPO(), agents=0), "agents = 0"),
+        (lambda: measure(PPO(), plan=Plan(rounds=0)), "rounds = 0"),
+        (lambda: measure(PPO(), plan=Plan(names=("learning",))), "arms = learning: choose from physics"),
+        (lambda: ablate(PPO(), fields=("shuffles",)), "'shuffles' is no choice"),
+    ],
+)
+def test_mistakes_are_sentences(call, sentence):
+    with pytest.raises(InputError, match=sentence):
+        call()
