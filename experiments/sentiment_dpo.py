@@ -1,3 +1,4 @@
+# needs: lm, sentiment
 """Align SmolLM2-135M with film critics' labels by DPO: more positive reviews, or more negative ones.
 
     scripts/run experiments/sentiment_dpo.py

@@ -1,3 +1,4 @@
+# needs: lm, sentiment
 """Align SmolLM2-135M with film critics' thumbs up and down by KTO: more positive reviews, or more negative ones.
 
     scripts/run experiments/sentiment_kto.py

@@ -1,3 +1,4 @@
+# needs: lm, sentiment
 """What an alignment run on the reviews has done: gold reward against the KL it cost, before and after, with intervals.
 
     scripts/run experiments/sentiment_report.py runs/one runs/another    # table and picture of runs that have ended

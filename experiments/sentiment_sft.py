@@ -1,3 +1,4 @@
+# needs: lm, sentiment
 """SmolLM2-135M learns to write film critics' verdicts by supervised fine-tuning, in six minutes on two idle CPU cores.
 
     scripts/run experiments/sentiment_sft.py

@@ -1,3 +1,4 @@
+# needs: lm
 """One DPO step on SmolLM2-135M beside TRL's: seconds, and peak memory of the process.
 
     scripts/run scripts/benchmark_dpo.py compare --oracle other-env/bin/python

@@ -1,3 +1,4 @@
+# needs: lm
 """Language models: tokens generated per second, and time and memory of chunked log-probabilities.
 
     scripts/run scripts/benchmark_lm.py generation

@@ -91,7 +91,7 @@ def main(names: tyro.conf.Positional[tuple[str, ...]], seeds: tuple[int, ...] = 
 def run(name: str, check: Check, seed: int) -> dict:
     """One seed of one check, in a process of its own, with its figures and whether they hold."""
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, *check.command, "--seed", str(seed), "--run-dir", f"{scratch}/run"]
+        command = [ROOT / "scripts" / "run", *check.command, "--seed", str(seed), "--run-dir", f"{scratch}/run"]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         print(f"{name} seed {seed}: ended with status {done.returncode}", flush=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxrl.lm.extras import package
 from jaxrl.types import InputError
 
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
@@ -88,8 +89,5 @@ def _folder(path: Path, split: str | None) -> Iterator[tuple[str, Any]]:
 
 
 def _arrow() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError('parquet and arrow files need the package pyarrow; pip install "jaxrl[lm]"') from error
-    return pyarrow
+    package("pyarrow.parquet", "parquet and arrow files")
+    return package("pyarrow", "parquet and arrow files")

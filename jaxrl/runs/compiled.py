@@ -18,6 +18,9 @@ from jaxrl.training import program
 from jaxrl.types import Evaluator, Key, Learner, Metrics, Program, PyTree, TrainState
 
 
+Leaves = list[jax.Array]  # modules are slow to take apart and put together, which every call would do
+
+
 class Asked(NamedTuple):
     """An evaluator and compiled() -> ask(key, learner, case) -> what it measured; compiled when it is first called."""
 
@@ -26,14 +29,16 @@ class Asked(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """init(key) -> state; chunk(state, updates) -> (state, metrics over those updates, for each of the learner's
-    `floats` whether it is finite throughout); the evaluators; and the MiB that the training program takes.
+    """init(key) -> state; chunk(leaves, updates) -> (leaves, metrics over those updates, for each of the learner's
+    `floats` whether it is finite throughout), on the leaves of a state, of which `whole` makes the state again; the
+    evaluators; and the MiB that the training program takes.
 
-    A chunk takes the state's memory over. A chunk of no updates tells of the state as it is.
+    A chunk takes its leaves' memory over. A chunk of no updates tells of the state as it is.
     """
 
     init: Callable[[Key], TrainState]
-    chunk: Callable[[TrainState, int], tuple[TrainState, Metrics, Bool[Array, "floats"]]]
+    chunk: Callable[[Leaves, int], tuple[Leaves, Metrics, Bool[Array, "floats"]]]
+    whole: Callable[[Leaves], TrainState]
     floats: list[str]
     evaluators: tuple[Asked, ...]
     memory: dict[str, float]
@@ -52,7 +57,11 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
         config, arrays = inputs
         return program(config, **join(arrays))
 
-    def chunk(inputs: tuple, state: TrainState, updates: jax.Array) -> tuple[TrainState, Metrics, jax.Array]:
+    def whole(leaves: Leaves) -> TrainState:
+        return jax.tree.unflatten(jax.tree.structure(state), leaves)
+
+    def chunk(inputs: tuple, leaves: Leaves, updates: jax.Array) -> tuple[Leaves, Metrics, jax.Array]:
+        state = whole(leaves)
         step = jax.jit(remade(inputs).step, inline=True)  # traced once, for its shapes and for the loop
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, state)[1])
 
@@ -62,14 +71,14 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
             return state, m.add(total, metrics)
 
         state, metrics = jax.lax.fori_loop(0, updates, body, (state, zeros))
-        return state, metrics, _finite(state.learner)
+        return jax.tree.leaves(state), metrics, _finite(state.learner)
 
     def measure(i: int) -> Callable:
         return lambda inputs, *rest: remade(inputs).evaluators[i].measure(*rest)
 
     init = jax.jit(lambda inputs, key: remade(inputs).init(key)).trace(inputs, key)
     state = init.out_info
-    train = jax.jit(chunk, donate_argnums=1).trace(inputs, state, number)
+    train = jax.jit(chunk, donate_argnums=1).trace(inputs, jax.tree.leaves(state), number)
     asked = [jax.jit(measure(i)).trace(inputs, key, state.learner, number) for i in range(len(p.evaluators))]
 
     def compiled() -> Compiled:
@@ -77,7 +86,8 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
         on_device = jax.device_put(inputs)  # once, not with every chunk
         return Compiled(
             init=lambda key: start(on_device, key),
-            chunk=lambda state, updates: update(on_device, state, np.int32(updates)),
+            chunk=lambda leaves, updates: update(on_device, leaves, np.int32(updates)),
+            whole=whole,
             floats=[path for path, _ in _floats(state.learner)],
             evaluators=tuple(
                 Asked(evaluator, functools.cache(functools.partial(_compile, traced, on_device)))

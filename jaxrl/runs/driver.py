@@ -185,11 +185,11 @@ class _Session:
         done = int(state.num_steps) // self.p.steps_per_update
         if not done and (before := self._before(state)):
             self.logger.row(0, before, {"train_seconds": 0.0})
-        state, _, finite = self.compiled.chunk(state, 0)
+        leaves, _, finite = self.compiled.chunk(jax.tree.leaves(state), 0)
         meant = ~np.asarray(finite)  # to be infinite, such as the best score so far
         for update in sorted(mark for mark in set().union(*self.marks.values()) if mark > done):
             began, count = time.perf_counter(), update - done
-            state, metrics, finite = self.compiled.chunk(state, count)
+            leaves, metrics, finite = self.compiled.chunk(leaves, count)
             metrics, finite = jax.device_get((metrics, finite))  # one wait for all
             timing = self.clock.chunk(time.perf_counter() - began, count * self.p.steps_per_update)
             step, done = update * self.p.steps_per_update, update
@@ -197,14 +197,14 @@ class _Session:
                 row = {name: float(value) for name, value in m.values(metrics).items()}
             bad = [leaf for leaf, fine in zip(self.compiled.floats, finite | meant, strict=True) if not fine]
             if not bad and update in self.marks["evals"]:
-                row |= self._along(state)
+                row |= self._along(self.compiled.whole(leaves))
             self.logger.row(step, row, timing)
             self.bar.update(step, self._headline(row), timing["steps_per_second"])
             if bad:
                 self._diverged(step, bad[0])
             if update in self.marks["saves"]:
-                self.saves.save(step, state)
-        return state
+                self.saves.save(step, self.compiled.whole(leaves))
+        return self.compiled.whole(leaves)
 
     def final(self, state: TrainState) -> dict[str, Any]:
         """The figures of a run that has ended."""

@@ -12,7 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.lm.pretrained.tensors import GGUF, assemble, package
+from jaxrl.lm.extras import package
+from jaxrl.lm.pretrained.tensors import GGUF, assemble
 from jaxrl.lm.transformer import Decoder, ModelConfig, RopeScaling, rotary
 from jaxrl.types import InputError
 
@@ -39,7 +40,7 @@ def open_gguf(path: Path) -> Any:
     """A gguf.GGUFReader of the file. Raises InputError with a sentence if it is none."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
-    base = package("gguf").GGUFReader
+    base = package("gguf", "pretrained weights").GGUFReader
 
     class Reader(base):
         def _get(self, *args: Any, **kwargs: Any) -> np.ndarray:
@@ -87,7 +88,7 @@ class _Tensors(Mapping):
     def __getitem__(self, name: str) -> np.ndarray:
         tensor = self._tensors[name]
         try:
-            return package("gguf").quants.dequantize(tensor.data, tensor.tensor_type)
+            return package("gguf", "pretrained weights").quants.dequantize(tensor.data, tensor.tensor_type)
         except NotImplementedError as error:
             raise InputError(f"{name} in {self._path} is {tensor.tensor_type.name}, which gguf cannot read") from error
 

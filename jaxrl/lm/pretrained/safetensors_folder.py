@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl.lm.pretrained.tensors import Tensor, package
+from jaxrl.lm.extras import package
+from jaxrl.lm.pretrained.tensors import Tensor
 from jaxrl.types import InputError
 
 MODEL, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -18,7 +19,7 @@ class SafeTensors(Mapping):
     """The arrays in a folder's safetensors files by name, read when asked for."""
 
     def __init__(self, folder: Path):
-        safe_open, self._homes = package("safetensors").safe_open, {}
+        safe_open, self._homes = package("safetensors", "pretrained weights").safe_open, {}
         for file in _files(folder):
             try:
                 handle = safe_open(file, framework="np")
@@ -53,7 +54,7 @@ def _files(folder: Path) -> list[Path]:
 
 def write_tensors(folder: Path, tensors: Iterable[Tensor], itemsize: int, max_shard_bytes: float) -> None:
     """Write one file, or several of at most `max_shard_bytes` and their index; one file's arrays are held at a time."""
-    save_file, shards, sizes = package("safetensors.numpy").save_file, [{}], [0]
+    save_file, shards, sizes = package("safetensors.numpy", "pretrained weights").save_file, [{}], [0]
     for name, shape, make in tensors:
         size = itemsize * math.prod(shape)
         if shards[-1] and sizes[-1] + size > max_shard_bytes:

@@ -3,9 +3,7 @@
 Files hold matrices as [out, in], one array a layer; the decoder has kernels [in, out], all layers in one array.
 """
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,14 +40,6 @@ IGNORED = ("rotary_emb.inv_freq", "rope_freqs.weight")
 Convert = Callable[[str, np.ndarray], np.ndarray]
 Tensor = tuple[str, tuple[int, ...], Callable[[], np.ndarray]]
 """An array to be written: its name, its shape, and the function that makes it."""
-
-
-def package(name: str) -> Any:
-    """A module of the optional dependencies."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f'pretrained weights need the package {name}; pip install "jaxrl[lm]"') from error
 
 
 def assemble(

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxrl.lm.extras import package
 from jaxrl.lm.pretrained import assets
 from jaxrl.lm.pretrained.gguf_reader import open_gguf, read_gguf
 from jaxrl.lm.pretrained.hf_config import from_hf_config, to_hf_config
 from jaxrl.lm.pretrained.safetensors_folder import INDEX, SafeTensors, read_json, write_json, write_tensors
-from jaxrl.lm.pretrained.tensors import HF, assemble, disassemble, package
+from jaxrl.lm.pretrained.tensors import HF, assemble, disassemble
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import Decoder, ModelConfig
 from jaxrl.settings import closest
@@ -122,6 +123,7 @@ def _resolve(name_or_path: str | Path) -> Path:
     if path.is_dir() or path.suffix == ".gguf":
         return path
     if str(name_or_path) in assets.ASSETS:
+        package("gguf", "pretrained weights")  # before a hundred megabytes are fetched
         path = assets.path(str(name_or_path))
         if path.suffix == ".gguf":
             return path
@@ -136,7 +138,7 @@ def _resolve(name_or_path: str | Path) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    hub = package("huggingface_hub")
+    hub = package("huggingface_hub", "models of the hub")
     try:
         return Path(hub.snapshot_download(name, allow_patterns=_HUB_FILES))
     except Exception as error:  # the hub's client and the network below it raise a dozen kinds

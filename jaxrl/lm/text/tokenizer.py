@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxrl.lm.extras import package
 from jaxrl.types import InputError
 
 Message = dict[str, Any]
@@ -77,7 +78,7 @@ class Tokenizer:
     @classmethod
     def from_gguf(cls, reader: Any) -> "Tokenizer":
         """From the metadata of a `gguf.GGUFReader`. Raises InputError for any but a known byte-level BPE."""
-        _tokenizers()
+        _tokenizers()  # or the sentence that it is absent: the module imports it
         from jaxrl.lm.text.bpe import byte_level_bpe
 
         found = {k.removeprefix("tokenizer.ggml."): f.contents() for k, f in reader.fields.items() if "tokenizer." in k}
@@ -120,8 +121,7 @@ class Tokenizer:
         """
         if self.chat_template is None:
             raise InputError("the tokenizer has no chat template; give prompt and completion as text, or set one")
-        import jinja2
-
+        jinja2 = package("jinja2", "chat templates")
         try:
             self._template = self._template or _compile(self.chat_template)
             return self._template.render(
@@ -173,11 +173,7 @@ class Tokenizer:
 
 
 def _tokenizers() -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise ImportError('a tokenizer needs the package tokenizers; pip install "jaxrl[lm]"') from error
-    return tokenizers
+    return package("tokenizers", "tokenizers of text")
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def test_the_hub(saved, monkeypatch):
         asked.append((name, allow_patterns))
         return str(saved[0])
 
-    monkeypatch.setattr(weights, "package", lambda _: types.SimpleNamespace(snapshot_download=snapshot_download))
+    monkeypatch.setattr(weights, "package", lambda *_: types.SimpleNamespace(snapshot_download=snapshot_download))
     assert weights._resolve("organisation/name-1.5B") == saved[0]
     assert asked[0][0] == "organisation/name-1.5B" and not any(p.endswith(".bin") for p in asked[0][1])
 
@@ -185,7 +185,7 @@ def test_the_hub_without_a_network(monkeypatch):
     def snapshot_download(name, allow_patterns):
         raise OSError("Name or service not known\nand a long story")
 
-    monkeypatch.setattr(weights, "package", lambda _: types.SimpleNamespace(snapshot_download=snapshot_download))
+    monkeypatch.setattr(weights, "package", lambda *_: types.SimpleNamespace(snapshot_download=snapshot_download))
     with pytest.raises(ValueError, match=r"no folder 'a/b' here, and the hub gave no such model \(Name or .*known\);"):
         load_model("a/b")
 
