@@ -11,8 +11,9 @@ class LMConfig:
     """An asset's name, a folder of safetensors, a .gguf file, or "organisation/model" of the Hugging Face hub."""
     dtype: str = static("float32", choices=("float32", "bfloat16", "float64"))
     """Of activations and matrix products. Parameters, softmax and log-probabilities are at least float32."""
-    remat: bool = static(False)
-    """Recompute each layer in the backward pass: less memory, a third more arithmetic. On CPU it costs no time."""
+    remat: bool | None = static(None)
+    """Recompute each layer in the backward pass: less memory, a third more arithmetic. None: on CPU, where that costs
+    hardly any time."""
     logit_chunk: int | None = static(128, at_least=1)
     """Tokens whose logits exist at the same time; None forms them all."""
     lora_rank: int = static(0, at_least=0)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxrl.ops.platform import tuning
 from jaxrl.types import Key, Params
 
 ACTIVATIONS: dict[str, Callable] = {"silu": jax.nn.silu, "gelu_tanh": jax.nn.gelu}
@@ -152,13 +153,14 @@ class LanguageModel(NamedTuple):
     extend: Callable[..., tuple[Float[Array, "B T D"], KVCache]]
 
 
-def language_model(config: ModelConfig, *, dtype: str = "float32", remat: bool = False) -> LanguageModel:
+def language_model(config: ModelConfig, *, dtype: str = "float32", remat: bool | None = None) -> LanguageModel:
     """The functions of a model of this shape.
 
     dtype: of activations and matrix products; normalisation, softmax and logits are at least float32 in any case.
-    remat: recompute each layer in the backward pass, which keeps one activation a layer instead of about twenty.
+    remat: recompute each layer in the backward pass, which keeps one activation a layer instead of about twenty; None
+    does so where it is no slower.
     """
-    return _language_model(config, jnp.dtype(dtype), remat)
+    return _language_model(config, jnp.dtype(dtype), tuning().remat if remat is None else remat)
 
 
 @functools.cache  # equal arguments are one program

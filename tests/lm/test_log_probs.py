@@ -66,7 +66,9 @@ def test_golden_vector_c(chunk):
     )  # of which the mask is [0, 0, 1, 1, 0]
     stats, where = completion_stats(GIVEN, params, rows, chunk)
     expected = [-1.7449945108, -1.1672354346, -1.5605523428, -1.7586466099]
-    np.testing.assert_allclose(stats.log_prob[0], expected, rtol=1e-6)
+    every = per_token_log_probs(GIVEN, params, rows.tokens, chunk=chunk).log_prob[0]
+    np.testing.assert_allclose(every, expected, rtol=1e-6)
+    np.testing.assert_allclose(stats.log_prob[0], [0, *expected[1:3], 0], rtol=1e-6)
     np.testing.assert_array_equal(where, [[False, True, True, False]])
     np.testing.assert_allclose(jnp.sum(stats.log_prob, where=where), -2.7277877774, rtol=1e-6)
     np.testing.assert_allclose(jnp.mean(stats.log_prob, where=where), -1.3638938887, rtol=1e-6)
@@ -82,7 +84,7 @@ def test_the_mask_by_hand():
     stats, where = completion_stats(GIVEN, params, rows)
     expected = [[0, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]]
     np.testing.assert_array_equal(where, np.array(expected, bool))
-    np.testing.assert_allclose(stats.log_prob, -np.log(3), rtol=1e-6)
+    np.testing.assert_allclose(stats.log_prob, -np.log(3) * np.array(expected), rtol=1e-6)
 
 
 # --- properties
@@ -116,9 +118,9 @@ def test_bfloat16_logits_are_reduced_in_float32():
 WEIGHTS = np.random.default_rng(1).normal(size=(3, 3, 8)).astype(np.float32)
 
 
-def objective(model, params, tokens, chunk):
+def objective(model, params, tokens, chunk, where=None):
     """A number that all three statistics of all tokens enter, each with a weight of its own."""
-    stats = per_token_log_probs(model, params, tokens, chunk=chunk)
+    stats = per_token_log_probs(model, params, tokens, where=where, chunk=chunk)
     return sum(jnp.sum(w * x) for w, x in zip(WEIGHTS, stats, strict=True)), stats
 
 
@@ -134,6 +136,56 @@ def test_every_chunk_gives_the_dense_values_and_gradients(chunk):
     (dense_value, dense_stats), dense = differentiated(GIVEN, params, tokens, None)
     close((value, stats, grads), (dense_value, dense_stats, dense))
     assert stats.log_prob.shape == (3, 8) and all(jnp.abs(g).max() > 0.1 for g in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 4, 128])
+def test_tokens_that_nobody_asks_about_are_zero_and_have_no_gradient(chunk):
+    params, tokens = given()
+    where = np.array([[0, 0, 1, 1, 0, 1, 0, 0], [0] * 8, [1, 0, 0, 0, 0, 0, 0, 1]], bool)
+    (_, stats), grads = differentiated(GIVEN, params, tokens, chunk, where)
+    every = per_token_log_probs(GIVEN, params, tokens, chunk=None)
+    close(stats, jax.tree.map(lambda x: np.where(where, x, 0), every))
+
+    def masked(params):
+        stats = per_token_log_probs(GIVEN, params, tokens, chunk=None)
+        return sum(jnp.sum(w * x, where=where) for w, x in zip(WEIGHTS, stats, strict=True))
+
+    close(grads, jax.grad(masked)(params))
+    assert not jnp.any(grads["hidden"][:, :-1][~where])
+
+
+@pytest.mark.parametrize(("asked", "chunks"), [(0, 0), (1, 1), (4, 1), (5, 2), (24, 6)])
+def test_only_chunks_with_a_token_asked_for_are_computed(asked, chunks):
+    params, tokens = given()
+    calls = []
+
+    def unembed(p, hidden):
+        jax.debug.callback(lambda: calls.append(1))
+        return hidden @ p["kernel"]
+
+    where = jax.random.permutation(jax.random.key(0), jnp.arange(24) < asked).reshape(3, 8)
+    f = jax.jit(lambda p, where: per_token_log_probs(GIVEN._replace(unembed=unembed), p, tokens, where=where, chunk=4))
+    jax.block_until_ready(f(params, where))
+    jax.effects_barrier()
+    assert len(calls) == chunks
+
+
+def test_rows_of_a_vmap_are_each_their_own():
+    params, tokens = given()
+    where = np.arange(8) < np.array([1, 5, 8])[:, None]
+    f = jax.jit(jax.grad(lambda p, w: objective(GIVEN, p, tokens, 4, jnp.broadcast_to(w, (3, 8)))[0]))
+    for i, each in enumerate(zip(*jax.tree.leaves(jax.vmap(f, (None, 0))(params, where)), strict=True)):
+        close(each, f(params, where[i]))
+
+
+def test_of_a_frozen_kernel_no_gradient_is_formed():
+    params, tokens = given(width=5, vocab=97)
+
+    def forms_it(changes):
+        f = jax.grad(lambda p: objective(GIVEN, params | p, tokens, 4)[0])
+        return "-> tensor<5x97xf32>" in jax.jit(f).lower({name: params[name] for name in changes}).as_text()
+
+    assert forms_it(("hidden", "kernel")) and not forms_it(("hidden",))
 
 
 def test_a_real_models_gradient_is_the_dense_one():
@@ -207,6 +259,13 @@ def test_the_logits_of_a_batch_are_never_formed(dense):
 
 
 def test_logits_kept_for_the_backward_pass_would_be_noticed(dense, monkeypatch):
-    monkeypatch.setattr(log_probs.jax, "checkpoint", lambda f: f)
+    def keeping(unembed, chunk, hidden, target, count, weights):
+        def reduced(part):
+            return token_stats(unembed(part[0], *weights), part[1])
+
+        parts = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), (hidden, target))
+        return jax.tree.map(lambda x: x.reshape(-1), jax.lax.map(reduced, parts))
+
+    monkeypatch.setattr(log_probs, "_in_chunks", keeping)
     with pytest.raises(AssertionError):
         check_small(compiled(128), dense)

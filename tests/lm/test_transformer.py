@@ -20,6 +20,7 @@ from jaxrl.lm.transformer import (
     rotate,
     unstack,
 )
+from jaxrl.ops.platform import tuned
 from tests.helpers.families import config_of, params_of
 
 LAYERS = 2
@@ -197,7 +198,7 @@ def gradients():
     def of(model):
         return jax.jit(jax.value_and_grad(lambda p: jnp.sum(model.hidden(p, given) * weight)))(PARAMS)
 
-    return of(MODEL), of(language_model(CONFIG, remat=True))
+    return tuple(of(language_model(CONFIG, remat=remat)) for remat in (False, True))
 
 
 def test_recomputing_layers_changes_neither_value_nor_gradient(gradients):
@@ -213,7 +214,8 @@ def test_recomputing_layers_keeps_less_of_them():
         out = jax.eval_shape(lambda p: jax.vjp(lambda p: model.hidden(p, tokens(2, 64)), p)[1], PARAMS)
         return sum(x.size for x in jax.tree.leaves(out))
 
-    assert residuals(language_model(CONFIG, remat=True)) < residuals(MODEL) / 4
+    kept, all_of_them = (residuals(language_model(CONFIG, remat=remat)) for remat in (True, False))
+    assert kept < all_of_them / 4
 
 
 def test_bfloat16_is_close_and_its_logits_are_float32():
@@ -317,7 +319,10 @@ def test_grouped_queries_equal_repeated_heads():
 def test_one_config_is_one_model_and_one_program():
     assert language_model(CONFIG) is language_model(dataclasses.replace(CONFIG))
     assert language_model(CONFIG, dtype="bfloat16") is not MODEL
-    assert language_model(CONFIG, remat=True) is not MODEL
+    assert language_model(CONFIG, remat=True) is not language_model(CONFIG, remat=False)
+    for remat in (True, False):
+        with tuned(remat=remat):
+            assert language_model(CONFIG) is language_model(CONFIG, remat=remat)
     traced = []
     f = jax.jit(lambda model, p, t: traced.append(1) or model.hidden(p, t), static_argnums=0)
     for model in (MODEL, language_model(dataclasses.replace(CONFIG))):
