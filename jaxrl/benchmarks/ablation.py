@@ -16,11 +16,12 @@ from jaxrl.benchmarks.timing import reason, repeats, spread, timed
 from jaxrl.ops.platform import tuned, tuning
 from jaxrl.types import InputError
 
-# A new field of Tuning needs a line here: what it may be. What is chosen now is left out as it is met.
+# A new field of Tuning that control has needs a line here: what it may be. What is chosen now is left out as it is met.
 CHOICES = {
     "shuffle": ("packed", "permutation"),
     "next_values": ("truncated", "all"),
     "micro_batch_rows": (2048, None),
+    "agents_in_turns": (True, False),
 }
 
 

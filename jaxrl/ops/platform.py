@@ -20,6 +20,8 @@ class Tuning(NamedTuple):
     """Where V(next_obs) is computed that V(obs) does not give: of the "truncated" steps, or of "all"."""
     micro_batch_rows: int | None = None
     """Rows of control whose gradient is taken at once where the config leaves it open; None takes a minibatch whole."""
+    agents_in_turns: bool = False
+    """Whether agents under `vmap` learn one after the other, each with a core's cache to itself."""
     remat: bool = False
     """Whether a language model's layers are recomputed in the backward pass where the config leaves it open."""
 
@@ -27,7 +29,7 @@ class Tuning(NamedTuple):
 _CHOSEN = {
     # Activations of 2048 rows of two 64-wide layers stay in a core's cache; those of a language model's layers pass
     # through memory at a few GB/s, which takes about as long as computing them again.
-    "cpu": Tuning(micro_batch_rows=2048, remat=True),
+    "cpu": Tuning(micro_batch_rows=2048, agents_in_turns=True, remat=True),
     # One large matmul is what accelerators are made for.
     "gpu": Tuning(),
     "tpu": Tuning(),

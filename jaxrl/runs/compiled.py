@@ -17,7 +17,6 @@ from jaxrl.settings import float32
 from jaxrl.training import program
 from jaxrl.types import Evaluator, Key, Learner, Metrics, Program, PyTree, TrainState
 
-
 Leaves = list[jax.Array]  # modules are slow to take apart and put together, which every call would do
 
 

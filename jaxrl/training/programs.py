@@ -5,12 +5,14 @@
 The names of its arguments are what it can be given beside the config; None, their default, is as if left out.
 """
 
+import functools
 import inspect
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxrl.ops.turns import in_turns
 from jaxrl.settings import check, closest, float32
 from jaxrl.types import InputError, Program
 
@@ -35,7 +37,8 @@ def program(config: Any, **given: Any) -> Program:
     _check_one(config)
     made = float32(config).program(**given)
     _check_length(made)
-    return made
+    update = functools.partial(in_turns, made.algorithm.update)
+    return made._replace(algorithm=made.algorithm._replace(update=update))
 
 
 def _check_one(config: Any) -> None:
