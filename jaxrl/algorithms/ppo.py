@@ -185,7 +185,9 @@ def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
     else:
         check_outputs(network, spaces)
     # Global norm, as papers mean it (optax.clip would cut elementwise). Adam's ε is 1e-5, as in OpenAI's code.
-    optimizer = optax.chain(optax.clip_by_global_norm(c.max_grad_norm), optax.scale_by_adam(eps=c.adam_eps))
+    optimizer = optax.flatten(
+        optax.chain(optax.clip_by_global_norm(c.max_grad_norm), optax.scale_by_adam(eps=c.adam_eps))
+    )
 
     def init(key: Key) -> PPOLearner:
         params = network.init(key)
@@ -275,7 +277,7 @@ def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner,
         next_params = optax.apply_updates(params, optax.tree.scale(-learning_rate, updates))
         before, after = (params, opt_state), (next_params, next_opt_state)
         kept = jax.tree.map(lambda old, new: jnp.where(trips, old, new), before, after)
-        metrics = jax.tree.map(lambda x: jnp.where(stopped, 0.0, x), metrics)
+        metrics = jax.tree.map(lambda x: jnp.where(stopped, 0.0, x), m.pack(metrics))
         return (*kept, trips), (metrics, ~trips)
 
     k_shuffle, k_entropy = jax.random.split(key)
@@ -286,4 +288,4 @@ def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner,
     start = (learner.params, learner.opt_state, jnp.zeros((), bool))
     steps = (rows, jax.random.split(k_entropy, len(rows)))
     (params, opt_state, _), (metrics, taken) = jax.lax.scan(gradient_step, start, steps)
-    return params, opt_state, {**m.total(metrics), "gradient_steps": m.mean(jnp.sum(taken))}
+    return params, opt_state, {**m.unpack(m.total(metrics)), "gradient_steps": m.mean(jnp.sum(taken))}

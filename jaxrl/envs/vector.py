@@ -55,14 +55,16 @@ class VectorEnv:
 
     def reset(self, key: Key) -> tuple[VectorState, PyTree]:
         """Fresh starts for all: (state, obs). A pool holds these same starts until the first `refresh`."""
-        start = self._draw(key)
+        start = self._draw(jax.random.split(key, self.num_envs))
         pool = start if self.resets == "pool" else ()
         zeros = jnp.zeros(self.num_envs)
         return VectorState(start.env_state, zeros.astype(jnp.int32), zeros, start.bad, pool), start.obs
 
     def refresh(self, key: Key, state: VectorState) -> VectorState:
         """Draw the pool of starts anew; called once per rollout. Nothing to do with resets="fresh"."""
-        return state._replace(pool=self._draw(key)) if self.resets == "pool" else state
+        if self.resets == "fresh":
+            return state
+        return state._replace(pool=self._draw(jax.random.split(key, self.num_envs)))
 
     def step(self, key: Key, state: VectorState, action: PyTree) -> tuple[VectorState, PyTree, Step]:
         """One step of all: (state, obs to act on next, Step).
@@ -72,8 +74,7 @@ class VectorEnv:
         in info["invalid"], and reaches no other environment. So does the first step from a start that was not finite,
         of which zeros are shown. info["episode_return"] and info["episode_length"] count up to and including this step.
         """
-        k_step, k_reset = jax.random.split(key)
-        keys = jax.random.split(k_step, self.num_envs)
+        keys, reset_keys = jax.random.split(key, (2, self.num_envs))  # drawing keys is most of what a small step costs
         step = jax.vmap(lambda env, *args: env.step(*args), in_axes=(self.env_axis, 0, 0, 0))
         env_state, step = strong(step(self.env, keys, state.env_state, action))
         step, invalid = _contain(step, state.bad_start)
@@ -89,22 +90,22 @@ class VectorEnv:
         step = step._replace(truncated=truncated, info={**step.info, **statistics})
 
         going_on = _Start(env_state, step.next_obs, jnp.zeros_like(done))
-        shown = select(done, self._starts(k_reset, state.pool), going_on)
+        shown = select(done, self._starts(reset_keys, state.pool), going_on)
         elapsed, episode_return = jnp.where(done, 0, elapsed), jnp.where(done, 0.0, episode_return)
         return VectorState(shown.env_state, elapsed, episode_return, shown.bad, state.pool), shown.obs, step
 
-    def _draw(self, key: Key) -> _Start:
+    def _draw(self, keys: Array) -> _Start:
         reset = jax.vmap(lambda env, key: env.reset(key), in_axes=(self.env_axis, 0))
-        env_state, obs = strong(reset(self.env, jax.random.split(key, self.num_envs)))
+        env_state, obs = strong(reset(self.env, keys))
         bad = _not_finite(obs, self.num_envs)
         return _Start(env_state, select(bad, jax.tree.map(jnp.zeros_like, obs), obs), bad)
 
-    def _starts(self, key: Key, pool: PyTree) -> _Start:
+    def _starts(self, keys: Array, pool: PyTree) -> _Start:
         if self.resets == "fresh":
-            return self._draw(key)
+            return self._draw(keys)
         if self.env_axis is not None:
             return pool  # a start may depend on the body it belongs to
-        which = jax.random.randint(key, (self.num_envs,), 0, self.num_envs)
+        which = jax.random.randint(keys[0], (self.num_envs,), 0, self.num_envs)
         return jax.tree.map(lambda x: x[which], pool)
 
 

@@ -1,12 +1,16 @@
 """Weight initialisers."""
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxrl.types import Key
+
+_SMALL = 256  # matrices up to this size on each side are made together
 
 
 def orthogonal(scale: float = 1.0):
@@ -19,21 +23,48 @@ def orthogonal(scale: float = 1.0):
 
     def init(key: Key, shape: tuple[int, ...], dtype=jnp.float32, **_) -> Float[Array, "..."]:
         rows, cols = math.prod(shape[:-1]), shape[-1]
-        tall = _orthonormal_columns(key, max(rows, cols), min(rows, cols))
-        return (scale * (tall if rows >= cols else tall.T)).reshape(shape).astype(dtype)
+        return (scale * orthogonal_matrices(key[None], [(rows, cols)])[0]).reshape(shape).astype(dtype)
 
     return init
 
 
-def _orthonormal_columns(key: Key, m: int, n: int) -> Float[Array, "m n"]:
-    gaussian = jax.random.normal(key, (n, m))
+def orthogonal_matrices(keys: Array, shapes: Sequence[tuple[int, int]]) -> list[Float[Array, "rows cols"]]:
+    """A random matrix with orthonormal rows or columns for each key and shape. Small ones share a loop, in which all
+    are as large as the largest: XLA compiles every loop anew, which took longer than anything else in a start.
+    """
 
-    def reflect(i, q):
+    def group(i: int) -> tuple[int, int]:
+        return (0, 0) if max(shapes[i]) <= _SMALL else (max(shapes[i]), min(shapes[i]))
+
+    made = {}
+    for _, members in itertools.groupby(sorted(range(len(shapes)), key=group), group):
+        members = list(members)
+        sizes = [(max(shapes[i]), min(shapes[i])) for i in members]
+        whole = _orthonormal_columns(jnp.stack([keys[i] for i in members]), sizes)
+        for i, q, (m, n) in zip(members, whole, sizes, strict=True):
+            made[i] = q[:m, :n] if shapes[i] == (m, n) else q[:m, :n].T
+    return [made[i] for i in range(len(shapes))]
+
+
+def _orthonormal_columns(keys: Array, sizes: list[tuple[int, int]]) -> Float[Array, "L M N"]:
+    """Of each [M, N] the first m rows and n columns are orthonormal, (m, n) its size; the rest means nothing."""
+    M, N = (max(side) for side in zip(*sizes, strict=True))
+    longest = max(m * n for m, n in sizes)
+    drawn = jax.vmap(lambda key: jax.random.normal(key, (longest,)))(keys)
+    parts = [x[: m * n].reshape(n, m) for x, (m, n) in zip(drawn, sizes, strict=True)]
+    gaussian = jnp.stack([jnp.pad(x, ((0, N - x.shape[0]), (0, M - x.shape[1]))) for x in parts])
+    row, column, num_columns = jnp.arange(M), jnp.arange(N), jnp.array([n for _, n in sizes])
+
+    def reflect(i: Int[Array, ""], q: Float[Array, "M N"], n: Int[Array, ""], gaussian: Float[Array, "N M"]):
         k = n - 1 - i
-        v = jnp.where(jnp.arange(m) < k, 0.0, gaussian[k])
+        v = jnp.where(row < k, 0.0, gaussian[k])
         sign = jnp.where(v[k] >= 0, 1.0, -1.0)
-        u = v.at[k].add(sign * jnp.linalg.norm(v))
-        q = q - jnp.outer(u, (2 / jnp.dot(u, u)) * (u @ q))
-        return q.at[:, k].multiply(-sign)  # the sign that makes R's diagonal positive, hence the draw uniform
+        u = v + jnp.where(row == k, sign * jnp.linalg.norm(v), 0.0)
+        reflected = q - jnp.outer(u, (2 / jnp.dot(u, u)) * (u @ q))
+        # the sign that makes R's diagonal positive, hence the draw uniform
+        reflected *= jnp.where(column == k, -sign, 1.0)
+        return jnp.where(k < 0, q, reflected)  # a smaller matrix is done
 
-    return jax.lax.fori_loop(0, n, reflect, jnp.eye(m, n))
+    start = jnp.broadcast_to(jnp.eye(M, N), (len(sizes), M, N))
+    together = jax.vmap(reflect, (None, 0, 0, 0))
+    return jax.lax.fori_loop(0, N, lambda i, q: together(i, q, num_columns, gaussian), start)

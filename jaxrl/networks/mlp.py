@@ -1,5 +1,6 @@
 """Multi-layer perceptrons for actor and critic: Flax NNX modules used directly as pytrees."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxrl.networks.initializers import orthogonal
+from jaxrl.networks.initializers import orthogonal_matrices
 from jaxrl.ops.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, TanhDiagGaussian
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
 from jaxrl.types import InputError, Key, Network, PyTree
@@ -42,21 +43,32 @@ def num_features(space: Space) -> int:
 
 
 class MLP(nnx.Module):
-    """Dense layers with `activation` between them and a linear output of scale `final_scale`."""
+    """Dense layers of these weights, no bias at first, with `activation` between them and a linear output."""
 
-    def __init__(self, key: Key, sizes: Sequence[int], activation: Callable, final_scale: float):
-        scales = [2**0.5] * (len(sizes) - 2) + [final_scale]
-        keys = jax.random.split(key, len(scales))
+    def __init__(self, kernels: Sequence[Float[Array, "i o"]], activation: Callable):
         self.activation = activation
         self.layers = nnx.List(
-            nnx.Linear(n_in, n_out, kernel_init=orthogonal(scale), rngs=nnx.Rngs(k))
-            for n_in, n_out, scale, k in zip(sizes[:-1], sizes[1:], scales, keys, strict=True)
+            nnx.Linear(*kernel.shape, kernel_init=lambda *_, kernel=kernel: kernel, rngs=nnx.Rngs(0))
+            for kernel in kernels
         )
 
     def __call__(self, x: Float[Array, "*b f"]) -> Float[Array, "*b o"]:
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         return self.layers[-1](x)
+
+
+def orthogonal_layers(
+    key: Key, networks: Sequence[Sequence[int]], final_scales: Sequence[float]
+) -> list[list[Float[Array, "i o"]]]:
+    """Orthogonal weights for networks of these widths: of scale √2, and of their last layers a scale of their own."""
+    shapes = [pair for widths in networks for pair in itertools.pairwise(widths)]
+    kernels = iter(orthogonal_matrices(jax.random.split(key, len(shapes)), shapes))
+    of_each = [[next(kernels) for _ in widths[1:]] for widths in networks]
+    return [
+        [2**0.5 * kernel for kernel in hidden] + [scale * last]
+        for (*hidden, last), scale in zip(of_each, final_scales, strict=True)
+    ]
 
 
 class ActorCritic(nnx.Module):
@@ -96,11 +108,10 @@ def actor_critic(
     n_in = num_features(spaces.observation)
     state_std = head == "tanh_normal" and isinstance(space, Box)
     n_out = _num_outputs(space) * (2 if state_std else 1)
+    widths = (n_in, *hidden, n_out), (n_in, *(hidden if critic_hidden is None else critic_hidden), 1)
 
     def init(key: Key) -> ActorCritic:
-        k_actor, k_critic = jax.random.split(key)
-        actor = MLP(k_actor, (n_in, *hidden, n_out), act, 0.01)
-        critic = MLP(k_critic, (n_in, *(hidden if critic_hidden is None else critic_hidden), 1), act, 1.0)
+        actor, critic = (MLP(kernels, act) for kernels in orthogonal_layers(key, widths, (0.01, 1.0)))
         if state_std:
             std = jnp.maximum(init_std - _MIN_STD, 1e-6)
             raw = std + jnp.log(-jnp.expm1(-std))  # the inverse of softplus, without overflow

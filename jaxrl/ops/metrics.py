@@ -2,6 +2,8 @@
 and "no episode ended" is a count of zero rather than a return of zero.
 """
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +26,15 @@ class Mean(NamedTuple):
         return self.total / self.count
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["sums"], meta_fields=["names"])
+@dataclass(frozen=True)
+class Packed:
+    """Metrics as one array, sums [*s, names, 2]: in a loop dozens of numbers are moved as one."""
+
+    names: tuple[str, ...]
+    sums: Float[Array, "*s n 2"]
+
+
 def mean(values: Array, where: Bool[Array, "..."] | None = None) -> Mean:
     """Sum and count of all values, or of those selected."""
     values = jnp.asarray(values)
@@ -38,14 +49,24 @@ def ratio(total: Array, count: Array, where: Bool[Array, "..."]) -> Mean:
     return Mean(mean(total, where).total, mean(count, where).total)
 
 
-def add(a: Metrics, b: Metrics) -> Metrics:
+def add(a: Metrics | Packed, b: Metrics | Packed) -> Metrics | Packed:
     """Metrics over both."""
     return jax.tree.map(jnp.add, a, b)
 
 
-def total(metrics: Metrics) -> Metrics:
+def total(metrics: Metrics | Packed) -> Metrics | Packed:
     """Metrics over the leading axis: minibatches of an update, or updates of a run."""
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
+
+
+def pack(metrics: Metrics) -> Packed:
+    """Of single numbers, as they are after an update."""
+    return Packed(tuple(metrics), jnp.array(list(metrics.values()), dtype=float).reshape(-1, 2))
+
+
+def unpack(packed: Packed) -> Metrics:
+    """What was packed."""
+    return {name: Mean(packed.sums[..., i, 0], packed.sums[..., i, 1]) for i, name in enumerate(packed.names)}
 
 
 def values(metrics: Metrics) -> dict[str, Any]:

@@ -38,12 +38,12 @@ def shuffled(key: Key, n: int) -> Int[Array, " n"]:
     """
     if n > _MOST_PACKED or tuning().shuffle == "permutation":
         return jax.random.permutation(key, n)
-    k_bits, k_shift = jax.random.split(key)
+    bits = jax.random.bits(key, (n + 1,))
     low = max(n - 1, 1).bit_length()
     # Equal high bits are sorted by what lies below. Numbers turned by a random amount favour none of them even there.
-    turn = jax.random.randint(k_shift, (), 0, n)
+    turn = (bits[-1] % n).astype(jnp.int32)
     turned = (jnp.arange(n) + turn) % n
-    words = jax.random.bits(k_bits, (n,)) >> low << low | turned.astype(jnp.uint32)
+    words = bits[:-1] >> low << low | turned.astype(jnp.uint32)
     numbers = (jnp.sort(words) & ((1 << low) - 1)).astype(jnp.int32)
     return (numbers - turn) % n
 

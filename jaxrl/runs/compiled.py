@@ -15,7 +15,7 @@ from jaxrl.ops import metrics as m
 from jaxrl.runs.given import split_given
 from jaxrl.settings import float32
 from jaxrl.training import program
-from jaxrl.types import Evaluator, Key, Learner, Metrics, Program, PyTree, TrainState
+from jaxrl.types import Evaluator, Key, Learner, Program, PyTree, TrainState
 
 Leaves = list[jax.Array]  # modules are slow to take apart and put together, which every call would do
 
@@ -36,7 +36,7 @@ class Compiled(NamedTuple):
     """
 
     init: Callable[[Key], TrainState]
-    chunk: Callable[[Leaves, int], tuple[Leaves, Metrics, Bool[Array, "floats"]]]
+    chunk: Callable[[Leaves, int], tuple[Leaves, m.Packed, Bool[Array, "floats"]]]
     whole: Callable[[Leaves], TrainState]
     floats: list[str]
     evaluators: tuple[Asked, ...]
@@ -59,9 +59,14 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
     def whole(leaves: Leaves) -> TrainState:
         return jax.tree.unflatten(jax.tree.structure(state), leaves)
 
-    def chunk(inputs: tuple, leaves: Leaves, updates: jax.Array) -> tuple[Leaves, Metrics, jax.Array]:
+    def chunk(inputs: tuple, leaves: Leaves, updates: jax.Array) -> tuple[Leaves, m.Packed, jax.Array]:
         state = whole(leaves)
-        step = jax.jit(remade(inputs).step, inline=True)  # traced once, for its shapes and for the loop
+
+        def stepped(state: TrainState) -> tuple[TrainState, m.Packed]:
+            state, metrics = remade(inputs).step(state)
+            return state, m.pack(metrics)
+
+        step = jax.jit(stepped, inline=True)  # traced once, for its shapes and for the loop
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, state)[1])
 
         def body(_, carry):

@@ -194,7 +194,7 @@ class _Session:
             timing = self.clock.chunk(time.perf_counter() - began, count * self.p.steps_per_update)
             step, done = update * self.p.steps_per_update, update
             with np.errstate(invalid="ignore", divide="ignore"):  # of what was never counted, the mean is NaN
-                row = {name: float(value) for name, value in m.values(metrics).items()}
+                row = {name: float(value) for name, value in m.values(m.unpack(metrics)).items()}
             bad = [leaf for leaf, fine in zip(self.compiled.floats, finite | meant, strict=True) if not fine]
             if not bad and update in self.marks["evals"]:
                 row |= self._along(self.compiled.whole(leaves))

@@ -27,8 +27,8 @@ def start(env: Any, algorithm: Algorithm, key: Key) -> RolloutCarry:
 def unroll(env: Any, policy: Callable, key: Key, learner: Learner, carry: RolloutCarry, num_steps: int):
     """Act for `num_steps` steps. Returns (carry, Transition with leading axes [num_steps, num_envs])."""
 
-    def step(carry: RolloutCarry, key: Key):
-        k_act, k_env = jax.random.split(key)
+    def step(carry: RolloutCarry, keys: Key):
+        k_act, k_env = keys
         memory, distribution = policy(learner, carry.memory, carry.obs, carry.first)
         action = distribution.sample(k_act)
         # A policy may compute in another precision than the space's, and x64 draws 64-bit integers.
@@ -47,7 +47,7 @@ def unroll(env: Any, policy: Callable, key: Key, learner: Learner, carry: Rollou
         )
         return RolloutCarry(env_state, obs, result.terminated | result.truncated, memory), transition
 
-    last, batch = jax.lax.scan(step, carry, jax.random.split(key, num_steps))
+    last, batch = jax.lax.scan(step, carry, jax.random.split(key, (num_steps, 2)))
     return last, batch._replace(memory=carry.memory)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrl.networks import orthogonal
+from jaxrl.networks.initializers import orthogonal_matrices
 
 
 def gram_of_the_shorter_side(matrix):
@@ -47,6 +48,14 @@ def test_jit_and_vmap_change_nothing_and_every_key_draws_anew():
     np.testing.assert_allclose(mapped, [orthogonal(2**0.5)(k, (7, 3)) for k in keys], atol=1e-6)
     np.testing.assert_array_equal(mapped, drawing((7, 3), 2**0.5)(keys))
     assert min(np.abs(mapped[i] - mapped[j]).max() for i, j in [(0, 1), (0, 2), (1, 2)]) > 0.1
+
+
+def test_matrices_made_together_are_those_made_alone():
+    shapes = [(4, 64), (300, 2), (64, 64), (1, 1), (64, 2), (2, 300)]  # small and large, wide and tall
+    keys = jax.random.split(jax.random.key(5), len(shapes))
+    for key, shape, together in zip(keys, shapes, orthogonal_matrices(keys, shapes), strict=True):
+        np.testing.assert_allclose(together, orthogonal()(key, shape), atol=1e-5)
+        np.testing.assert_allclose(gram_of_the_shorter_side(together), np.eye(min(shape)), atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])

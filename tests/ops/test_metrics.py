@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +42,18 @@ def test_total_adds_over_the_leading_axis_only():
     np.testing.assert_array_equal(total.total, [3, 30])
     np.testing.assert_array_equal(total.count, [4, 6])
     np.testing.assert_array_equal(m.total(m.total(stacked))["x"].total, 33)
+
+
+def test_what_is_packed_adds_up_as_it_would_by_itself():
+    def metrics(i):
+        return {"one": m.mean(i * jnp.ones(3)), "half": m.mean(jnp.arange(4.0), jnp.arange(4) < i)}
+
+    each = [metrics(i) for i in range(3)]
+    _, stacked = jax.lax.scan(lambda _, i: (_, m.pack(metrics(i))), (), jnp.arange(3))
+    expected = functools.reduce(m.add, each)
+    assert m.unpack(m.total(stacked)) == expected and expected["half"] == Mean(0 + 1, 0 + 1 + 2)
+    assert m.unpack(m.add(*map(m.pack, each[1:]))) == m.add(*each[1:])
+    assert m.unpack(m.pack({})) == {}
 
 
 def test_the_mean_of_nothing_is_nan_not_zero_and_costs_nothing_when_added():

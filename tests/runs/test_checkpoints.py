@@ -11,7 +11,7 @@ from jaxrl.runs.checkpoints import Checkpoints
 
 
 def tree():
-    params = MLP(jax.random.key(1), (3, 4, 2), jnp.tanh, 1.0)
+    params = MLP([jnp.ones((3, 4)), jnp.ones((4, 2))], jnp.tanh)
     optimizer = optax.adam(1e-3).init(params)
     return {
         "params": params,
