@@ -203,6 +203,7 @@ class _Session:
             if bad:
                 self._diverged(step, bad[0])
             if update in self.marks["saves"]:
+                self.logger.flush()
                 self.saves.save(step, self.compiled.whole(leaves))
         return self.compiled.whole(leaves)
 

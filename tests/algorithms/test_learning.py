@@ -9,7 +9,7 @@ from jaxrl.training.programs import program
 
 CASES = {
     # name: (steps, changes, mean evaluation return that every seed must reach)
-    "ppo/cartpole": (204_800, {}, 400),
+    "ppo/cartpole": (307_200, {}, 400),  # after 204,800 steps one seed in twenty-four is still below
     "a2c/cartpole": (256_000, {}, 200),
     "reinforce/cartpole": (1_600_000, {}, 400),
 }
