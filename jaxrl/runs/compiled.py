@@ -28,9 +28,9 @@ class Asked(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """init(key) -> state; chunk(leaves, updates) -> (leaves, metrics over those updates, for each of the learner's
-    `floats` whether it is finite throughout), on the leaves of a state, of which `whole` makes the state again; the
-    evaluators; and the MiB that the training program takes.
+    """init(key) -> state; chunk(leaves, updates) -> (leaves, packed metrics over those updates, for each of the
+    learner's `floats` whether it is finite throughout), on the leaves of a state, of which `whole` makes the state
+    again; the evaluators; and the MiB that the training program takes.
 
     A chunk takes its leaves' memory over. A chunk of no updates tells of the state as it is.
     """
