@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from jaxrl.types import Key
 
@@ -55,7 +56,7 @@ def _orthonormal_columns(keys: Array, sizes: list[tuple[int, int]]) -> Float[Arr
     gaussian = jnp.stack([jnp.pad(x, ((0, N - x.shape[0]), (0, M - x.shape[1]))) for x in parts])
     row, column, num_columns = jnp.arange(M), jnp.arange(N), jnp.array([n for _, n in sizes])
 
-    def reflect(i: Int[Array, ""], q: Float[Array, "M N"], n: Int[Array, ""], gaussian: Float[Array, "N M"]):
+    def reflect(i: ArrayLike, q: Float[Array, "M N"], n: ArrayLike, gaussian: Float[Array, "N M"]):
         k = n - 1 - i
         v = jnp.where(row < k, 0.0, gaussian[k])
         sign = jnp.where(v[k] >= 0, 1.0, -1.0)

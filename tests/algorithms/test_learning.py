@@ -8,23 +8,24 @@ from jaxrl import cli, evaluate, replace, train
 from jaxrl.training.programs import program
 
 CASES = {
-    # name: (steps, changes, mean evaluation return that every seed must reach)
-    "ppo/cartpole": (307_200, {}, 400),  # after 204,800 steps one seed in twenty-four is still below
-    "a2c/cartpole": (256_000, {}, 200),
-    "reinforce/cartpole": (1_600_000, {}, 400),
+    # name: (steps, mean evaluation return to reach, of so many seeds so many must). Over 48 seeds and more, 4 % of PPO's
+    # and 7 % of A2C's do not.
+    "ppo/cartpole": (204_800, 400, 8, 6),
+    "a2c/cartpole": (499_712, 200, 8, 6),
+    "reinforce/cartpole": (1_600_000, 400, 3, 3),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_cartpole_is_learned_by_every_seed(name):
-    steps, changes, threshold = CASES[name]
-    config = replace(cli.named(name), total_steps=steps, **changes)
+def test_cartpole_is_learned(name):
+    steps, threshold, num_seeds, least = CASES[name]
+    config = replace(cli.named(name), total_steps=steps)
 
     def one(config, key):
         state, _ = train(config, key)
         algorithm = program(config).algorithm
         return evaluate(config.env, algorithm, state.learner, jax.random.fold_in(key, 2**31), num_episodes=32)
 
-    seeds = jax.vmap(jax.random.key)(jnp.arange(100, 103))
+    seeds = jax.vmap(jax.random.key)(jnp.arange(100, 100 + num_seeds))
     returns = jax.jit(jax.vmap(one, (None, 0)))(config, seeds).episode_return.mean(axis=1)
-    assert (returns >= threshold).all(), returns
+    assert (returns >= threshold).sum() >= least, returns
