@@ -43,7 +43,7 @@ if [ -n "$(missing)" ] && ls .whl/*.whl >/dev/null 2>&1; then
     wanted="$("$python" --version) $(ls .whl | cksum)"
     if [ "$(cat "$site/.installed" 2>/dev/null || true)" != "$wanted" ]; then
         rm -rf "$site"
-        "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile --find-links .whl \
+        "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
             --target "$site" .whl/*.whl
         printf '%s' "$wanted" >"$site/.installed"
     fi
