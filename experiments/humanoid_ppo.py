@@ -13,7 +13,8 @@ import sys
 from jaxrl import cli
 from jaxrl.reports.animation import save_html, save_video
 from jaxrl.reports.episode import record_episode
-from jaxrl.runs.driver import eval_key, run
+from jaxrl.runs.driver import run
+from jaxrl.runs.session import eval_key
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ import jax
 from jaxrl.algorithms import ALGORITHMS
 from jaxrl.config_file import load_config
 from jaxrl.runs.compilation_cache import enable_compilation_cache
-from jaxrl.runs.driver import Diverged, RunResult, Schedule, run
+from jaxrl.runs.driver import RunResult, Schedule, run
+from jaxrl.runs.session import Diverged
 from jaxrl.settings import check
 from jaxrl.types import InputError
 

@@ -16,6 +16,7 @@ class Clock:
     def __init__(self):
         self.train, self.compile = 0.0, 0.0
         self.trained, self.steps, self.compilations = 0.0, 0, 0
+        self._ended = float("-inf")
 
     def __enter__(self) -> "Clock":
         jax.monitoring.register_event_duration_secs_listener(self._heard)
@@ -27,8 +28,13 @@ class Clock:
     def _heard(self, event: str, *_: Any, **__: Any) -> None:
         self.compilations += event == "/jax/core/compile/backend_compile_duration"
 
-    def chunk(self, seconds: float, steps: int) -> dict[str, float]:
-        """Count a stretch of training; what to log of it."""
+    def chunk(self, began: float, steps: int) -> dict[str, float]:
+        """Count a stretch of training that was started at `began` and ends now; what to log of it. Of stretches that
+        were started before the last had ended, no time counts twice.
+        """
+        now = time.perf_counter()
+        seconds = now - max(began, self._ended)
+        self._ended = now
         self.train += seconds
         self.trained += seconds
         self.steps += steps

@@ -8,30 +8,26 @@ import contextlib
 import dataclasses
 import json
 import operator
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from jaxrl.ops import metrics as m
 from jaxrl.reports.curve import learning_curve
-from jaxrl.reports.rows import METRICS, TIMING, read_metrics
+from jaxrl.reports.rows import TIMING, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.clock import Clock
 from jaxrl.runs.compilation_cache import enable_compilation_cache
-from jaxrl.runs.compiled import Asked, Compiled, trace
+from jaxrl.runs.compiled import Compiled, trace
 from jaxrl.runs.directory import as_run, begin_run, check_run_dir
 from jaxrl.runs.given import describe
 from jaxrl.runs.header import HEADER, lines, run_header
 from jaxrl.runs.logger import Bar, Logger
+from jaxrl.runs.session import Session
 from jaxrl.training import program
 from jaxrl.types import InputError, Key, Program, TrainState
-
-_EVAL = 0x6576616C  # folded into the seed's key: far from any number that training folds or splits
 
 
 class RunResult(NamedTuple):
@@ -40,10 +36,6 @@ class RunResult(NamedTuple):
     state: TrainState
     figures: dict[str, Any]
     run_dir: Path
-
-
-class Diverged(RuntimeError):
-    """A learner is no longer finite. Nothing of it was saved: the last checkpoint is from before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +109,7 @@ def run(
         state = _start(p, compiled, saves, seed, resume)
         done = int(state.num_steps)
         clock.train = sum(row["train_seconds"] for row in read_metrics(run_dir / TIMING)[-1:])
-        session = _Session(
+        session = Session(
             p=p,
             seed=seed,
             run_dir=run_dir,
@@ -142,11 +134,6 @@ def run(
     return RunResult(state, final, run_dir)
 
 
-def eval_key(seed: int, step: int) -> jax.Array:
-    """The key that evaluates a run after `step` steps, apart from every key of training."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _EVAL), step)
-
-
 def _checked_seed(seed: Any) -> int:
     try:
         number = operator.index(seed)  # NumPy's integers too
@@ -162,116 +149,6 @@ def _start(p: Program, compiled: Compiled, saves: Checkpoints, seed: int, resume
     if resume and saves.steps():
         return saves.restore(jax.eval_shape(p.init, key))
     return compiled.init(key)
-
-
-@dataclasses.dataclass
-class _Session:
-    """One process's part of a run: from its start, or its newest checkpoint, to its end."""
-
-    p: Program
-    seed: int
-    run_dir: Path
-    compiled: Compiled
-    clock: Clock
-    saves: Checkpoints
-    logger: Logger
-    bar: Bar
-    marks: dict[str, set[int]]
-    probe: Callable[[TrainState, Key], dict[str, float]] | None
-    found: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)  # of the last evaluation, by evaluator
-
-    def train(self, state: TrainState) -> TrainState:
-        """All updates that remain."""
-        done = int(state.num_steps) // self.p.steps_per_update
-        if not done and (before := self._before(state)):
-            self.logger.row(0, before, {"train_seconds": 0.0})
-        leaves, _, finite = self.compiled.chunk(jax.tree.leaves(state), 0)
-        meant = ~np.asarray(finite)  # to be infinite, such as the best score so far
-        for update in sorted(mark for mark in set().union(*self.marks.values()) if mark > done):
-            began, count = time.perf_counter(), update - done
-            leaves, metrics, finite = self.compiled.chunk(leaves, count)
-            metrics, finite = jax.device_get((metrics, finite))  # one wait for all
-            timing = self.clock.chunk(time.perf_counter() - began, count * self.p.steps_per_update)
-            step, done = update * self.p.steps_per_update, update
-            with np.errstate(invalid="ignore", divide="ignore"):  # of what was never counted, the mean is NaN
-                row = {name: float(value) for name, value in m.values(m.unpack(metrics)).items()}
-            bad = [leaf for leaf, fine in zip(self.compiled.floats, finite | meant, strict=True) if not fine]
-            if not bad and update in self.marks["evals"]:
-                row |= self._along(self.compiled.whole(leaves))
-            self.logger.row(step, row, timing)
-            self.bar.update(step, self._headline(row), timing["steps_per_second"])
-            if bad:
-                self._diverged(step, bad[0])
-            if update in self.marks["saves"]:
-                self.logger.flush()
-                self.saves.save(step, self.compiled.whole(leaves))
-        return self.compiled.whole(leaves)
-
-    def final(self, state: TrainState) -> dict[str, Any]:
-        """The figures of a run that has ended."""
-        first, found = (read_metrics(self.run_dir / METRICS) or [{}])[0], {}
-        for asked in self.compiled.evaluators:
-            e = asked.evaluator
-            found |= self.found.get(e.name) or self._figures(asked, state, 0)
-            for case in range(1, len(e.cases)):
-                found |= self._figures(asked, state, case)
-            found |= {f"{name}_before": first.get(f"{e.prefix}{name}") for name in e.before}
-        done, timing, kept = (
-            {self.p.unit.name: int(state.num_steps)},
-            self.clock.figures(),
-            self.run_dir / "result.json",
-        )
-        if not self.clock.steps and kept.is_file():  # of a run that had ended: its speed is what it was
-            before = json.loads(kept.read_text())
-            timing = {name: before.get(name, value) for name, value in timing.items()}
-        return {**found, **done, **timing, "run_dir": str(self.run_dir)}
-
-    def _before(self, state: TrainState) -> dict[str, float]:
-        return self._ask_all(state, [a for a in self.compiled.evaluators if a.evaluator.at_start], start=True)
-
-    def _along(self, state: TrainState) -> dict[str, float]:
-        more = {}
-        if self.probe is not None:
-            key = eval_key(self.seed, int(state.num_steps))
-            more = {f"eval_{name}": float(value) for name, value in self.probe(state, key).items()}
-        return self._ask_all(state, self.compiled.evaluators) | more
-
-    def _ask_all(self, state: TrainState, evaluators: Sequence[Asked], start: bool = False) -> dict[str, float]:
-        row = {}
-        for asked in evaluators:
-            e = asked.evaluator
-            measured = self._measured(asked, state, 0)
-            figures = e.read(e.cases[0], measured)
-            if not start:
-                self.found[e.name] = figures
-            elif e.check_start is not None:
-                e.check_start(figures)
-            if e.keep is not None:
-                self.logger.keep(e.name, int(state.num_steps), e.keep(measured))
-            row |= {f"{e.prefix}{name}": value for name, value in figures.items()}
-        return row
-
-    def _figures(self, asked: Asked, state: TrainState, case: int) -> dict[str, float]:
-        return asked.evaluator.read(asked.evaluator.cases[case], self._measured(asked, state, case))
-
-    def _measured(self, asked: Asked, state: TrainState, case: int) -> Any:
-        with self.clock.compiling():
-            ask = asked.compiled()
-        return ask(eval_key(self.seed, int(state.num_steps)), state.learner, case)
-
-    def _headline(self, row: dict[str, float]) -> str:
-        shown = {label: [row[n] for n in names if n in row][:1] for label, names in self.p.headline.items()}
-        return ", ".join(f"{label} {value[0]:.4g}" for label, value in shown.items() if value)
-
-    def _diverged(self, step: int, leaf: str) -> None:
-        saved = self.saves.steps()
-        good = f"the last good checkpoint is of step {saved[-1]}" if saved else "no checkpoint had been saved yet"
-        sentence = (
-            f"training has diverged: learner{leaf} is not finite after {step} {self.p.unit.label}; {good} in "
-            f"{self.run_dir}. Look at its metrics, and try a smaller learning rate"
-        )
-        (self.run_dir / "result.json").write_text(json.dumps({"diverged": sentence}, indent=1) + "\n")
-        raise Diverged(sentence)
 
 
 def _draw(p: Program, run_dir: Path, final: dict[str, Any]) -> None:

@@ -1,0 +1,165 @@
+"""The part of a run that one process drives: chunks, and what is due between them."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrl.ops import metrics as m
+from jaxrl.reports.rows import METRICS, read_metrics
+from jaxrl.runs.checkpoints import Checkpoints
+from jaxrl.runs.clock import Clock
+from jaxrl.runs.compiled import Asked, Compiled
+from jaxrl.runs.logger import Bar, Logger
+from jaxrl.types import Key, Program, TrainState
+
+_EVAL = 0x6576616C  # folded into the seed's key: far from any number that training folds or splits
+
+
+class Diverged(RuntimeError):
+    """A learner is no longer finite. Nothing of it was saved: the last checkpoint is from before."""
+
+
+@dataclasses.dataclass
+class Session:
+    """One process's part of a run: from its start, or its newest checkpoint, to its end."""
+
+    p: Program
+    seed: int
+    run_dir: Path
+    compiled: Compiled
+    clock: Clock
+    saves: Checkpoints
+    logger: Logger
+    bar: Bar
+    marks: dict[str, set[int]]
+    probe: Callable[[TrainState, Key], dict[str, float]] | None
+    found: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)  # of the last evaluation, by evaluator
+
+    def train(self, state: TrainState) -> TrainState:
+        """All updates that remain."""
+        done = int(state.num_steps) // self.p.steps_per_update
+        if not done and (before := self._before(state)):
+            self.logger.row(0, before, {"train_seconds": 0.0})
+        leaves, _, finite = self.compiled.chunk(jax.tree.leaves(state), 0)
+        meant = ~np.asarray(finite)  # to be infinite, such as the best score so far
+        looked = self.marks["evals"] | self.marks["saves"]
+        waiting: _Row | None = None
+        for update in sorted(mark for mark in set().union(*self.marks.values()) if mark > done):
+            count, done, began = update - done, update, time.perf_counter()
+            leaves, metrics, finite = self.compiled.chunk(leaves, count)
+            # The row before is written while this chunk is under way, so that the device never waits for the host.
+            # Where the state itself is asked for there is nothing to go on with: the next chunk would overwrite it.
+            if waiting is not None:
+                self._row(waiting, meant)
+            waiting = _Row(update, count, began, metrics, finite)
+            if update in looked:
+                self._row(waiting, meant, leaves)
+                waiting = None
+        if waiting is not None:
+            self._row(waiting, meant)
+        return self.compiled.whole(leaves)
+
+    def _row(self, asked: "_Row", meant: np.ndarray, leaves: list[jax.Array] | None = None) -> None:
+        """Wait for a chunk, and log it; `leaves`: evaluate and save what is due after it."""
+        metrics, finite = jax.device_get((asked.metrics, asked.finite))  # one wait for all
+        timing = self.clock.chunk(asked.began, asked.count * self.p.steps_per_update)
+        update, step = asked.update, asked.update * self.p.steps_per_update
+        with np.errstate(invalid="ignore", divide="ignore"):  # of what was never counted, the mean is NaN
+            row = {name: float(value) for name, value in m.values(m.unpack(metrics)).items()}
+        bad = [leaf for leaf, fine in zip(self.compiled.floats, finite | meant, strict=True) if not fine]
+        if leaves is not None and not bad and update in self.marks["evals"]:
+            row |= self._along(self.compiled.whole(leaves))
+        self.logger.row(step, row, timing)
+        self.bar.update(step, self._headline(row), timing["steps_per_second"])
+        if bad:
+            self._diverged(step, bad[0])
+        if leaves is not None and update in self.marks["saves"]:
+            self.logger.flush()
+            self.saves.save(step, self.compiled.whole(leaves))
+
+    def final(self, state: TrainState) -> dict[str, Any]:
+        """The figures of a run that has ended."""
+        first, found = (read_metrics(self.run_dir / METRICS) or [{}])[0], {}
+        for asked in self.compiled.evaluators:
+            e = asked.evaluator
+            found |= self.found.get(e.name) or self._figures(asked, state, 0)
+            for case in range(1, len(e.cases)):
+                found |= self._figures(asked, state, case)
+            found |= {f"{name}_before": first.get(f"{e.prefix}{name}") for name in e.before}
+        done, timing, kept = (
+            {self.p.unit.name: int(state.num_steps)},
+            self.clock.figures(),
+            self.run_dir / "result.json",
+        )
+        if not self.clock.steps and kept.is_file():  # of a run that had ended: its speed is what it was
+            before = json.loads(kept.read_text())
+            timing = {name: before.get(name, value) for name, value in timing.items()}
+        return {**found, **done, **timing, "run_dir": str(self.run_dir)}
+
+    def _before(self, state: TrainState) -> dict[str, float]:
+        return self._ask_all(state, [a for a in self.compiled.evaluators if a.evaluator.at_start], start=True)
+
+    def _along(self, state: TrainState) -> dict[str, float]:
+        more = {}
+        if self.probe is not None:
+            key = eval_key(self.seed, int(state.num_steps))
+            more = {f"eval_{name}": float(value) for name, value in self.probe(state, key).items()}
+        return self._ask_all(state, self.compiled.evaluators) | more
+
+    def _ask_all(self, state: TrainState, evaluators: Sequence[Asked], start: bool = False) -> dict[str, float]:
+        row = {}
+        for asked in evaluators:
+            e = asked.evaluator
+            measured = self._measured(asked, state, 0)
+            figures = e.read(e.cases[0], measured)
+            if not start:
+                self.found[e.name] = figures
+            elif e.check_start is not None:
+                e.check_start(figures)
+            if e.keep is not None:
+                self.logger.keep(e.name, int(state.num_steps), e.keep(measured))
+            row |= {f"{e.prefix}{name}": value for name, value in figures.items()}
+        return row
+
+    def _figures(self, asked: Asked, state: TrainState, case: int) -> dict[str, float]:
+        return asked.evaluator.read(asked.evaluator.cases[case], self._measured(asked, state, case))
+
+    def _measured(self, asked: Asked, state: TrainState, case: int) -> Any:
+        with self.clock.compiling():
+            ask = asked.compiled()
+        return ask(eval_key(self.seed, int(state.num_steps)), state.learner, case)
+
+    def _headline(self, row: dict[str, float]) -> str:
+        shown = {label: [row[n] for n in names if n in row][:1] for label, names in self.p.headline.items()}
+        return ", ".join(f"{label} {value[0]:.4g}" for label, value in shown.items() if value)
+
+    def _diverged(self, step: int, leaf: str) -> None:
+        saved = self.saves.steps()
+        good = f"the last good checkpoint is of step {saved[-1]}" if saved else "no checkpoint had been saved yet"
+        sentence = (
+            f"training has diverged: learner{leaf} is not finite after {step} {self.p.unit.label}; {good} in "
+            f"{self.run_dir}. Look at its metrics, and try a smaller learning rate"
+        )
+        (self.run_dir / "result.json").write_text(json.dumps({"diverged": sentence}, indent=1) + "\n")
+        raise Diverged(sentence)
+
+
+class _Row(NamedTuple):
+    """What a chunk that has been started will tell of the `count` updates up to `update`."""
+
+    update: int
+    count: int
+    began: float
+    metrics: m.Packed
+    finite: jax.Array
+
+
+def eval_key(seed: int, step: int) -> jax.Array:
+    """The key that evaluates a run after `step` steps, apart from every key of training."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _EVAL), step)
