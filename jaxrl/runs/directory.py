@@ -115,10 +115,11 @@ def machine() -> dict[str, Any]:
     packages = ("jax", "jaxlib", "flax", "optax", "brax", "gymnax")
     device = jax.devices()[0]
     about = {"platform": device.platform, "device": device.device_kind, "devices": jax.device_count()}
-    processor = {"processor": platform.machine(), **_processor(), "cores": _cores()}
     return {
         **about,
-        **processor,
+        "processor": platform.machine(),
+        **processor(),
+        "cores": _cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
@@ -130,7 +131,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _processor() -> dict[str, str]:
+def processor() -> dict[str, str]:
     """Model and a hash of the instruction sets, where Linux tells them: XLA compiles for both."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

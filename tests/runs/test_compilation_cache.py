@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+import zlib
+from pathlib import Path
 
 import jax
 import pytest
 
+from jaxrl.runs import compilation_cache
 from jaxrl.runs.compilation_cache import enable_compilation_cache
 
 
@@ -23,7 +26,8 @@ def unset(tmp_path, monkeypatch):
 
 
 def test_the_directory_is_for_its_user_alone(unset):
-    assert enable_compilation_cache() == str(unset) == jax.config.jax_compilation_cache_dir
+    used = enable_compilation_cache()
+    assert used == jax.config.jax_compilation_cache_dir and Path(used).parent == unset
     assert unset.stat().st_mode & 0o777 == 0o700
     jax.config.update("jax_compilation_cache_dir", None)
     unset.chmod(0o755)
@@ -36,6 +40,37 @@ def test_a_directory_of_the_users_own_is_respected(unset, tmp_path):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 7.0)
     assert enable_compilation_cache() == str(tmp_path / "own") == jax.config.jax_compilation_cache_dir
     assert jax.config.jax_persistent_cache_min_compile_time_secs == 7.0 and not unset.exists()
+
+
+def again() -> Path:
+    jax.config.update("jax_compilation_cache_dir", None)
+    return Path(enable_compilation_cache())
+
+
+def test_another_processor_has_a_directory_of_its_own(unset, monkeypatch):
+    here = again()
+    monkeypatch.setattr(compilation_cache, "processor", lambda: {"model": "another", "flags": "others"})
+    assert again() != here and again().parent == here.parent
+
+
+def test_what_was_written_in_part_is_removed_and_what_is_whole_stays(unset):
+    """As a process killed while it writes, or a full disk, leaves it; later too, beside what was looked at before."""
+    path, whole = again(), zlib.compress(b"a program")
+    for name in ("first", "second"):
+        (path / f"{name}-cache").write_bytes(whole)
+        (path / f"{name}_cut-cache").write_bytes(whole[:-3])
+        (path / f"{name}_empty-cache").write_bytes(b"")
+        assert again() == path
+        assert not list(path.glob(f"{name}_*")) and (path / f"{name}-cache").read_bytes() == whole
+
+
+def test_what_was_used_longest_ago_goes_first(unset, monkeypatch):
+    path, whole = again(), zlib.compress(b"a program")
+    for i, name in enumerate(("b", "a", "c")):
+        (path / f"{name}-cache").write_bytes(whole)
+        os.utime(path / f"{name}-cache", (1000 + i, 1000 + i))
+    monkeypatch.setattr(compilation_cache, "_MOST", 2 * len(whole))
+    assert sorted(file.name for file in again().glob("*-cache")) == ["a-cache", "c-cache"]
 
 
 def test_jax_s_switch_turns_it_off(unset):
