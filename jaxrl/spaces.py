@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
+from jaxrl.types import InputError
+
 
 @dataclass(frozen=True)
 class Discrete:
@@ -66,6 +68,20 @@ class Box:
     low: Any = -math.inf
     high: Any = math.inf
     dtype: Any = np.float32
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a shape that is none, as of arguments in Gymnasium's order."""
+        if not isinstance(self.shape, tuple) or not all(isinstance(n, int | np.integer) and n >= 0 for n in self.shape):
+            raise InputError(
+                f"shape = {self.shape!r:.60} of a Box is no tuple of sizes; a Box is Box(shape, low, high), or name "
+                "them: Box(shape=(2,), low=-1.0, high=1.0)"
+            )
+        for name in ("low", "high"):
+            given = np.shape(getattr(self, name))
+            if given != () and given != self.shape[-len(given) :]:
+                raise InputError(
+                    f"{name} of a Box of shape {self.shape} has shape {given}; give one number, or one for each entry"
+                )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Box) and self._value() == other._value()

@@ -57,7 +57,7 @@ def peak(device: str, dtype: str) -> float | None:
 def utilisation(flops: float, seconds: float, dtype: str) -> dict:
     """Model FLOP/s, its share of the maker's peak (MFU) and of a large matrix product measured here."""
     most, size = peak(jax.devices()[0].device_kind, dtype), 512 if jax.default_backend() == "cpu" else 8192
-    measured = matmul_rate(1, size, size, size, dtype=dtype)
+    measured = matmul_rate(size, size, size, dtype=dtype)
     share = None if most is None else flops / seconds / most
     return {"flops_per_second": flops / seconds, "mfu": share, "of_measured_matmul": flops / seconds / measured}
 

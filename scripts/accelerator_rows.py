@@ -127,7 +127,8 @@ def _told(row: dict) -> str:
         return f"{row['arm']} left out: {row['left_out']}"
     rate = f"{short(row['median'])} steps/s ({short(row['min'])} … {short(row['max'])})"
     cost = f"compile {row['compile_seconds']:.0f} s, first update {row['first_update_seconds']:.2f} s"
-    return f"{row['arm']} {rate}, {row['of_floor']:.0%} of its floor, {cost}"
+    of_floor = f"{row['of_floor']:.0%} of what its floor allows, " if "floor" in row else ""
+    return f"{row['arm']} {rate}, {of_floor}{cost}"
 
 
 def agents(asked: Asked, count: int, steps: int) -> dict:

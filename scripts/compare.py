@@ -5,10 +5,11 @@
     scripts/run scripts/compare.py solve --cores 0
     scripts/run scripts/compare.py humanoid --limit 3600
 
-throughput  CartPole PPO with PureJaxRL's settings: steps per second of jaxrl, PureJaxRL and rejax
-learning    whether all learn as well with them
-solve       seconds from the start of a process to a return of 475, beside Stable-Baselines3 and SBX
-humanoid    beside Brax's PPO: physics alone, training, and seconds to a return
+- throughput: CartPole PPO with PureJaxRL's settings: steps per second of jaxrl, PureJaxRL and rejax
+- learning: whether all learn as well with them
+- solve: seconds from the start of a process to a return of 475, beside Stable-Baselines3 and SBX
+- humanoid: beside Brax's PPO: physics alone, training, and seconds to a return
+
 Every arm is a process of its own, in an environment of its own with exact pins, made under runs/peers on first use
 (`--env rejax=PYTHON` gives one that is there). Timed arms take turns and stay alive between them; what is compiled is
 compiled before. jaxrl runs first and last in each round: where these two differ by more than the ratio does from 1,
@@ -19,11 +20,14 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from peers import cartpole, humanoid, report, solving
 from peers.bench import Bench
-from peers.environments import PEERS, given
+from peers.environments import given
+
+CartPolePeer = Literal["purejaxrl", "rejax", "sb3", "sbx"]
 
 
 @dataclass
@@ -48,8 +52,8 @@ class Common:
 class Throughput(Common):
     """Steps per second of CartPole PPO with PureJaxRL's settings."""
 
-    arms: tuple[str, ...] = ("purejaxrl", "rejax")
-    """Beside jaxrl; sb3 and sbx too, which take long with many environments."""
+    arms: tuple[CartPolePeer, ...] = ("purejaxrl", "rejax")
+    """Beside jaxrl; sb3 and sbx take long with many environments."""
     num_envs: tuple[int, ...] = (4, 64, 2048)
     """Numbers of environments side by side."""
     agents: int = 16
@@ -71,8 +75,8 @@ class Throughput(Common):
 class Learning(Common):
     """Final return on CartPole with PureJaxRL's settings."""
 
-    arms: tuple[str, ...] = ("purejaxrl", "rejax")
-    """Beside jaxrl; sb3 and sbx too, which take minutes a seed."""
+    arms: tuple[CartPolePeer, ...] = ("purejaxrl", "rejax")
+    """Beside jaxrl; sb3 and sbx take minutes a seed."""
     num_envs: int = 4
     """Environments side by side."""
     steps: int = 500_000
@@ -91,7 +95,7 @@ class Learning(Common):
 class Solve(Common):
     """Seconds to a return on CartPole."""
 
-    arms: tuple[str, ...] = ("sb3", "sbx")
+    arms: tuple[Literal["sb3", "sbx"], ...] = ("sb3", "sbx")
     """Beside jaxrl."""
     seeds: int = 5
     """Runs of each arm."""
@@ -158,17 +162,27 @@ def finish(options: Common, bench: Bench, name: str, tables: list, figures: dict
     report.show(tables, bench.started, bench.about, figures, out, options.markdown or out.with_suffix(".md"))
 
 
+def checked(options: Common) -> None:
+    """Raises ValueError, before anything is installed or run, for what would measure nothing."""
+    for name in ("rounds", "seeds", "steps", "episodes", "every"):
+        least = 0 if isinstance(options, Humanoid) and name == "steps" else 1
+        if getattr(options, name, least) < least:
+            raise ValueError(f"--{name} {getattr(options, name)}: give at least {least}")
+    checkout = options.purejaxrl
+    if checkout is not None and not (checkout / "purejaxrl" / "ppo.py").is_file():
+        raise ValueError(f"--purejaxrl {checkout}: there is no {checkout / 'purejaxrl' / 'ppo.py'}; name its checkout")
+
+
 def main(options: Throughput | Learning | Solve | Humanoid) -> None:
     """Pin, measure, report."""
     if options.cores:
         os.sched_setaffinity(0, options.cores)  # the arms inherit it
     try:
         pythons = given(options.env)
-        unknown = [arm for arm in getattr(options, "arms", ()) if arm not in PEERS]
-        if unknown:
-            raise ValueError(f"--arms {' '.join(unknown)}: there are {', '.join(PEERS)}")
+        checked(options)
     except ValueError as sentence:
-        sys.exit(f"error: {sentence}")
+        print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(2)
     options.measure(Bench(pythons, options.peers, options.purejaxrl, report.machine()))
 
 

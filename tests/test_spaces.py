@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrl.spaces import Box, Discrete, MultiDiscrete
+from jaxrl.types import InputError
 
 SPACES = [
     Discrete(3),
@@ -55,3 +56,19 @@ def test_boxes_are_equal_and_hash_by_value():
     others = (Box((3,), -1.0, 1.0), Box((2,), -1.0, 2.0), Box((2,), -1.0, 1.0, np.float16), Box((2,)), Discrete(2))
     assert all(other != box for other in others)
     assert Box((1,), -0.0) == Box((1,), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((-1.0, 5.0, (1,)), r"shape = -1\.0 of a Box is no tuple of sizes; a Box is Box\(shape, low, high\)"),
+        (((2, -1),), r"shape = \(2, -1\)"),
+        ((3,), "shape = 3"),
+        (((2,), [0.0, 1.0, 2.0]), r"low of a Box of shape \(2,\) has shape \(3,\); give one number"),
+        (((2,), -1.0, np.ones((2, 2))), r"high of a Box of shape \(2,\) has shape \(2, 2\)"),
+    ],
+)
+def test_a_box_that_cannot_be_is_refused(arguments, sentence):
+    """The first is in Gymnasium's order, which many know by heart."""
+    with pytest.raises(InputError, match=sentence):
+        Box(*arguments)

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.envs.registry import from_config
+from jaxrl.envs.vector import VectorEnv
 from jaxrl.training import program
-from jaxrl.types import Carry, Key
+from jaxrl.types import Carry, Key, Learner, Program, PyTree
 
 ARMS = ("physics", "acting", "rollout", "training")
 
@@ -78,9 +79,7 @@ def arm(name: str, config: Any) -> Arm:
         learner, rest = carry
 
         def act(key, obs):
-            memory, first = p.algorithm.memory(env.num_envs), jnp.zeros(env.num_envs, bool)
-            distribution = p.algorithm.policy(learner, memory, obs, first)[1]
-            return distribution.env_action(distribution.sample(key)).astype(env.action_space.dtype)
+            return _act(p, env, key, learner, obs).astype(env.action_space.dtype)
 
         return learner, steps(key, rest, act)
 
@@ -96,3 +95,18 @@ def arm(name: str, config: Any) -> Arm:
         "rollout": Arm(lambda key: (p.algorithm.init(key), p.source.init(key), jnp.zeros(())), rollout),
         "training": Arm(p.init, lambda _, state: p.step(state)[0]),  # a TrainState has a key of its own
     }[name]
+
+
+def acting_operations(config: Any) -> float:
+    """Floating-point operations that XLA counts in the policy and its sample, for one step of one environment."""
+    p, env = program(config), from_config(config.env)
+    key = jax.random.key(0)
+    obs, learner = jax.eval_shape(env.reset, key)[1], jax.eval_shape(p.algorithm.init, key)
+    act = jax.jit(lambda key, learner, obs: _act(p, env, key, learner, obs))
+    return act.lower(key, learner, obs).cost_analysis()["flops"] / env.num_envs
+
+
+def _act(p: Program, env: VectorEnv, key: Key, learner: Learner, obs: PyTree) -> PyTree:
+    memory, first = p.algorithm.memory(env.num_envs), jnp.zeros(env.num_envs, bool)
+    distribution = p.algorithm.policy(learner, memory, obs, first)[1]
+    return distribution.env_action(distribution.sample(key))

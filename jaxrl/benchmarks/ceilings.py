@@ -1,8 +1,8 @@
 """What the machine could do at most, measured, and the floor under the time of each arm that follows from it.
 
-A floor is a time that no program can beat which does this work in this way: it says how much there is left to win. P
-parameters cost 2P floating-point operations for acting once, and 6P for each epoch of learning from the step (forward,
-and backward twice).
+A floor is a time that no program can beat which does this work in this way: it says how much there is left to win.
+Acting costs the operations that XLA counts in the policy; learning, with P parameters, 6P for each epoch (forward, and
+backward twice).
 """
 
 import functools
@@ -17,46 +17,43 @@ from jaxrl.benchmarks.timing import repeats, timed
 
 
 class Ceilings(NamedTuple):
-    """matmul_acting, matmul_learning: floating-point operations per second, of as many rows as act and learn at once.
-    copy: bytes per second, read and written. scan: seconds of an empty scan iteration."""
+    """matmul: floating-point operations per second. copy: bytes per second, read and written. scan: seconds of an empty
+    scan iteration."""
 
-    matmul_acting: float
-    matmul_learning: float
+    matmul: float
     copy: float
     scan: float
 
     def readable(self) -> dict[str, float]:
         """In the units that people use."""
         return {
-            "matmul acting GFLOP/s": self.matmul_acting / 1e9,
-            "matmul learning GFLOP/s": self.matmul_learning / 1e9,
+            "matmul GFLOP/s": self.matmul / 1e9,
             "copy GB/s": self.copy / 1e9,
             "empty scan iteration µs": self.scan * 1e6,
         }
 
 
 class Sizes(NamedTuple):
-    """Of one setting. acting_rows, learning_rows: rows of a matrix product. width: its largest weight matrix.
-    parameters: of the network. epochs: of learning. stored: bytes of a transition."""
+    """Of one setting. rows: of the largest matrix product. width: its largest weight matrix. acting: operations of the
+    policy for one step. parameters: of the networks. epochs: of learning. stored: bytes of a transition."""
 
     agents: int
     num_envs: int
-    acting_rows: int
-    learning_rows: int
+    rows: int
     width: tuple[int, int]
+    acting: float
     parameters: int
     epochs: int
     stored: int
 
 
 def measure_ceilings(sizes: Sizes, seconds: float = 0.2) -> Ceilings:
-    """Measured at these sizes; the copy and the scan once per process."""
-    return Ceilings(
-        matmul_rate(sizes.agents, sizes.acting_rows, *sizes.width, seconds=seconds),
-        matmul_rate(sizes.agents, sizes.learning_rows, *sizes.width, seconds=seconds),
-        copy_rate(seconds),
-        scan_iteration(seconds),
-    )
+    """Measured at these sizes, each once per process. Few rows multiply no faster than many: the products of many set
+    the ceiling for both, and what few fall short of it is time that could be won.
+    """
+    many = 2**11 if jax.default_backend() == "cpu" else 2**16
+    rates = [matmul_rate(rows, *sizes.width, seconds=seconds) for rows in {many, max(many, sizes.rows)}]
+    return Ceilings(max(rates), copy_rate(seconds), scan_iteration(seconds))
 
 
 def floors(sizes: Sizes, c: Ceilings, physics: float | None) -> dict[str, float]:
@@ -65,32 +62,29 @@ def floors(sizes: Sizes, c: Ceilings, physics: float | None) -> dict[str, float]
     physics: seconds per environment step that were measured of physics alone, which the other arms contain; without
     it, None, that of an empty scan stands in.
     """
-    empty = c.scan / (sizes.num_envs * sizes.agents)
-    base = empty if physics is None else physics
-    act = 2 * sizes.parameters / c.matmul_acting
-    learn = 6 * sizes.parameters * sizes.epochs / c.matmul_learning
+    base = c.scan / (sizes.num_envs * sizes.agents) if physics is None else physics
+    act = sizes.acting / c.matmul
+    learn = 6 * sizes.parameters * sizes.epochs / c.matmul
     store = 2 * sizes.stored / c.copy  # written once, read once
-    return {"physics": empty, "acting": base + act, "rollout": base + act + store, "training": base + act + learn}
+    return {"acting": base + act, "rollout": base + act + store, "training": base + act + learn}
 
 
 @functools.cache
-def matmul_rate(
-    agents: int, rows: int, n_in: int, n_out: int, *, dtype: str = "float32", seconds: float = 0.2
-) -> float:
-    """Operations per second of x·W and back, x [agents, rows, n_in], at JAX's default precision.
+def matmul_rate(rows: int, n_in: int, n_out: int, *, dtype: str = "float32", seconds: float = 0.2) -> float:
+    """Operations per second of x·W and back, x [rows, n_in], at JAX's default precision.
 
     rows are capped where activations would pass 2^28 numbers.
     """
-    rows = max(1, min(rows, 2**28 // (agents * max(n_in, n_out))))
+    rows = max(1, min(rows, 2**28 // max(n_in, n_out)))
     k_x, k_w = jax.random.split(jax.random.key(0))
-    x = jax.random.normal(k_x, (agents, rows, n_in)).astype(dtype)
-    w = (jax.random.normal(k_w, (agents, n_in, n_out)) / np.sqrt(n_in)).astype(dtype)
+    x = jax.random.normal(k_x, (rows, n_in)).astype(dtype)
+    w = (jax.random.normal(k_w, (n_in, n_out)) / np.sqrt(n_in)).astype(dtype)
 
     @jax.jit
-    def chain(x: jax.Array, times: jax.Array) -> jax.Array:
-        return jax.lax.fori_loop(0, times, lambda _, x: (x @ w) @ jnp.swapaxes(w, 1, 2), x)
+    def chain(x: jax.Array, w: jax.Array, back: jax.Array, times: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, times, lambda _, x: (x @ w) @ back, x)
 
-    return 4 * agents * rows * n_in * n_out * _best(lambda n: chain(x, n), seconds)
+    return 4 * rows * n_in * n_out * _best(lambda n: chain(x, w, w.T, n), seconds)
 
 
 @functools.cache

@@ -102,9 +102,9 @@ def sizes_of(config: Any, agents: int) -> Sizes:
     return Sizes(
         agents=agents,
         num_envs=n,
-        acting_rows=n,
-        learning_rows=min(minibatch, micro),
+        rows=max(n, min(minibatch, micro)),
         width=max(weights, key=lambda shape: shape[0] * shape[1]),
+        acting=arms.acting_operations(config),
         parameters=sum(x.size for x in leaves),
         epochs=getattr(config, "num_epochs", 1),
         stored=stored // (n * config.num_steps),
@@ -175,14 +175,14 @@ def rates(steps: int, times: Sequence[float]) -> dict[str, float]:
 
 
 def with_floors(rows: list[dict], sizes: Sizes) -> list[dict]:
-    """The rows with the speed at their floor, and the share of it that was reached."""
+    """The rows with the speed at their floor, and the share of it that was reached; physics has none."""
     if not any("median" in row for row in rows):
         return rows
     found = {row["arm"]: 1 / row["median"] for row in rows if "median" in row}
     ceiling = measure_ceilings(sizes)
     floor = floors(sizes, ceiling, found.get("physics"))
     for row in rows:
-        if "median" in row:
+        if "median" in row and row["arm"] in floor:
             at_floor = 1 / floor[row["arm"]]
             row |= {"floor": at_floor, "of_floor": row["median"] / at_floor, "ceilings": ceiling.readable()}
     return rows

@@ -13,7 +13,7 @@ from jaxrl.config_file import load_config
 from jaxrl.runs.compilation_cache import enable_compilation_cache
 from jaxrl.runs.driver import RunResult, Schedule, run
 from jaxrl.runs.session import Diverged
-from jaxrl.settings import check
+from jaxrl.settings import check, closest
 from jaxrl.types import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -35,8 +35,12 @@ class Options:
 
 def named(name: str | Path) -> Any:
     """A config from a YAML file: a path, or a name within configs/, such as "ppo/humanoid_cpu"."""
-    path = Path(name)
-    return load_config(path if path.is_file() else CONFIGS / f"{path.with_suffix('')}.yaml", ALGORITHMS)
+    path, plain = Path(name), str(Path(name).with_suffix("")).removeprefix(f"{CONFIGS.name}/")
+    shipped = CONFIGS / f"{plain}.yaml"
+    if not path.is_file() and not shipped.is_file():
+        hint = closest(plain, names()) or f"; a path will do, or a name: {', '.join(names())}"
+        raise InputError(f"no config file at {name}{hint}")
+    return load_config(path if path.is_file() else shipped, ALGORITHMS)
 
 
 def preset(name: str, argv: list[str]) -> tuple[Any, list[str]]:
@@ -78,11 +82,17 @@ def parse(
     flat = tyro.conf.OmitArgPrefixes
     fields = [("config", flat[type(config)], config), ("options", flat[type(options)], options)]
     arguments = dataclasses.make_dataclass("Arguments", fields, frozen=True)
-    parsed = tyro.cli(arguments, description=description, args=argv)
+    parsed = tyro.cli(arguments, prog=_typed(argv), description=description, args=argv)
     with sentences():
         check(parsed.config)
     options = parsed.options
     return parsed.config, {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+
+
+def _typed(argv: list[str] | None) -> str:
+    """What was typed before the options: `--help` after it is the help that they are in."""
+    before = 1 if argv is None else max(1, len(sys.argv) - len(argv))
+    return " ".join(["scripts/run", *sys.argv[:before]])
 
 
 class sentences:

@@ -8,7 +8,7 @@ _STYLES = {"physics": ("C7", "s"), "acting": ("C2", "^"), "rollout": ("C0", "D")
 
 def throughput_picture(path: Path, rows: Sequence[dict], title: str) -> Path:
     """Steps per second against environments, both logarithmic: a pair of axes for each environment and number of
-    agents, a line for each arm, bars from the slowest to the fastest round, the floor of training dotted.
+    agents, a line for each arm, bars from the slowest to the fastest round, the most that training could reach dotted.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ def throughput_picture(path: Path, rows: Sequence[dict], title: str) -> Path:
     for axis in axes[: len(settings)]:
         handles, labels = axis.get_legend_handles_labels()
         seen |= dict(zip(labels, handles, strict=True))
-    names = [name for name in (*_STYLES, "training, floor") if name in seen]
+    names = [name for name in (*_STYLES, "training, at most") if name in seen]
     columns = len(names) if width > 1 else 3  # below the axes: within, it would lie on some line
     figure.legend([seen[name] for name in names], names, loc="outside lower center", ncols=columns, fontsize=8)
     figure.suptitle(title, fontsize=10)
@@ -45,9 +45,12 @@ def _draw(axis, setting: tuple, rows: Sequence[dict]) -> None:
             continue
         x, y = [r["num_envs"] for r in own], [r["median"] for r in own]
         bars = [[r["median"] - r["min"] for r in own], [r["max"] - r["median"] for r in own]]
-        axis.errorbar(x, y, bars, color=color, marker=marker, markersize=5, capsize=3, label=arm)
+        size = {"acting": 9}.get(arm, 5)  # hollow around rollout's, with which it often coincides
+        fill = "none" if arm == "acting" else "full"
+        axis.errorbar(x, y, bars, color=color, marker=marker, markersize=size, fillstyle=fill, capsize=3, label=arm)
         if arm == "training":
-            axis.plot(x, [r["floor"] for r in own], color=color, linestyle=":", label="training, floor")
+            most = [r["floor"] for r in own]
+            axis.plot(x, most, color=color, linestyle=":", marker="_", markersize=12, label="training, at most")
     numbers = sorted({row["num_envs"] for row in rows})
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")

@@ -48,7 +48,7 @@ class Schedule:
     evals: int = 10
     """Evaluations along the way."""
     saves: int = 10
-    """Checkpoints."""
+    """Checkpoints, of which the two newest are kept."""
 
     def check(self) -> None:
         """Raises InputError for counts that would leave a run without a log."""

@@ -13,7 +13,6 @@ PINS = {  # PureJaxRL and rejax need gymnax < 1
     "sbx": (*_TORCH, *_JAX[:4], "sbx-rl==0.28.0"),
 }
 HOME = {"purejaxrl": "gymnax-0", "rejax": "gymnax-0", "brax": "gymnax-0", "sb3": "sb3", "sbx": "sbx"}
-PEERS = tuple(HOME)
 
 
 class NotMeasured(Exception):

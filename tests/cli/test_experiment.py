@@ -19,3 +19,30 @@ def test_every_other_error_keeps_its_traceback(fault):
     with pytest.raises((ValueError, KeyError)) as error, cli.sentences():
         fault()
     assert not isinstance(error.value, SystemExit)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("ppo/cartpol", r"no config file at ppo/cartpol; did you mean 'ppo/cartpole'\?"),
+        ("configs/ppo/cartpol.yaml", r"no config file at configs/ppo/cartpol.yaml; did you mean 'ppo/cartpole'\?"),
+        ("runs/gone/config.yaml", r"no config file at runs/gone/config.yaml; a path will do, or a name: a2c/acrobot"),
+    ],
+)
+def test_a_config_that_is_not_there_is_named_as_it_was_asked_for(name, sentence):
+    with pytest.raises(InputError, match=sentence):
+        cli.named(name)
+
+
+@pytest.mark.parametrize("name", ["ppo/cartpole", "ppo/cartpole.yaml", "configs/ppo/cartpole"])
+def test_a_config_that_ships_is_found_from_anywhere(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.named(name) == cli.named("ppo/cartpole")
+
+
+def test_the_help_that_a_mistake_points_to_is_there(monkeypatch, capsys):
+    typed = ["experiments/train.py", "ppo/cartpole", "--lerning-rate", "1e-3"]
+    monkeypatch.setattr("sys.argv", typed)
+    with pytest.raises(SystemExit):
+        cli.parse(cli.named("ppo/cartpole"), None, typed[2:])
+    assert "scripts/run experiments/train.py ppo/cartpole --help" in " ".join(capsys.readouterr().err.split())

@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -169,3 +170,18 @@ def test_report(tmp_path, capsys):
     assert markdown(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
     assert "| 1 | 2 |" in text and "sb3: Python 3.11, stable-baselines3 2, 1 core(s), torch 1" in text
     assert "Title" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["throughput", "--rounds", "0"], "--rounds 0: give at least 1"),
+        (["learning", "--seeds", "0"], "--seeds 0"),
+        (["throughput", "--purejaxrl", "nowhere"], "--purejaxrl nowhere: there is no nowhere/purejaxrl/ppo.py"),
+        (["solve", "--env", "foo=bar"], "--env foo=bar is not ARM=PYTHON"),
+    ],
+)
+def test_what_would_measure_nothing_is_refused_first(options, sentence):
+    script = [sys.executable, SCRIPTS / "compare.py"]
+    done = subprocess.run([*script, *options], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 2 and f"error: {sentence}" in done.stderr
