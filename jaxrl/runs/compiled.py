@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from jaxrl.ops import metrics as m
 from jaxrl.runs.given import split_given
@@ -17,7 +17,9 @@ from jaxrl.settings import float32
 from jaxrl.training import program
 from jaxrl.types import Evaluator, Key, Learner, Program, PyTree, TrainState
 
-Leaves = list[jax.Array]  # modules are slow to take apart and put together, which every call would do
+# The driver calls a chunk with lists of leaves, and reads one array of it: to take modules apart and put them together,
+# and to wait for many small arrays, takes longer than an update of a small program.
+Leaves = list[jax.Array]
 
 
 class Asked(NamedTuple):
@@ -28,16 +30,17 @@ class Asked(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """init(key) -> state; chunk(leaves, updates) -> (leaves, packed metrics over those updates, for each of the
-    learner's `floats` whether it is finite throughout), on the leaves of a state, of which `whole` makes the state
-    again; the evaluators; and the MiB that the training program takes.
+    """init(key) -> state; chunk(leaves, updates) -> (leaves, told), on the leaves of a state, of which `whole` makes it
+    again; read(told) -> (the metrics over those updates, for each of the learner's `floats` whether it is finite
+    throughout); the evaluators; and the MiB that the training program takes.
 
     A chunk takes its leaves' memory over. A chunk of no updates tells of the state as it is.
     """
 
     init: Callable[[Key], TrainState]
-    chunk: Callable[[Leaves, int], tuple[Leaves, m.Packed, Bool[Array, "floats"]]]
+    chunk: Callable[[Leaves, int], tuple[Leaves, Float[Array, " told"]]]
     whole: Callable[[Leaves], TrainState]
+    read: Callable[[Float[Array, " told"]], tuple[dict[str, float], Bool[np.ndarray, " floats"]]]
     floats: list[str]
     evaluators: tuple[Asked, ...]
     memory: dict[str, float]
@@ -50,17 +53,20 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
     """
     arrays, join = split_given(given)
     inputs = (float32(config), arrays)
+    flat, structure = jax.tree.flatten(inputs)
     key, number = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
 
     def remade(inputs: tuple) -> Program:
         config, arrays = inputs
         return program(config, **join(arrays))
 
+    names: list[tuple[str, ...]] = []  # of metrics: known once they are traced
+
     def whole(leaves: Leaves) -> TrainState:
         return jax.tree.unflatten(jax.tree.structure(state), leaves)
 
-    def chunk(inputs: tuple, leaves: Leaves, updates: jax.Array) -> tuple[Leaves, m.Packed, jax.Array]:
-        state = whole(leaves)
+    def chunk(flat: Leaves, leaves: Leaves, updates: jax.Array) -> tuple[Leaves, jax.Array]:
+        inputs, state = jax.tree.unflatten(structure, flat), whole(leaves)
 
         def stepped(state: TrainState) -> tuple[TrainState, m.Packed]:
             state, metrics = remade(inputs).step(state)
@@ -75,23 +81,27 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
             return state, m.add(total, metrics)
 
         state, metrics = jax.lax.fori_loop(0, updates, body, (state, zeros))
-        return jax.tree.leaves(state), metrics, _finite(state.learner)
+        names.append(metrics.names)
+        finite = _finite(state.learner).astype(metrics.sums.dtype)
+        return jax.tree.leaves(state), jnp.concatenate([metrics.sums.reshape(-1), finite])
 
     def measure(i: int) -> Callable:
         return lambda inputs, *rest: remade(inputs).evaluators[i].measure(*rest)
 
     init = jax.jit(lambda inputs, key: remade(inputs).init(key)).trace(inputs, key)
     state = init.out_info
-    train = jax.jit(chunk, donate_argnums=1).trace(inputs, jax.tree.leaves(state), number)
+    train = jax.jit(chunk, donate_argnums=1).trace(flat, jax.tree.leaves(state), number)
     asked = [jax.jit(measure(i)).trace(inputs, key, state.learner, number) for i in range(len(p.evaluators))]
 
     def compiled() -> Compiled:
         start, update = init.lower().compile(), train.lower().compile()
         on_device = jax.device_put(inputs)  # once, not with every chunk
+        flat, count = jax.tree.leaves(on_device), functools.cache(jnp.int32)
         return Compiled(
             init=lambda key: start(on_device, key),
-            chunk=lambda leaves, updates: update(on_device, leaves, np.int32(updates)),
+            chunk=lambda leaves, updates: update(flat, leaves, count(updates)),
             whole=whole,
+            read=functools.partial(_read, names[0]),
             floats=[path for path, _ in _floats(state.learner)],
             evaluators=tuple(
                 Asked(evaluator, functools.cache(functools.partial(_compile, traced, on_device)))
@@ -101,6 +111,14 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
         )
 
     return compiled
+
+
+def _read(names: tuple[str, ...], told: jax.Array) -> tuple[dict[str, float], np.ndarray]:
+    numbers = np.asarray(told)
+    totals, counts = numbers[: 2 * len(names)].reshape(-1, 2).T
+    with np.errstate(invalid="ignore", divide="ignore"):  # of what was never counted, the mean is NaN
+        means = totals / counts
+    return dict(zip(names, means.tolist(), strict=True)), numbers[2 * len(names) :] > 0
 
 
 def _compile(traced: Any, inputs: tuple) -> Callable[[Key, Learner, int], PyTree]:

@@ -53,7 +53,8 @@ class Logger:
 
 class _Events:
     """TensorBoard's file: one event a row, which reaches the disk within a second of the next row. Its own writer takes
-    an event and a thread's turn for every number, and to wait for the disk takes longer than a small program's update.
+    an event and a thread's turn for every number; and to write events one by one, between chunks that have the
+    processor's caches, takes longer than a small program's update.
     """
 
     def __init__(self, directory: Path, first_step: int):
@@ -62,26 +63,29 @@ class _Events:
         from tensorboardX.proto.summary_pb2 import Summary
 
         directory.mkdir(exist_ok=True)
-        self._event, self._summary, self._flushed = Event, Summary, 0.0
+        self._event, self._summary, self._waiting = Event, Summary, []
         self._writer = EventsWriter(str(directory / "events"))
         # What an earlier session wrote from this step on is not shown.
-        self._write(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+        start = Event(wall_time=time.time(), step=first_step, session_log=SessionLog(status=SessionLog.START))
+        self._writer.write_event(start)
+        self.flush()
 
     def row(self, step: int, values: dict[str, float]) -> None:
-        value = [self._summary.Value(tag=name, simple_value=x) for name, x in values.items()]
-        self._write(self._event(step=step, summary=self._summary(value=value)))
-
-    def _write(self, event: Any) -> None:
-        event.wall_time = time.time()
-        self._writer.write_event(event)
-        if event.wall_time > self._flushed + 1:
+        self._waiting.append((time.time(), step, values))
+        if time.time() > self._flushed + 1:
             self.flush()
 
     def flush(self) -> None:
+        for wall_time, step, values in self._waiting:
+            value = [self._summary.Value(tag=name, simple_value=x) for name, x in values.items()]
+            event = self._event(wall_time=wall_time, step=step, summary=self._summary(value=value))
+            self._writer.write_event(event)
+        self._waiting.clear()
         self._writer.flush()
         self._flushed = time.time()
 
     def close(self) -> None:
+        self.flush()
         self._writer.close()
 
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrl.ops import metrics as m
 from jaxrl.reports.rows import METRICS, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.clock import Clock
@@ -46,18 +45,18 @@ class Session:
         done = int(state.num_steps) // self.p.steps_per_update
         if not done and (before := self._before(state)):
             self.logger.row(0, before, {"train_seconds": 0.0})
-        leaves, _, finite = self.compiled.chunk(jax.tree.leaves(state), 0)
-        meant = ~np.asarray(finite)  # to be infinite, such as the best score so far
+        leaves, told = self.compiled.chunk(jax.tree.leaves(state), 0)
+        meant = ~self.compiled.read(told)[1]  # to be infinite, such as the best score so far
         looked = self.marks["evals"] | self.marks["saves"]
         waiting: _Row | None = None
         for update in sorted(mark for mark in set().union(*self.marks.values()) if mark > done):
             count, done, began = update - done, update, time.perf_counter()
-            leaves, metrics, finite = self.compiled.chunk(leaves, count)
+            leaves, told = self.compiled.chunk(leaves, count)
             # The row before is written while this chunk is under way, so that the device never waits for the host.
             # Where the state itself is asked for there is nothing to go on with: the next chunk would overwrite it.
             if waiting is not None:
                 self._row(waiting, meant)
-            waiting = _Row(update, count, began, metrics, finite)
+            waiting = _Row(update, count, began, told)
             if update in looked:
                 self._row(waiting, meant, leaves)
                 waiting = None
@@ -67,11 +66,9 @@ class Session:
 
     def _row(self, asked: "_Row", meant: np.ndarray, leaves: list[jax.Array] | None = None) -> None:
         """Wait for a chunk, and log it; `leaves`: evaluate and save what is due after it."""
-        metrics, finite = jax.device_get((asked.metrics, asked.finite))  # one wait for all
+        row, finite = self.compiled.read(asked.told)
         timing = self.clock.chunk(asked.began, asked.count * self.p.steps_per_update)
         update, step = asked.update, asked.update * self.p.steps_per_update
-        with np.errstate(invalid="ignore", divide="ignore"):  # of what was never counted, the mean is NaN
-            row = {name: float(value) for name, value in m.values(m.unpack(metrics)).items()}
         bad = [leaf for leaf, fine in zip(self.compiled.floats, finite | meant, strict=True) if not fine]
         if leaves is not None and not bad and update in self.marks["evals"]:
             row |= self._along(self.compiled.whole(leaves))
@@ -156,8 +153,7 @@ class _Row(NamedTuple):
     update: int
     count: int
     began: float
-    metrics: m.Packed
-    finite: jax.Array
+    told: jax.Array
 
 
 def eval_key(seed: int, step: int) -> jax.Array:
