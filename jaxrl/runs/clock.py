@@ -28,18 +28,21 @@ class Clock:
     def _heard(self, event: str, *_: Any, **__: Any) -> None:
         self.compilations += event == "/jax/core/compile/backend_compile_duration"
 
-    def chunk(self, began: float, steps: int) -> dict[str, float]:
-        """Count a stretch of training that was started at `began` and ends now; what to log of it. Of stretches that
-        were started before the last had ended, no time counts twice.
+    def chunks(self, began: float, steps: list[int]) -> list[dict[str, float]]:
+        """Count stretches of training, of so many steps each, that were started at `began` and have ended by now; what
+        to log of each, as if they had been equally fast. Of what was started before the last had ended, no time counts
+        twice.
         """
         now = time.perf_counter()
         seconds = now - max(began, self._ended)
-        self._ended = now
-        self.train += seconds
+        self._ended, rate, told = now, sum(steps) / seconds, []
         self.trained += seconds
-        self.steps += steps
-        rate = {"train_seconds": self.train, "steps_per_second": steps / seconds}
-        return {**rate, "num_compilations": self.compilations}
+        self.steps += sum(steps)
+        for count in steps:
+            self.train += count / rate
+            known = {"num_compilations": self.compilations}
+            told.append({"train_seconds": self.train, "steps_per_second": rate, **known})
+        return told
 
     @contextlib.contextmanager
     def compiling(self):

@@ -17,6 +17,9 @@ from jaxrl.runs.compiled import Asked, Compiled
 from jaxrl.runs.logger import Bar, Logger
 from jaxrl.types import Key, Program, TrainState
 
+# Rows that come faster than people read are written several at a time. Each costs half as much then: the processor's
+# caches, which a chunk of updates takes, are fetched back once for all of them.
+_AT_ONCE, _MOST = 0.25, 16  # seconds, rows
 _EVAL = 0x6576616C  # folded into the seed's key: far from any number that training folds or splits
 
 
@@ -39,6 +42,7 @@ class Session:
     marks: dict[str, set[int]]
     probe: Callable[[TrainState, Key], dict[str, float]] | None
     found: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)  # of the last evaluation, by evaluator
+    together: int = 1  # rows that are written at once
 
     def train(self, state: TrainState) -> TrainState:
         """All updates that remain."""
@@ -48,28 +52,38 @@ class Session:
         leaves, told = self.compiled.chunk(jax.tree.leaves(state), 0)
         meant = ~self.compiled.read(told)[1]  # to be infinite, such as the best score so far
         looked = self.marks["evals"] | self.marks["saves"]
-        waiting: _Row | None = None
+        waiting: list[_Row] = []
         for update in sorted(mark for mark in set().union(*self.marks.values()) if mark > done):
             count, done, began = update - done, update, time.perf_counter()
             leaves, told = self.compiled.chunk(leaves, count)
-            # The row before is written while this chunk is under way, so that the device never waits for the host.
+            # Rows are written while the next chunk is under way, so that the device never waits for the host.
+            if len(waiting) >= self.together:
+                self._rows(waiting, meant)
+                waiting = []
+            waiting.append(_Row(update, count, began, told))
             # Where the state itself is asked for there is nothing to go on with: the next chunk would overwrite it.
-            if waiting is not None:
-                self._row(waiting, meant)
-            waiting = _Row(update, count, began, told)
             if update in looked:
-                self._row(waiting, meant, leaves)
-                waiting = None
-        if waiting is not None:
-            self._row(waiting, meant)
+                self._rows(waiting, meant, leaves)
+                waiting = []
+        if waiting:
+            self._rows(waiting, meant)
         return self.compiled.whole(leaves)
 
-    def _row(self, asked: "_Row", meant: np.ndarray, leaves: list[jax.Array] | None = None) -> None:
-        """Wait for a chunk, and log it; `leaves`: evaluate and save what is due after it."""
-        row, finite = self.compiled.read(asked.told)
-        timing = self.clock.chunk(asked.began, asked.count * self.p.steps_per_update)
-        update, step = asked.update, asked.update * self.p.steps_per_update
-        bad = [leaf for leaf, fine in zip(self.compiled.floats, finite | meant, strict=True) if not fine]
+    def _rows(self, rows: list["_Row"], meant: np.ndarray, leaves: list[jax.Array] | None = None) -> None:
+        """Wait for some chunks, and log them; `leaves`: evaluate and save what is due after the last."""
+        told = [self.compiled.read(row.told) for row in reversed(rows)][::-1]  # waits for the last, once
+        before = self.clock.train
+        timings = self.clock.chunks(rows[0].began, [row.count * self.p.steps_per_update for row in rows])
+        seconds = (self.clock.train - before) / len(rows)
+        self.together = max(1, min(_MOST, int(_AT_ONCE / seconds)))
+        for row, (figures, finite), timing in zip(rows, told, timings, strict=True):
+            self._row(row.update, figures, finite | meant, timing, leaves if row is rows[-1] else None)
+
+    def _row(
+        self, update: int, row: dict[str, float], fine: np.ndarray, timing: dict, leaves: list[jax.Array] | None
+    ) -> None:
+        step = update * self.p.steps_per_update
+        bad = [leaf for leaf, is_fine in zip(self.compiled.floats, fine, strict=True) if not is_fine]
         if leaves is not None and not bad and update in self.marks["evals"]:
             row |= self._along(self.compiled.whole(leaves))
         self.logger.row(step, row, timing)

@@ -15,7 +15,7 @@ from peers.environments import NotMeasured
 from peers.processes import watch
 from peers.settings import BRAX_HUMANOID
 
-PRESET, PRESET_UPDATE, PRESET_STEPS = "ppo/humanoid_cpu", 4096, 4_096_000
+PRESET, PRESET_UPDATE, PRESET_STEPS = "ppo/humanoid_cpu", 4096, 5_120_000
 
 
 def physics(bench: Bench, backend: str, num_envs: int, length: int, rounds: int):

@@ -6,10 +6,18 @@ from jaxrl.runs import clock
 
 
 def test_of_chunks_that_overlap_no_second_counts_twice(monkeypatch):
-    """The second chunk was started at 5 s, when the first, which ended at 10 s, was still under way; the third late."""
+    """The second was started at 5 s, when the first, which ended at 10 s, was still under way; the third late."""
     now = iter([10.0, 17.0, 24.0])
     monkeypatch.setattr(clock.time, "perf_counter", lambda: next(now))
     of_run = clock.Clock()
-    rates = [of_run.chunk(began, 70)["steps_per_second"] for began in (3.0, 5.0, 20.0)]
-    assert rates == [pytest.approx(70 / 7), pytest.approx(70 / 7), pytest.approx(70 / 4)]
-    assert of_run.train == of_run.trained == pytest.approx(7 + 7 + 4)
+    told = [of_run.chunks(began, [70])[0] for began in (3.0, 5.0, 20.0)]
+    assert [row["steps_per_second"] for row in told] == pytest.approx([70 / 7, 70 / 7, 70 / 4])
+    assert [row["train_seconds"] for row in told] == pytest.approx([7, 14, 18])
+    assert of_run.trained == pytest.approx(18) and of_run.steps == 210
+
+
+def test_chunks_that_are_read_together_share_their_time_by_steps(monkeypatch):
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: 12.0)
+    told = clock.Clock().chunks(2.0, [30, 20])
+    assert [row["train_seconds"] for row in told] == pytest.approx([6.0, 10.0])
+    assert [row["steps_per_second"] for row in told] == pytest.approx([5.0, 5.0])
