@@ -56,7 +56,8 @@ def _draw(axis, setting: tuple, rows: Sequence[dict]) -> None:
     axis.set_yscale("log")
     axis.minorticks_off()
     axis.set_xticks(numbers, [f"{n:,}" for n in numbers], rotation=45 if len(numbers) > 5 else 0)
-    low, high = min(r["min"] for r in rows), max(max(r["max"], r["floor"] * (r["arm"] == "training")) for r in rows)
+    low = min(r["min"] for r in rows)
+    high = max(max(r["max"], r["floor"] if r["arm"] == "training" else 0) for r in rows)
     ticks = [m * 10**e for e in range(-1, 13) for m in (1, 2, 5) if low / 1.5 <= m * 10**e <= high * 1.5]
     axis.set_yticks(ticks, [short(y) for y in ticks])
     axis.set_ylim(low / 1.4, high * 1.4)

@@ -1,9 +1,10 @@
-"""The programs of a run: traced first, so that what is wrong is said before anything is written; compiled then, those
-that evaluate when they are first asked.
+"""The programs of a run: traced first, so that what is wrong is said before anything is written; compiled then, side by
+side where there are several cores; on one, those that evaluate when they are first asked.
 """
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxrl.ops import metrics as m
+from jaxrl.runs.directory import cores
 from jaxrl.runs.given import split_given
 from jaxrl.settings import float32
 from jaxrl.training import program
@@ -23,7 +25,8 @@ Leaves = list[jax.Array]
 
 
 class Asked(NamedTuple):
-    """An evaluator and compiled() -> ask(key, learner, case) -> what it measured; compiled when it is first called."""
+    """An evaluator and compiled() -> ask(key, learner, case) -> what it measured; compiled by its first call, if not
+    before."""
 
     evaluator: Evaluator
     compiled: Callable[[], Callable[[Key, Learner, int], PyTree]]
@@ -94,7 +97,8 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
     asked = [jax.jit(measure(i)).trace(inputs, key, state.learner, number) for i in range(len(p.evaluators))]
 
     def compiled() -> Compiled:
-        start, update = init.lower().compile(), train.lower().compile()
+        update, start, *ask = _side_by_side([train, init, *asked])  # the longest first
+        update, start = update(), start()
         on_device = jax.device_put(inputs)  # once, not with every chunk
         flat, count = jax.tree.leaves(on_device), functools.cache(jnp.int32)
         return Compiled(
@@ -104,8 +108,8 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
             read=functools.partial(_read, names[0]),
             floats=[path for path, _ in _floats(state.learner)],
             evaluators=tuple(
-                Asked(evaluator, functools.cache(functools.partial(_compile, traced, on_device)))
-                for evaluator, traced in zip(p.evaluators, asked, strict=True)
+                Asked(evaluator, functools.partial(_asking, made, on_device))
+                for evaluator, made in zip(p.evaluators, ask, strict=True)
             ),
             memory=_memory(update),
         )
@@ -121,8 +125,19 @@ def _read(names: tuple[str, ...], told: jax.Array) -> tuple[dict[str, float], np
     return dict(zip(names, means.tolist(), strict=True)), numbers[2 * len(names) :] > 0
 
 
-def _compile(traced: Any, inputs: tuple) -> Callable[[Key, Learner, int], PyTree]:
-    ask = traced.lower().compile()
+def _side_by_side(traced: list[Any]) -> list[Callable[[], Any]]:
+    """For each program a function that returns it compiled, once it is."""
+    if cores() == 1:
+        return [functools.cache(lambda one=one: one.lower().compile()) for one in traced]
+    pool = ThreadPoolExecutor(cores())
+    # Lowered in this thread: what a user has set for it, such as a precision, other threads do not have.
+    made = [pool.submit(one.lower().compile).result for one in traced]
+    pool.shutdown(wait=False)
+    return made
+
+
+def _asking(made: Callable[[], Any], inputs: tuple) -> Callable[[Key, Learner, int], PyTree]:
+    ask = made()
     return lambda key, learner, case: ask(inputs, key, learner, np.int32(case))
 
 

@@ -119,14 +119,15 @@ def machine() -> dict[str, Any]:
         **about,
         "processor": platform.machine(),
         **processor(),
-        "cores": _cores(),
+        "cores": cores(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
     }
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many this process may use."""
     # A process pinned to one core computes other bits than one on two: XLA splits its sums by the threads it has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
