@@ -30,10 +30,14 @@ class Environment(Protocol):
     time_limit: int | None
 
     @property
-    def observation_space(self) -> Space: ...
+    def observation_space(self) -> Space:
+        """What an observation looks like."""
+        ...
 
     @property
-    def action_space(self) -> Space: ...
+    def action_space(self) -> Space:
+        """What an action looks like."""
+        ...
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
         """A fresh start: (state, obs). The state may be anything that `step` takes and gives again."""

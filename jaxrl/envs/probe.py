@@ -34,25 +34,31 @@ class Probe:
 
     @property
     def time_limit(self) -> int | None:
+        """Of the rules."""
         return self.rules.time_limit
 
     @property
     def truncates(self) -> bool:
+        """Never: a time limit is left to `vectorize`."""
         return False
 
     @property
     def observation_space(self) -> Space:
+        """Of the rules."""
         return self.rules.observation_space
 
     @property
     def action_space(self) -> Space:
+        """Of the rules."""
         return self.rules.action_space
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
+        """A start by the rules: (state, obs)."""
         state = self.rules.reset(key)
         return state, self.rules.obs(state)
 
     def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Step]:
+        """One step by the rules, its reward times `reward`."""
         state, reward, terminated = self.rules.step(state, action)
         reward = self.reward * jnp.asarray(reward, jnp.float32)
         return state, Step(self.rules.obs(state), reward, jnp.asarray(terminated), jnp.zeros((), bool), {})

@@ -46,6 +46,7 @@ class VectorEnv:
 
     @property
     def spaces(self) -> Spaces:
+        """Of one environment, and whether an episode may be cut short."""
         cut = self.time_limit is not None or truncates(self.env)
         return Spaces(self.env.observation_space, self.env.action_space, cut)
 

@@ -46,14 +46,17 @@ class BraxEnv:
 
     @property
     def truncates(self) -> bool:
+        """Never: a time limit is left to `vectorize`."""
         return False
 
     @property
     def observation_space(self) -> Box:
+        """A vector without bounds."""
         return Box((_observation_size(self.raw),))
 
     @property
     def action_space(self) -> Box:
+        """One number in [-1, 1] for each actuator."""
         # Brax scales actions from [-1, 1] to the actuators itself
         return Box((self.raw.action_size,), -1.0, 1.0)
 
@@ -68,10 +71,12 @@ class BraxEnv:
         return self.raw.sys.mj_model
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
+        """A start drawn by Brax, of these physical parameters: (state, obs)."""
         state = strong(self._body().reset(key))
         return state, state.obs
 
     def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Step]:
+        """One step of Brax, which may be several of the physics; its metrics are `info`."""
         # Brax writes into the dicts of the state it is given
         state = state.replace(metrics=dict(state.metrics), info=dict(state.info))
         state = strong(self._body().step(state, action))

@@ -100,25 +100,31 @@ class GymnaxEnv:
 
     @property
     def observation_space(self) -> Space:
+        """gymnax's, with these parameters."""
         return self.described.observation_space
 
     @property
     def action_space(self) -> Space:
+        """gymnax's."""
         return self.described.action_space
 
     @property
     def time_limit(self) -> int | None:
+        """Steps after which gymnax ends an episode; None for none."""
         return self.described.time_limit
 
     @property
     def truncates(self) -> bool:
+        """Whether the game has a rule of its own that cuts episodes short."""
         return type(self.raw).is_truncated is not Environment.is_truncated
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
+        """A start drawn by gymnax: (state, obs)."""
         obs, state = self.raw.reset_env(key, self.params)
         return strong((state, obs))
 
     def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Step]:
+        """One step of gymnax, without its automatic reset."""
         next_obs, next_state, reward, terminated, info = self.raw.step_env(key, state, action, self.params)
         like = jax.eval_shape(self.raw.reset_env, key, self.params)
         next_obs, next_state = cast_like((next_obs, next_state), like)
