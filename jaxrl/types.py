@@ -150,6 +150,7 @@ class Evaluator(NamedTuple):
     `cases`, the things it can be asked, such as the policy, the zero action and random ones; the first is asked at
     every evaluation, the others at the end only.
     read(case, measured) -> {figure: number}, on the host, of a case by its name.
+    brief: whether measuring takes less time than compiling it well would; then it is compiled quickly instead.
     prefix: of these figures in the rows of metrics; the final figures go without it.
     at_start: measured before the first update, too. before: figures of that which the final figures repeat as
     NAME_before.
@@ -162,6 +163,7 @@ class Evaluator(NamedTuple):
     measure: Callable[[Key, Learner, Int[Array, ""]], PyTree]
     read: Callable[[str, PyTree], dict[str, float]]
     cases: tuple[str, ...] = ("",)
+    brief: bool = False
     prefix: str = "eval_"
     at_start: bool = False
     before: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ class Evaluation(NamedTuple):
 
 
 class _Running(NamedTuple):
+    key: Key
     env_state: PyTree
     obs: PyTree
     first: Bool[Array, " N"]
@@ -76,13 +77,13 @@ def evaluate(
         return memory, jax.lax.switch(choice, typed)
 
     def step(run: _Running) -> _Running:
-        k_act, k_env = jax.random.split(jax.random.fold_in(key, run.step))
+        key, k_act, k_env = jax.random.split(run.key, 3)
         memory, action = act(k_act, run)
         env_state, obs, result = vector.step(k_env, run.env_state, action)
         seen = Evaluation(result.reward, jnp.ones(num_episodes, jnp.int32), _numbers(result.info))
         sums = jax.tree.map(lambda total, x: total + jnp.where(run.active, x, 0).astype(total.dtype), run.sums, seen)
         done = result.terminated | result.truncated
-        return _Running(env_state, obs, done, memory, run.active & ~done, run.step + 1, sums)
+        return _Running(key, env_state, obs, done, memory, run.active & ~done, run.step + 1, sums)
 
     k_reset, key = jax.random.split(key)
     env_state, obs = vector.reset(k_reset)
@@ -91,7 +92,7 @@ def evaluate(
     zeros = jnp.zeros(num_episodes)
     sums = Evaluation(zeros, zeros.astype(jnp.int32), {name: zeros for name in info})
     every, memory = jnp.ones(num_episodes, bool), algorithm.memory(num_episodes)
-    start = _Running(env_state, obs, every, memory, every, jnp.zeros((), jnp.int32), sums)
+    start = _Running(key, env_state, obs, every, memory, every, jnp.zeros((), jnp.int32), sums)
     sums = jax.lax.while_loop(lambda run: jnp.any(run.active) & (run.step < vector.time_limit), step, start).sums
     return sums._replace(info=jax.tree.map(lambda x: x / sums.episode_length, sums.info))
 
@@ -120,6 +121,7 @@ def whole_episodes(env: EnvConfig, algorithm: Algorithm, body: Any = None) -> Ev
         measure=measure,
         read=read,
         cases=_CASES,
+        brief=True,
         panels=(Panel("episode return", returns), Panel("episode length", lengths)),
         references={"zero action": "zero_action_return", "random actions": "random_return"},
     )

@@ -13,12 +13,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxrl.ops import metrics as m
+from jaxrl.ops.platform import compiler_options
 from jaxrl.runs.directory import cores
 from jaxrl.runs.given import split_given
 from jaxrl.settings import float32
 from jaxrl.training import program
 from jaxrl.types import Evaluator, Key, Learner, Program, PyTree, TrainState
 
+_SMALL = 2**13  # entries of a leaf
 # The driver calls a chunk with lists of leaves, and reads one array of it: to take modules apart and put them together,
 # and to wait for many small arrays, takes longer than an update of a small program.
 Leaves = list[jax.Array]
@@ -97,7 +99,8 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
     asked = [jax.jit(measure(i)).trace(inputs, key, state.learner, number) for i in range(len(p.evaluators))]
 
     def compiled() -> Compiled:
-        update, start, *ask = _side_by_side([train, init, *asked])  # the longest first
+        briefly = [e.brief for e in p.evaluators]
+        update, start, *ask = _side_by_side([train, init, *asked], [False, True, *briefly])  # the longest first
         update, start = update(), start()
         on_device = jax.device_put(inputs)  # once, not with every chunk
         flat, count = jax.tree.leaves(on_device), functools.cache(jnp.int32)
@@ -125,15 +128,26 @@ def _read(names: tuple[str, ...], told: jax.Array) -> tuple[dict[str, float], np
     return dict(zip(names, means.tolist(), strict=True)), numbers[2 * len(names) :] > 0
 
 
-def _side_by_side(traced: list[Any]) -> list[Callable[[], Any]]:
+def _side_by_side(traced: list[Any], brief: list[bool]) -> list[Callable[[], Any]]:
     """For each program a function that returns it compiled, once it is."""
+    programs = list(zip(traced, brief, strict=True))
     if cores() == 1:
-        return [functools.cache(lambda one=one: one.lower().compile()) for one in traced]
+        return [functools.cache(lambda one=one, brief=brief: _compiled(one.lower(), brief)) for one, brief in programs]
     pool = ThreadPoolExecutor(cores())
     # Lowered in this thread: what a user has set for it, such as a precision, other threads do not have.
-    made = [pool.submit(one.lower().compile).result for one in traced]
+    made = [pool.submit(_compiled, one.lower(), brief).result for one, brief in programs]
     pool.shutdown(wait=False)
     return made
+
+
+def _compiled(lowered: Any, brief: bool) -> Any:
+    options = compiler_options(lowered.as_text().count("\n"), brief)
+    try:
+        return lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:  # another version of XLA may not have them
+        if options is None or "compile option" not in str(error):
+            raise
+        return lowered.compile()
 
 
 def _asking(made: Callable[[], Any], inputs: tuple) -> Callable[[Key, Learner, int], PyTree]:
@@ -155,8 +169,15 @@ def _memory(program: Any) -> dict[str, float]:
     return {**mib, "total": round(sum(parts.values()) / 2**20, 3)}
 
 
-def _finite(learner: Learner) -> jax.Array:
-    return jnp.array([jnp.all(jnp.isfinite(x)) for _, x in _floats(learner)], bool)
+def _finite(learner: Learner) -> Bool[Array, " floats"]:
+    """Which leaves are finite throughout."""
+    leaves = [x.reshape(-1) for _, x in _floats(learner)]
+    # Of each leaf by itself XLA would make two or three kernels, at 15 ms of compiling: the small ones go together.
+    small = [x for x in leaves if x.size <= _SMALL]
+    owner = np.repeat(np.arange(len(small)), np.array([x.size for x in small], int))
+    zeros = 0 * jnp.concatenate([jnp.zeros(0), *small])  # NaN where not finite
+    sums = iter(jax.ops.segment_sum(zeros, owner, len(small), indices_are_sorted=True))
+    return jnp.isfinite(jnp.array([next(sums) if x.size <= _SMALL else jnp.sum(0 * x) for x in leaves]))
 
 
 def _floats(learner: Learner) -> list[tuple[str, Any]]:

@@ -19,6 +19,7 @@ from jaxrl.data import Completions, Data, DataBatch, Pairs
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import language_model
 from jaxrl.ops.optimizers import matrices
+from jaxrl.ops.platform import compiler_options
 from jaxrl.reports.rows import read_metrics
 from jaxrl.runs import logger
 from jaxrl.runs.checkpoints import Checkpoints
@@ -169,8 +170,11 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scanned():
-    """The same by `train`: config, parameters and data traced."""
-    f = jax.jit(lambda config, key, params, data: train(config, key, network=MODEL, params=params, data=data))
+    """The same by `train`: config, parameters and data traced, compiled as `run` does it."""
+    f = jax.jit(
+        lambda config, key, params, data: train(config, key, network=MODEL, params=params, data=data),
+        compiler_options=compiler_options(0, brief=False),
+    )
     return lambda config: f(config, jax.random.key(3), PARAMS, DATA)
 
 

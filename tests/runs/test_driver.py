@@ -16,6 +16,7 @@ import pytest
 from jaxrl import PPO, Algorithm, EnvConfig, Program, Schedule, cli, config, program, replace, rollouts, run, train
 from jaxrl.envs.registry import from_config
 from jaxrl.networks import actor_critic
+from jaxrl.ops.platform import compiler_options
 from jaxrl.reports.rows import read_metrics
 from jaxrl.runs import Diverged, driver
 from jaxrl.runs.checkpoints import Checkpoints
@@ -43,7 +44,7 @@ def whole(tmp_path_factory):
 
 
 def test_chunked_run_equals_one_scan_bit_for_bit(whole):
-    state, metrics = jax.jit(train)(CONFIG, jax.random.key(3))
+    state, metrics = jax.jit(train, compiler_options=compiler_options(0, brief=False))(CONFIG, jax.random.key(3))
     assert same_bytes(whole.state, state)
     rows = read_metrics(whole.run_dir / "metrics.jsonl")
     first = jax.tree.map(lambda x: float(x[:2].sum()), metrics["value_loss"])  # a row covers two updates

@@ -1,0 +1,52 @@
+"""How the programs of a run are compiled, and what they tell of their learner."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl.ops import platform
+from jaxrl.ops.platform import compiler_options, tuned
+from jaxrl.runs.compiled import _compiled, _finite
+
+BIG = np.finfo(np.float32).max  # a sum of two is infinite, though each is finite
+
+
+@pytest.mark.parametrize(
+    ("leaf", "is_finite"),
+    [
+        (jnp.full((3, 4), BIG), True),
+        (jnp.full((100, 100), BIG), True),
+        (jnp.zeros((3, 4)).at[2, 1].set(jnp.nan), False),
+        (jnp.zeros((100, 100)).at[99, 99].set(-jnp.inf), False),
+        (jnp.array(jnp.inf), False),
+        (jnp.ones((2, 2), jnp.bfloat16).at[0, 1].set(jnp.nan), False),
+        (jnp.zeros((0, 3)), True),
+    ],
+)
+def test_of_each_leaf_is_told_whether_it_is_finite(leaf, is_finite):
+    learner = {"a": jnp.ones(5), "b": leaf, "c": jnp.arange(3), "d": jnp.ones((128, 128)), "e": jnp.ones(())}
+    np.testing.assert_array_equal(jax.jit(_finite)(learner), [True, is_finite, True, True])
+
+
+def test_nothing_is_told_of_a_learner_without_floats():
+    assert _finite({"count": jnp.arange(3)}).shape == (0,)
+
+
+def test_what_is_large_or_runs_briefly_is_compiled_in_less_time():
+    plain, light = platform._PLAIN, platform._LIGHT
+    with tuned(plain_above=100):
+        assert compiler_options(100, brief=False) == light
+        assert compiler_options(101, brief=False) == plain
+        assert compiler_options(100, brief=True) == compiler_options(101, brief=True) == {**plain, **light}
+    with tuned(plain_above=None):
+        assert compiler_options(101, brief=True) is None
+
+
+def test_an_xla_without_these_options_compiles_as_it_likes(monkeypatch):
+    lowered = jax.jit(lambda x: x + 1).lower(1.0)
+    monkeypatch.setattr(platform, "_LIGHT", {"xla_of_another_year": True})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="compile option"):
+        lowered.compile(compiler_options=platform._LIGHT)
+    with tuned(plain_above=100):
+        assert _compiled(lowered, brief=False)(1.0) == 2.0
