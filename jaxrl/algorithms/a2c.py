@@ -146,7 +146,7 @@ def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
         obs_stats = learner.obs_stats
         if obs_stats is not None:
             obs_stats = update_stats(obs_stats, batch.obs)
-        metrics |= {"grad_norm": m.mean(optax.tree.norm(grads)), "learning_rate": m.mean(learning_rate)}
+        metrics |= {"grad_norm": m.grad_norm(grads), "learning_rate": m.mean(learning_rate)}
         metrics |= m.episode_metrics(batch)
         return A2CLearner(params, opt_state, obs_stats, learner.num_updates + 1), metrics
 

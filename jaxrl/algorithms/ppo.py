@@ -269,7 +269,7 @@ def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner,
             advantage = batch.advantage
             batch = batch._replace(advantage=(advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8))
         grads, metrics = accumulate(loss, params, batch, micro_batch_size, key)
-        metrics |= {"grad_norm": m.mean(optax.tree.norm(grads)), "learning_rate": m.mean(learning_rate)}
+        metrics |= {"grad_norm": m.grad_norm(grads), "learning_rate": m.mean(learning_rate)}
         # The minibatch that trips target_kl is not learned from, but measured: it is what a person wants to see.
         trips = stopped | (metrics["approx_kl"].value > c.target_kl)
         updates, next_opt_state = optimizer.update(grads, opt_state)
@@ -280,12 +280,12 @@ def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner,
         metrics = jax.tree.map(lambda x: jnp.where(stopped, 0.0, x), m.pack(metrics))
         return (*kept, trips), (metrics, ~trips)
 
-    k_shuffle, k_entropy = jax.random.split(key)
-    sizes = (c.num_steps, c.env.num_envs, c.num_minibatches, c.minibatches_by)
     # All epochs are shuffled at once: one batched sort instead of num_epochs small ones between gradient steps.
-    rows = jax.vmap(lambda key: minibatch_rows(key, *sizes))(jax.random.split(k_shuffle, c.num_epochs))
-    rows = rows.reshape(c.num_epochs * c.num_minibatches, -1)
+    keys = jax.random.split(key, c.num_epochs * (1 + c.num_minibatches))
+    k_shuffle, k_entropy = keys[: c.num_epochs], keys[c.num_epochs :]
+    sizes = (c.num_steps, c.env.num_envs, c.num_minibatches, c.minibatches_by)
+    rows = jax.vmap(lambda key: minibatch_rows(key, *sizes))(k_shuffle).reshape(len(k_entropy), -1)
     start = (learner.params, learner.opt_state, jnp.zeros((), bool))
-    steps = (rows, jax.random.split(k_entropy, len(rows)))
+    steps = (rows, k_entropy)
     (params, opt_state, _), (metrics, taken) = jax.lax.scan(gradient_step, start, steps)
     return params, opt_state, {**m.unpack(m.total(metrics)), "gradient_steps": m.mean(jnp.sum(taken))}

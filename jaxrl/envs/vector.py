@@ -106,7 +106,7 @@ class VectorEnv:
             return self._draw(keys)
         if self.env_axis is not None:
             return pool  # a start may depend on the body it belongs to
-        which = jax.random.randint(keys[0], (self.num_envs,), 0, self.num_envs)
+        which = jax.random.bits(keys[0], (self.num_envs,)) % self.num_envs
         return jax.tree.map(lambda x: x[which], pool)
 
 

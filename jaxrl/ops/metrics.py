@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from jaxrl.types import Metrics, Transition
+from jaxrl.types import Metrics, PyTree, Transition
 
 
 class Mean(NamedTuple):
@@ -61,7 +62,8 @@ def total(metrics: Metrics | Packed) -> Metrics | Packed:
 
 def pack(metrics: Metrics) -> Packed:
     """Of single numbers, as they are after an update."""
-    return Packed(tuple(metrics), jnp.array(list(metrics.values()), dtype=float).reshape(-1, 2))
+    totals, counts = [mean.total for mean in metrics.values()], [mean.count for mean in metrics.values()]
+    return Packed(tuple(metrics), jnp.array([totals, counts], dtype=float).T)
 
 
 def unpack(packed: Packed) -> Metrics:
@@ -86,6 +88,11 @@ def episode_metrics(batch: Transition, where: Bool[Array, "T N"] | None = None) 
         "episode_length": mean(batch.info["episode_length"], ended),
         "invalid_steps": mean(batch.info["invalid"], where),
     }
+
+
+def grad_norm(grads: PyTree) -> Mean:
+    """Their global norm, taken of one vector as `optax.flatten` makes it, so that XLA makes it once."""
+    return mean(jnp.linalg.norm(ravel_pytree(grads)[0]))
 
 
 def explained_variance(value: Float[Array, "*b"], target: Float[Array, "*b"]) -> Mean:

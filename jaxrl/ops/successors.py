@@ -11,6 +11,7 @@ from jaxrl.ops.platform import tuning
 from jaxrl.types import PyTree
 
 _FEW = 16  # truncated steps are few if they are less than this share of all
+_SMALL = 256  # of a rollout of so many steps, asking about all costs less than compiling the choice
 
 
 def values(value_of: Callable[[PyTree], Float[Array, " B"]], obs: PyTree) -> Float[Array, "T N"]:
@@ -33,7 +34,7 @@ def next_values(
     value: V(obs). Where a step terminated the result is finite and counts for nothing. truncates: False promises that
     no step is truncated. Reverse-mode differentiable.
     """
-    if truncates and tuning().next_values == "all":
+    if truncates and (tuning().next_values == "all" or value.size <= _SMALL):
         return values(value_of, next_obs)
     last = value_of(jax.tree.map(lambda x: x[-1], next_obs))
     shifted = jnp.concatenate([value[1:], last[None]])

@@ -24,8 +24,8 @@ def start(env: Any, algorithm: Algorithm, key: Key) -> RolloutCarry:
     return RolloutCarry(*env.reset(key), jnp.ones(env.num_envs, bool), algorithm.memory(env.num_envs))
 
 
-def unroll(env: Any, policy: Callable, key: Key, learner: Learner, carry: RolloutCarry, num_steps: int):
-    """Act for `num_steps` steps. Returns (carry, Transition with leading axes [num_steps, num_envs])."""
+def unroll(env: Any, policy: Callable, keys: Key, learner: Learner, carry: RolloutCarry):
+    """Act for T steps, by keys [T, 2]. Returns (carry, Transition with leading axes [T, num_envs])."""
 
     def step(carry: RolloutCarry, keys: Key):
         k_act, k_env = keys
@@ -47,7 +47,7 @@ def unroll(env: Any, policy: Callable, key: Key, learner: Learner, carry: Rollou
         )
         return RolloutCarry(env_state, obs, result.terminated | result.truncated, memory), transition
 
-    last, batch = jax.lax.scan(step, carry, jax.random.split(key, (num_steps, 2)))
+    last, batch = jax.lax.scan(step, carry, keys)
     return last, batch._replace(memory=carry.memory)
 
 
@@ -55,9 +55,9 @@ def rollouts(env: Any, algorithm: Algorithm, num_steps: int) -> Source:
     """Segments of `num_steps` steps that carry on where the last one stopped. `env` is a VectorEnv."""
 
     def collect(key: Key, learner: Learner, carry: RolloutCarry):
-        k_pool, k_unroll = jax.random.split(key)
-        carry = carry._replace(env_state=env.refresh(k_pool, carry.env_state))
-        return unroll(env, algorithm.policy, k_unroll, learner, carry, num_steps)
+        keys = jax.random.split(key, (num_steps + 1, 2))  # all at once: each call is a loop to compile
+        carry = carry._replace(env_state=env.refresh(keys[-1, 0], carry.env_state))
+        return unroll(env, algorithm.policy, keys[:-1], learner, carry)
 
     return Source(lambda key: start(env, algorithm, key), collect)
 
@@ -68,8 +68,8 @@ def episodes(env: Any, algorithm: Algorithm, num_steps: int) -> Source:
     """
 
     def collect(key: Key, learner: Learner, carry: tuple):
-        k_reset, k_unroll = jax.random.split(key)
-        _, batch = unroll(env, algorithm.policy, k_unroll, learner, start(env, algorithm, k_reset), num_steps)
+        keys = jax.random.split(key, (num_steps + 1, 2))
+        _, batch = unroll(env, algorithm.policy, keys[:-1], learner, start(env, algorithm, keys[-1, 0]))
         done = batch.terminated | batch.truncated
         ends_before = jnp.cumsum(done, axis=0) - done
         return carry, batch._replace(info={**batch.info, "playing": ends_before == 0})

@@ -9,7 +9,7 @@ from jaxrl.ops.successors import next_values
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
 def test_next_values_are_those_of_the_true_successors(share):
     """Few cut steps or many, on their own and with terminations: each bootstraps from its own next_obs."""
-    T, N = 16, 8
+    T, N = 64, 8  # more than are simply all asked about
     rng = np.random.default_rng(0)
     truncated, terminated = rng.random((T, N)) < share, rng.random((T, N)) < 0.1
     obs = rng.normal(size=(T + 1, N, 3)).astype(np.float32)
@@ -26,15 +26,15 @@ def test_next_values_are_those_of_the_true_successors(share):
     assert np.isfinite(found).all()
 
 
-def test_few_truncated_steps_do_not_cost_a_second_pass():
-    asked = []
+@pytest.mark.parametrize(("T", "asked_about"), [(64, 8 + 64 * 8 // 16), (32, 32 * 8)])
+def test_few_truncated_steps_of_a_long_rollout_do_not_cost_a_second_pass(T, asked_about):
+    asked, N = [], 8
 
     def value_of(x):
         jax.debug.callback(lambda v: asked.append(v.size), x[..., 0])
         return x[..., 0]
 
-    T, N = 32, 8
     obs, no = jnp.ones((T, N, 1)), jnp.zeros((T, N), bool)
     jax.block_until_ready(next_values(value_of, obs[..., 0], obs, no, no.at[3, 2].set(True)))
     jax.effects_barrier()
-    assert sum(asked) == N + T * N // 16
+    assert sum(asked) == asked_about
