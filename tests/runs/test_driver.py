@@ -21,6 +21,7 @@ from jaxrl.reports.rows import read_metrics
 from jaxrl.runs import Diverged, driver
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.directory import begin_run, machine
+from jaxrl.runs.session import Session
 from jaxrl.spaces import Spaces
 from tests.helpers.compare import compile_events, same_bytes
 from tests.helpers.environments import Counter
@@ -49,6 +50,20 @@ def test_chunked_run_equals_one_scan_bit_for_bit(whole):
     rows = read_metrics(whole.run_dir / "metrics.jsonl")
     first = jax.tree.map(lambda x: float(x[:2].sum()), metrics["value_loss"])  # a row covers two updates
     np.testing.assert_allclose(rows[0]["value_loss"], first.total / first.count, rtol=1e-6)
+
+
+def test_rows_that_come_fast_are_written_several_at_a_time(tmp_path, monkeypatch):
+    at_once, rows_of = [], Session._rows
+
+    def counted(self, rows, *rest):
+        at_once.append(len(rows))
+        rows_of(self, rows, *rest)
+
+    monkeypatch.setattr(Session, "_rows", counted)
+    config = replace(CONFIG, total_steps=4 * 16 * 96)
+    run(config, 3, tmp_path / "run", schedule=Schedule(logs=96, evals=0, saves=0), progress=False)
+    assert sum(at_once) == len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 96
+    assert max(at_once) > 4
 
 
 def test_evaluation_leaves_training_bitwise_unchanged(whole, tmp_path):
