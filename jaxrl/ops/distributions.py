@@ -34,8 +34,9 @@ class Categorical(NamedTuple):
     def log_prob(self, action: Int[Array, "*b"]) -> Float[Array, "*b"]:
         log_p = jax.nn.log_softmax(self.logits)
         # A sum over so few is faster than to look one up, whose gradient is a scatter.
-        chosen = jnp.arange(log_p.shape[-1]) == action[..., None]
-        return jnp.sum(jnp.where(chosen, log_p, 0.0), axis=-1)
+        n = log_p.shape[-1]
+        found = jnp.sum(jnp.where(jnp.arange(n) == action[..., None], log_p, 0.0), axis=-1)
+        return jnp.where((action >= 0) & (action < n), found, -jnp.inf)
 
     def entropy(self, key: Key | None = None) -> Float[Array, "*b"]:
         log_p = jax.nn.log_softmax(self.logits)

@@ -201,6 +201,12 @@ def test_a_forbidden_action_is_never_drawn_and_has_no_probability():
     assert d.log_prob(jnp.array(1)) == -INF
 
 
+@pytest.mark.parametrize("action", [-1, 4, 2**31 - 1])
+def test_what_is_no_action_has_no_probability(action):
+    # an action in the environment's numbers, say, which start elsewhere
+    assert jax.jit(Categorical.log_prob)(Categorical(jnp.asarray(LOGITS)), jnp.full(2, action)).tolist() == [-INF, -INF]
+
+
 def test_kl_is_infinite_where_the_other_forbids_what_is_possible():
     assert Categorical(jnp.zeros(2)).kl(Categorical(jnp.array([0.0, -INF]))) == INF
 
