@@ -20,7 +20,7 @@ from peers.environments import NotMeasured
 from peers.processes import watch
 from peers.settings import ZOO, ZOO_STEPS, options
 
-PRESET_STEPS = 491_520
+from jaxrl.cli import named
 
 
 def solve(bench: Bench, arms: tuple[str, ...], seeds: int, threshold: float, every: int, episodes: int, limit: float):
@@ -57,7 +57,7 @@ def runs(
     """Name of an arm -> what runs it once. A filled cache comes after the run that fills it. at: an empty folder."""
     bench_runs = {}
     for name, more, total in (
-        ("jaxrl, its preset", [], PRESET_STEPS),
+        ("jaxrl, its preset", [], named("ppo/cartpole").total_steps),
         ("jaxrl, rl-zoo's settings", options(ZOO, ZOO_STEPS), ZOO_STEPS),
     ):
         for state in ("empty", "filled"):
