@@ -21,6 +21,7 @@ import tyro
 
 from jaxrl import PPO, EnvConfig, Schedule, run, train
 from jaxrl.cli.benchmark import surroundings
+from jaxrl.ops.platform import compiler_options
 from jaxrl.reports.rows import TIMING, read_metrics
 from jaxrl.runs import session
 from jaxrl.settings import float32
@@ -88,7 +89,8 @@ def main(options: Options) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"{options.memory} x: peak {peak:.0f} MiB; steps per second by quarter of the run {means}")
         return
-    whole = jax.jit(train).lower(float32(config()), jax.random.key(0)).compile()
+    alike = compiler_options(0, brief=False)  # as `run` compiles what is as small as this
+    whole = jax.jit(train, compiler_options=alike).lower(float32(config()), jax.random.key(0)).compile()
     ratios = []
     for i in range(options.rounds + 1):
         bare = seconds(lambda: jax.block_until_ready(whole(float32(config()), jax.random.key(0))))

@@ -52,6 +52,7 @@ class VectorEnv:
 
     @property
     def action_space(self) -> Space:
+        """Of one environment."""
         return self.env.action_space
 
     def reset(self, key: Key) -> tuple[VectorState, PyTree]:
@@ -106,6 +107,7 @@ class VectorEnv:
             return self._draw(keys)
         if self.env_axis is not None:
             return pool  # a start may depend on the body it belongs to
+        # Even but for N in 2³²; `randint` draws twice and splits its key to be so.
         which = jax.random.bits(keys[0], (self.num_envs,)) % self.num_envs
         return jax.tree.map(lambda x: x[which], pool)
 

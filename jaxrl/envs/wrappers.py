@@ -20,24 +20,31 @@ class ActionRepeat:
 
     @property
     def observation_space(self) -> Space:
+        """The environment's."""
         return self.env.observation_space
 
     @property
     def action_space(self) -> Space:
+        """The environment's."""
         return self.env.action_space
 
     @property
     def time_limit(self) -> int | None:
+        """In actions, of which the last may be cut short; None for none."""
         return None if self.env.time_limit is None else -(-self.env.time_limit // self.repeat)
 
     @property
     def truncates(self) -> bool:
+        """Whether the environment cuts episodes short itself."""
         return truncates(self.env)
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
+        """The environment's: (state, obs)."""
         return self.env.reset(key)
 
     def step(self, key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Step]:
+        """Up to `repeat` steps of the environment: (state, Step)."""
+
         def again(carry, key):
             state, last = carry
             next_state, step = self.env.step(key, state, action)

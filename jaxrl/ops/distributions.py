@@ -29,9 +29,11 @@ class Categorical(NamedTuple):
     start: Int[Array, "*b"] | None = None
 
     def sample(self, key: Key) -> Int[Array, "*b"]:
+        """An action 0 … n-1."""
         return jax.random.categorical(key, self.logits)
 
     def log_prob(self, action: Int[Array, "*b"]) -> Float[Array, "*b"]:
+        """log p(action) in nats; -inf of what is not one of 0 … n-1."""
         log_p = jax.nn.log_softmax(self.logits)
         # A sum over so few is faster than to look one up, whose gradient is a scatter.
         n = log_p.shape[-1]
@@ -39,11 +41,13 @@ class Categorical(NamedTuple):
         return jnp.where((action >= 0) & (action < n), found, -jnp.inf)
 
     def entropy(self, key: Key | None = None) -> Float[Array, "*b"]:
+        """In nats."""
         log_p = jax.nn.log_softmax(self.logits)
         p = jnp.exp(log_p)
         return -jnp.sum(p * jnp.where(p > 0, log_p, 0.0), axis=-1)
 
     def mode(self) -> Int[Array, "*b"]:
+        """The likeliest action, the first of several."""
         return jnp.argmax(self.logits, axis=-1)
 
     def kl(self, other: "Categorical") -> Float[Array, "*b"]:
@@ -53,6 +57,7 @@ class Categorical(NamedTuple):
         return jnp.sum(p * jnp.where(p > 0, log_p - log_q, 0.0), axis=-1)
 
     def env_action(self, action: Int[Array, "*b"]) -> Int[Array, "*b"]:
+        """Counted from `start`."""
         return action if self.start is None else action + self.start
 
 
@@ -62,22 +67,28 @@ class MultiCategorical(NamedTuple):
     parts: tuple[Categorical, ...]
 
     def sample(self, key: Key) -> Int[Array, "*b k"]:
+        """An action of every part."""
         keys = jax.random.split(key, len(self.parts))
         return jnp.stack([part.sample(k) for part, k in zip(self.parts, keys, strict=True)], axis=-1)
 
     def log_prob(self, action: Int[Array, "*b k"]) -> Float[Array, "*b"]:
+        """Sum over the parts, in nats."""
         return sum(part.log_prob(action[..., i]) for i, part in enumerate(self.parts))
 
     def entropy(self, key: Key | None = None) -> Float[Array, "*b"]:
+        """Sum over the parts, in nats."""
         return sum(part.entropy() for part in self.parts)
 
     def mode(self) -> Int[Array, "*b k"]:
+        """The likeliest action of every part."""
         return jnp.stack([part.mode() for part in self.parts], axis=-1)
 
     def kl(self, other: "MultiCategorical") -> Float[Array, "*b"]:
+        """KL(self ‖ other) in nats: the sum over the parts."""
         return sum(p.kl(q) for p, q in zip(self.parts, other.parts, strict=True))
 
     def env_action(self, action: Int[Array, "*b k"]) -> Int[Array, "*b k"]:
+        """As it is."""
         return action
 
 
