@@ -45,7 +45,7 @@ ONLY_IN = {
     "matplotlib": {"reports/curve.py", "reports/throughput.py"},
     "mujoco": {"reports/animation.py"},
     "tokenizers": {"lm/text/tokenizer.py", "lm/text/bpe.py"},
-    "jinja2": {"lm/text/tokenizer.py"},
+    "jinja2": {"lm/text/templates.py"},
     "pyarrow": {"data/files.py"},
 }
 FORBIDDEN = {"pickle", "distrax", "rlax", "torch", "transformers", "trl"}

@@ -149,6 +149,8 @@ class DPO:
             check_unread(self, ("sync_alpha",), "with sync_every = 0", "set sync_every to at least 1")
         check_cache_read(self)
 
+    learns_from = "pairs"  # as in jaxrl/data/kinds.py: which rows, and what is made of others
+
     def program(
         self,
         network: LanguageModel | None = None,

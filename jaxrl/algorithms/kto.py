@@ -71,6 +71,8 @@ class KTO:
             raise InputError("loop.batch_size = 1 leaves no other prompt for z0; set at least 2, or kl = False")
         check_cache_read(self)
 
+    learns_from = "labels"  # as in jaxrl/data/kinds.py: which rows, and what is made of others
+
     def program(
         self,
         network: LanguageModel | None = None,
@@ -136,7 +138,7 @@ def make(c: KTO, model: LanguageModel, params: Params, num_updates: int) -> Algo
 
     def divergence(key: Key, weights: Params, batch: DataBatch) -> m.Mean:
         other, valid = mismatch(key, batch.rows, batch.weight > 0)
-        crossed = cross(batch.rows, other, width)
+        crossed = cross(batch.rows, other, width, model.config.max_position_embeddings)
 
         def part(rows: tuple[Completions, Bool[Array, " B"]]) -> m.Mean:
             return m.mean(compare(weights, rows[0])[1], rows[1])
@@ -219,13 +221,16 @@ def content_bits(key: Key, rows: Completions) -> UInt[Array, " B"]:
     return jax.vmap(lambda s: jax.random.bits(reduce(jax.random.fold_in, s, k_bits)))(seeds)
 
 
-def cross(rows: Completions, other: Int[Array, " B"], max_prompt_length: int | None) -> Completions:
-    """Every row's prompt with the completion of row `other`. As wide as any two of them need."""
+def cross(
+    rows: Completions, other: Int[Array, " B"], max_prompt_length: int | None, context: int | None = None
+) -> Completions:
+    """Every row's prompt with the completion of row `other`. As wide as any two of them need, cut at the context."""
     width = rows.tokens.shape[1]
     own, theirs = rows.prompt_length, take(rows, other)
-    place = jnp.arange(width + min(width, max_prompt_length or width))
+    place = jnp.arange(min(width + min(width, max_prompt_length or width), context or 2 * width))
     source = place - own[:, None] + theirs.prompt_length[:, None]
     completion = jnp.take_along_axis(theirs.tokens, jnp.clip(source, 0, width - 1), axis=1)
     prompt = jnp.pad(rows.tokens, ((0, 0), (0, len(place) - width)))
     tokens = jnp.where(place < own[:, None], prompt, completion)
-    return Completions(tokens, own, own + theirs.length - theirs.prompt_length, None, rows.prompt_id)
+    length = jnp.minimum(own + theirs.length - theirs.prompt_length, len(place))
+    return Completions(tokens, own, length, None, rows.prompt_id)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.data.arrays import Data
 from jaxrl.envs import registry
@@ -17,7 +18,8 @@ from jaxrl.evaluators import Ask, held_out_rows, sampled_completions, whole_epis
 from jaxrl.lm.lora import trained
 from jaxrl.lm.pretrained.assets import cache
 from jaxrl.lm.reference import with_reference
-from jaxrl.lm.transformer import LanguageModel
+from jaxrl.lm.transformer import LanguageModel, ModelConfig
+from jaxrl.lm.vocabulary import check_ids
 from jaxrl.networks import check_distribution
 from jaxrl.ops.fingerprints import fingerprint
 from jaxrl.settings import replace
@@ -87,6 +89,7 @@ def language_program(
         raise InputError(f"{type(config).__name__} {missing}")
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(data)):
         config.check_data(data)
+        check_rows(network.config, data)
     loop, tuned = config.loop, trained(config.lm, params)
     updates = loop.epochs * batches_per_epoch(data.train, loop.batch_size)
     updates = updates if loop.max_updates is None else min(updates, loop.max_updates)
@@ -105,6 +108,16 @@ def language_program(
         label=f"{config.lm.name.rstrip('/').split('/')[-1]}_{type(config).__name__.lower()}",
         export=lambda learner: tuned.merged(learner.trained),
     )
+
+
+def check_rows(model: ModelConfig, data: Data) -> None:
+    """Raises InputError for rows that the model cannot take: beyond its vocabulary, or its context."""
+    for b, rows in enumerate(data.train + data.held_out):
+        for side in (rows,) if hasattr(rows, "tokens") else rows:
+            tokens, length = np.asarray(side.tokens), np.asarray(side.length)
+            inside = np.where(np.arange(tokens.shape[1]) < length[:, None], tokens, 0)
+            for i in {int(length.argmax()), int(inside.max(axis=1).argmax())}:
+                check_ids(tokens[i, : length[i]], model, f"row {i + 1} of bucket {b + 1}")
 
 
 def with_cached_reference(config: Any, model: LanguageModel, params: Params, data: Data) -> Data:

@@ -41,6 +41,8 @@ class SFT:
     optimizer: AdamW = AdamW(learning_rate=2e-5)
     """AdamW and its schedule. Learning rate: about 2e-5 for all parameters, 2e-4 to 1e-3 for adapters."""
 
+    learns_from = "answers"  # as in jaxrl/data/kinds.py: which rows, and what is made of others
+
     def program(
         self,
         network: LanguageModel | None = None,

@@ -3,13 +3,16 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import jax
 from tyro.conf import Positional
 
+from jaxrl.data.prompts import encode_text
 from jaxrl.lm.pretrained.weights import load_model
 from jaxrl.lm.sampling import stream
 from jaxrl.lm.transformer import language_model
+from jaxrl.lm.vocabulary import check_tokenizer
 from jaxrl.runs.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
 
@@ -19,6 +22,7 @@ def generate(
     prompt: Positional[str],
     *,
     chat: bool = False,
+    markup: Literal["text", "tokens"] = "text",
     max_new_tokens: int = 128,
     temperature: float = 0.7,
     top_k: int = 0,
@@ -33,6 +37,7 @@ def generate(
         model: "smollm2-135m", a .gguf file, a folder of safetensors, or "organisation/name" on the hub.
         prompt: The text to continue.
         chat: Put the prompt as a user's message, in the model's chat template.
+        markup: What special tokens are that the prompt spells (<|im_end|>): plain text, or tokens.
         max_new_tokens: Stop after this many.
         temperature: Logits are divided by it; 0 always takes the likeliest token.
         top_k: Draw from the k likeliest tokens only; 0 is off.
@@ -48,9 +53,12 @@ def generate(
     if tokenizer is None:
         raise InputError(f"{model} has no tokenizer; put its tokenizer.json beside the weights")
     if chat:
-        ids = tokenizer.encode_chat([{"role": "user", "content": prompt}])
+        ids = tokenizer.encode_chat([{"role": "user", "content": prompt}], markup=markup)
     else:
-        ids = [*tokenizer.prefix, *tokenizer.encode(prompt)]
+        ids = encode_text(prompt, tokenizer, markup)
+    check_tokenizer(tokenizer, loaded.config)
+    if markup == "text" and tokenizer.has_markup(prompt):
+        print("special tokens in the prompt are plain text; --markup tokens makes them tokens", file=sys.stderr)
     times = []
 
     def timed(tokens: Iterable[int]) -> Iterator[int]:

@@ -1,41 +1,41 @@
 """A report on preference data as it will be trained on: read it before the accelerator does."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
-from jaxrl.data.preferences import Encoded, Sequences, encode_rows
-from jaxrl.data.rows import read_rows, understand
+from jaxrl.data.preferences import Encoded, Sequences
+from jaxrl.data.preparation import read_encoded
+from jaxrl.data.settings import DataConfig
 from jaxrl.lm.text.tokenizer import Tokenizer
+from jaxrl.lm.transformer import ModelConfig
 
 _BAR, _LONGEST_SHOWN = 40, 400
 
 
 def lint(
-    path: str | Path,
+    settings: DataConfig,
     tokenizer: Tokenizer,
     *,
-    max_length: int,
-    max_prompt_length: int | None = None,
-    split: str | None = None,
+    learns_from: str = "any",
+    model: ModelConfig | None = None,
     rows: int = 3,
 ) -> str:
     """Format, the first rows with «trained» tokens marked, counts, conflicts, label balance, lengths and buckets.
 
-    rows: how many to show. Raises InputError as `read` and `encode` do.
+    learns_from, model: as for `prepare`, through which these rows went. rows: how many to show. Raises InputError as
+    `prepare` does.
     """
-    data = read_rows(path, split)
-    encoded = encode_rows(data, tokenizer, max_length=max_length, max_prompt_length=max_prompt_length)
+    encoded, notes = read_encoded(settings, tokenizer, learns_from=learns_from, model=model)
     longest = np.array([max(len(side.tokens) for side in row) for row in encoded.rows])
-    parts = [
-        f"{path}: {len(data)} rows of {understand(data[0]).format}",
+    shown = [
+        "\n".join([f"{settings.path}: {encoded.counts['rows']} rows of {encoded.format}", *notes]),
         *(_show(number, row, tokenizer) for number, row in enumerate(encoded.rows[:rows], 1)),
-        _counts(encoded),
+        _counts(encoded, settings.markup),
         _histogram(longest),
-        _buckets(longest, max_length),
+        _buckets(longest, settings.max_length),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(shown) + "\n"
 
 
 def suggest_buckets(longest: np.ndarray, max_length: int) -> list[int]:
@@ -58,9 +58,8 @@ def conflicts(encoded: Encoded) -> int:
 
 
 def _show(number: int, row: tuple[Sequences, ...], tokenizer: Tokenizer) -> str:
-    def text(ids: np.ndarray) -> str:
-        text = tokenizer.decode(ids).replace("\n", "\n    ")
-        half = _LONGEST_SHOWN // 2
+    def shortened(text: str) -> str:
+        text, half = text.replace("\n", "\n    "), _LONGEST_SHOWN // 2
         return text if len(text) <= _LONGEST_SHOWN else f"{text[:half]} […] {text[-half:]}"
 
     lines = []
@@ -68,27 +67,33 @@ def _show(number: int, row: tuple[Sequences, ...], tokenizer: Tokenizer) -> str:
     for name, side in zip(names, row, strict=True):
         prompt, completion = side.tokens[: side.prompt_length], side.tokens[side.prompt_length :]
         label = "" if side.label is None else f", label {'good' if side.label else 'bad'}"
-        end = "" if completion[-1] == tokenizer.eos else ", truncated: no EOS"
+        end = "" if side.whole else ", truncated: no end"
         lines += [f"row {number}, {name}{label}: {len(prompt)} + {len(completion)} tokens{end}"]
-        lines += [f"    {text(prompt)}«{text(completion)}»"]
+        trained = tokenizer.decode_after(prompt, completion)
+        lines += [f"    {shortened(tokenizer.decode(prompt))}«{shortened(trained)}»"]
     return "\n".join(lines)
 
 
-def _counts(encoded: Encoded) -> str:
+def _counts(encoded: Encoded, markup: str) -> str:
     c, n = encoded.counts, encoded.counts["kept"]
     sides = n * len(encoded.rows[0])
     contradictions = (
         "pairs that also stand in reverse" if len(encoded.rows[0]) == 2 else "completions labelled both ways"
     )
+    spelt = {
+        "text": "kept, as plain text; data.markup = 'tokens' (--markup tokens) makes it tokens",
+        "tokens": "kept, as tokens; data.markup = 'text' makes it plain text",
+    }[markup]
     lines = [
         (n, f"of {c['rows']} rows kept"),
         (c["empty_prompts"], "rows dropped: empty prompt, and the tokenizer adds no BOS"),
         (c["empty_completions"], "rows dropped: empty completion"),
         (c["identical"], "rows dropped: chosen and rejected are the same tokens"),
         (c["truncated_prompts"], f"of {n} prompts truncated: they lost their beginning"),
-        (c["truncated_completions"], f"of {sides} completions truncated: they lost their end and have no EOS"),
+        (c["truncated_completions"], f"of {sides} completions truncated: they lost their end"),
         (c["duplicates"], "rows repeat an earlier one (kept)"),
-        (c["markup"], "rows spell a special token (kept, as plain text)"),
+        (c["markup"], f"rows spell a special token ({spelt})"),
+        (c["unknown"], "rows have characters that the tokenizer does not know (kept, without them)"),
         (conflicts(encoded), contradictions),
     ]
     if encoded.rows[0][0].label is not None:

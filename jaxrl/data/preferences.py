@@ -1,9 +1,11 @@
 """Preferences as token arrays: the contract between words and losses.
 
 - Prompt and completion are tokenised apart and joined as ids: no token spans the boundary, nothing is put between.
-- Text is used as it is. Messages go through the chat template, whose prompt ends where the assistant begins to speak;
-  of the answer only its content is used. Markup spelled in text or messages (<|im_end|>) stays plain text, counted.
-- Every whole completion ends with EOS, and the EOS is trained. A truncated completion has none: it did not end there.
+- Text is used as it is. Messages go through the chat template, with and without the answer: the prompt is what it
+  writes before the assistant speaks, the completion is what the answer adds, end of turn included.
+- Markup spelled in text or messages (<|im_end|>) stays plain text, counted, or becomes tokens where that is asked for.
+- Every whole completion has an end, and the end is trained: the template's own, else EOS. A truncated completion has
+  none: it did not end there.
 - Truncation: the prompt keeps its end (and BOS, if the tokenizer adds one). It may fill max_prompt_length; by default
   half of max_length or all that the longest completion of its row leaves, whichever is more. Completions get the rest,
   which is at least one token. Both sides of a pair keep the same prompt.
@@ -16,9 +18,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxrl.data.prompts import encode_prompt, keep_end, lengths, padded
-from jaxrl.data.rows import Example, Row, understand
+from jaxrl.data.messages import strings
+from jaxrl.data.prompts import encode_example, keep_end, lengths, padded
+from jaxrl.data.rows import Row, understand
+from jaxrl.data.settings import DataConfig
 from jaxrl.lm.text.tokenizer import Tokenizer
+from jaxrl.lm.transformer import ModelConfig
+from jaxrl.lm.vocabulary import check_ids
 from jaxrl.types import InputError
 
 _COUNTS = (
@@ -30,25 +36,31 @@ _COUNTS = (
     "empty_completions",  # dropped
     "identical",  # dropped: chosen and rejected alike, perhaps only after truncation
     "duplicates",  # kept: rows that an earlier one equals
-    "markup",  # kept: rows that spell a special token, which stays plain text
+    "markup",  # kept: rows that spell a special token
+    "unknown",  # kept: rows with characters that the tokenizer does not know
 )
 
 
 class Sequences(NamedTuple):
-    """One completion after its prompt. tokens: prompt, completion and, unless truncated, EOS. label: 1 good, 0 bad."""
+    """One completion after its prompt. tokens: prompt, completion and its end, if whole. label: 1 good, 0 bad."""
 
     tokens: Int[np.ndarray, " l"]
     prompt_length: int
+    whole: bool
     label: float | None
     prompt_id: int
 
 
 class Encoded(NamedTuple):
-    """rows: (completion,) or (chosen, rejected) each. counts: what was truncated, dropped or odd, by name."""
+    """rows: (completion,) or (chosen, rejected) each. counts: what was truncated, dropped or odd, by name.
+
+    format: of the rows, for people.
+    """
 
     rows: list[tuple[Sequences, ...]]
     counts: dict[str, int]
     pad: int | None
+    format: str
 
 
 class Completions(NamedTuple):
@@ -75,11 +87,19 @@ class Pairs(NamedTuple):
 
 
 def encode_rows(
-    rows: Sequence[Row], tokenizer: Tokenizer, *, max_length: int, max_prompt_length: int | None = None
+    rows: Sequence[Row],
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    max_prompt_length: int | None = None,
+    markup: str = "text",
+    date: str = DataConfig.date,
+    model: ModelConfig | None = None,
 ) -> Encoded:
-    """Rows as ids, by the contract above. max_length: tokens of prompt and completion together, EOS included.
+    """Rows as ids, by the contract above. max_length: tokens of prompt and completion together, end included.
 
-    Raises InputError, with the row's number, for rows that are malformed or of several formats, and if none is left.
+    markup, date: as in DataConfig. model: whose vocabulary and context the rows must fit. Raises InputError, with the
+    row's number, for rows that are malformed, of several formats, or not for this model, and if none is left.
     """
     _check(tokenizer, max_length, max_prompt_length)
     counts = dict.fromkeys(_COUNTS, 0)
@@ -87,34 +107,41 @@ def encode_rows(
     for number, row in enumerate(rows, 1):
         try:
             example = understand(row)
-            prompt = encode_prompt(example.prompt, tokenizer)
+            made = encode_example(example, tokenizer, markup, date)
         except InputError as error:
             raise InputError(f"row {number} {error}") from error
         if first not in (None, example.format):
             raise InputError(f"row {number} is of {example.format}, but the first row is of {first}; encode them apart")
-        first = example.format
-        answers = [tokenizer.encode(text, specials=False) for text in example.completions]
-        whole = (tuple(prompt), *map(tuple, answers), example.label)
+        first, prompt = example.format, made[0].prompt
+        whole = (tuple(prompt), *(tuple(e.answer) for e in made), example.label)
         counts["duplicates"] += whole in seen
         seen.add(whole)
-        counts["markup"] += any(map(tokenizer.has_markup, _texts(example)))
-        if not prompt or not all(answers):
+        counts["markup"] += any(map(tokenizer.has_markup, strings([example.prompt, example.completions])))
+        if not prompt or not all(e.answer for e in made):
             counts["empty_completions" if prompt else "empty_prompts"] += 1
             continue
         prompt_id = prompts.setdefault(whole[0], len(prompts))
-        ended = [[*answer, tokenizer.eos] for answer in answers]
+        ended = [e.answer if e.ended else [*e.answer, tokenizer.eos] for e in made]
         short, cut = _fit(prompt, ended, tokenizer.prefix, max_length, max_prompt_length)
         if len(cut) == 2 and cut[0] == cut[1]:
             counts["identical"] += 1
             continue
-        counts["truncated_prompts"] += len(short) < len(prompt)
-        counts["truncated_completions"] += sum(len(c) < len(e) for c, e in zip(cut, ended, strict=True))
         label = None if example.label is None else float(example.label)
-        encoded.append(tuple(Sequences(np.array([*short, *c], np.int32), len(short), label, prompt_id) for c in cut))
+        sides = [
+            Sequences(np.array([*short, *c], np.int32), len(short), len(c) == len(e), label, prompt_id)
+            for c, e in zip(cut, ended, strict=True)
+        ]
+        if model is not None:
+            for side in sides:
+                check_ids(side.tokens, model, f"row {number}")
+        counts["truncated_prompts"] += len(short) < len(prompt)
+        counts["truncated_completions"] += sum(not side.whole for side in sides)
+        counts["unknown"] += tokenizer.unknown is not None and any(tokenizer.unknown in side.tokens for side in sides)
+        encoded.append(tuple(sides))
     counts |= {"rows": len(rows), "kept": len(encoded)}
     if not encoded:
         raise InputError(f"none of {len(rows)} rows is left ({', '.join(f'{k} {v}' for k, v in counts.items() if v)})")
-    return Encoded(encoded, counts, tokenizer.pad)
+    return Encoded(encoded, counts, tokenizer.pad, first)
 
 
 def bucketed(encoded: Encoded, buckets: Sequence[int]) -> tuple[Completions | Pairs, ...]:
@@ -144,11 +171,6 @@ def _check(tokenizer: Tokenizer, max_length: int, max_prompt_length: int | None)
     if max_prompt_length is not None and not 1 <= max_prompt_length < max_length:
         limits = f"it must be at least 1 and less than max_length = {max_length}"
         raise InputError(f"max_prompt_length = {max_prompt_length} leaves no room; {limits}")
-
-
-def _texts(example: Example) -> list[str]:
-    prompt = example.prompt
-    return [*([prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]), *example.completions]
 
 
 def _fit(

@@ -1,22 +1,27 @@
 """From a file, or from rows at hand, to the arrays that `train` and `run` take."""
 
-import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxrl.data.arrays import Data
+from jaxrl.data.kinds import rows_for, split_by_group
 from jaxrl.data.preferences import Encoded, bucketed, encode_rows
-from jaxrl.data.rows import Row, read_rows, split_by_group, understand
+from jaxrl.data.rows import Row, read_rows
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.text.tokenizer import Tokenizer
+from jaxrl.lm.transformer import ModelConfig
 from jaxrl.types import InputError
 
 
 class Prepared(NamedTuple):
-    """data: for `train` and `run`. counts: of the training rows, what was truncated, dropped or odd, by name."""
+    """data: for `train` and `run`. counts: of all rows, what was truncated, dropped, odd or held out, by name. notes:
+    sentences on what was made of them.
+    """
 
     data: Data
     counts: dict[str, int]
+    notes: tuple[str, ...]
 
 
 def prepare(
@@ -24,37 +29,56 @@ def prepare(
     tokenizer: Tokenizer,
     rows: Sequence[Row] | None = None,
     held_out: Sequence[Row] | None = None,
+    *,
+    learns_from: str = "any",
+    model: ModelConfig | None = None,
 ) -> Prepared:
     """Rows as token arrays, in buckets.
 
     rows: to train on; None reads `settings.path`. held_out: to measure on; None splits off `settings.held_out` of the
     rows, always the same ones: whole prompts where there are prompts enough, so that none is on both sides, else rows.
-    Raises InputError, with file and row number, for what cannot be read.
+    learns_from: which kind of rows, as in `rows_for`. model: whose vocabulary and context they must fit.
+    Raises InputError, with file and row number, for what cannot be read or learned from.
     """
-    rows = read_rows(settings.path) if rows is None else rows
-    if held_out is None and settings.held_out > 0:
-        rows, held_out = _hold_out(rows, float(settings.held_out))
-    encoded = _encode(rows, settings, tokenizer)
-    measured = (_encode(held_out, settings, tokenizer),) if held_out else ()
-    widths = settings.buckets or (
-        max(len(side.tokens) for part in (encoded, *measured) for row in part.rows for side in row),
+    encoded, notes = read_encoded(settings, tokenizer, rows, learns_from=learns_from, model=model)
+    counts, parts = encoded.counts, [encoded.rows]
+    if held_out:
+        measured, _ = read_encoded(settings, tokenizer, held_out, learns_from=learns_from, model=model)
+        counts, parts = Counter(counts) + Counter(measured.counts), [encoded.rows, measured.rows]
+    elif held_out is None and settings.held_out > 0:
+        parts = _hold_out(encoded.rows, float(settings.held_out))
+    widths = settings.buckets or (max(len(side.tokens) for part in parts for row in part for side in row),)
+    train, *rest = (bucketed(encoded._replace(rows=part), widths) for part in parts)
+    counts = {name: counts[name] for name in encoded.counts} | {"held_out": sum(map(len, parts[1:]))}
+    return Prepared(Data(train, *rest), counts, notes)
+
+
+def read_encoded(
+    settings: DataConfig,
+    tokenizer: Tokenizer,
+    rows: Sequence[Row] | None = None,
+    *,
+    learns_from: str = "any",
+    model: ModelConfig | None = None,
+) -> tuple[Encoded, tuple[str, ...]]:
+    """(rows as ids, notes), for `prepare` and `lint` alike. Arguments and errors as for `prepare`."""
+    chosen = rows_for(learns_from, read_rows(settings.path) if rows is None else rows)
+    encoded = encode_rows(
+        chosen.rows,
+        tokenizer,
+        max_length=settings.max_length,
+        max_prompt_length=settings.max_prompt_length,
+        markup=settings.markup,
+        date=settings.date,
+        model=model,
     )
-    train, *rest = (bucketed(part, widths) for part in (encoded, *measured))
-    return Prepared(Data(train, *rest), encoded.counts)
+    return encoded, (chosen.note,) if chosen.note else ()
 
 
-def _hold_out(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
-    groups = []
-    for number, row in enumerate(rows, 1):
-        try:
-            groups.append(json.dumps(understand(row).prompt))
-        except InputError as error:
-            raise InputError(f"row {number} {error}") from error
-    if share * len(set(groups)) < 1:
-        groups = range(len(rows))
-    grouped = [{**row, "_group": group} for row, group in zip(rows, groups, strict=True)]
-    return split_by_group(grouped, "_group", share=share, seed=0)
-
-
-def _encode(rows: Sequence[Row], settings: DataConfig, tokenizer: Tokenizer) -> Encoded:
-    return encode_rows(rows, tokenizer, max_length=settings.max_length, max_prompt_length=settings.max_prompt_length)
+def _hold_out(rows: Sequence[tuple], share: float) -> tuple[list[tuple], list[tuple]]:
+    if len(rows) < 2:
+        raise InputError(f"data.held_out = {share} of a single row leaves none to train on; set data.held_out = 0")
+    prompts = [row[0].prompt_id for row in rows]
+    groups = prompts if share * len(set(prompts)) >= 1 else range(len(rows))
+    train, measured = split_by_group(range(len(rows)), lambda i: groups[i], share=share, seed=0)
+    return [rows[i] for i in train], [rows[i] for i in measured]

@@ -1,15 +1,18 @@
 """Prompts as token arrays: what a language model is asked to continue."""
 
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Int
 
 from jaxrl.data.files import raw_rows
-from jaxrl.data.rows import Row, Text, prompt_of
-from jaxrl.lm.text.tokenizer import Tokenizer
+from jaxrl.data.messages import says_nothing
+from jaxrl.data.rows import Example, Row, question
+from jaxrl.data.settings import DataConfig
+from jaxrl.lm.text.tokenizer import Exchange, Tokenizer
 from jaxrl.types import InputError
 
 
@@ -28,7 +31,7 @@ def read_prompts(path: str | Path, split: str | None = None) -> list[Row]:
     rows = []
     for where, row in raw_rows(path, split):
         try:
-            prompt_of(row)
+            question(row)
         except InputError as error:
             raise InputError(f"{where} {error}") from error
         rows.append(row)
@@ -37,17 +40,19 @@ def read_prompts(path: str | Path, split: str | None = None) -> list[Row]:
     return rows
 
 
-def encode_prompts(rows: Sequence[Row], tokenizer: Tokenizer, *, max_length: int) -> Prompts:
+def encode_prompts(
+    rows: Sequence[Row], tokenizer: Tokenizer, *, max_length: int, markup: str = "text", date: str = DataConfig.date
+) -> Prompts:
     """The prompts in the order of the rows, as wide as the longest. One longer than max_length keeps its end.
 
-    Raises InputError for a prompt without any token: there would be nothing to continue.
+    markup, date: as in DataConfig. Raises InputError for a prompt without any token, which nothing could continue.
     """
     if max_length < 1:
         raise InputError(f"max_length = {max_length} leaves no token; it must be at least 1")
     encoded = []
     for number, row in enumerate(rows, 1):
         try:
-            ids = encode_prompt(prompt_of(row), tokenizer)
+            ids = encode_prompt(question(row), tokenizer, markup, date)
         except InputError as error:
             raise InputError(f"row {number} {error}") from error
         if not ids:
@@ -56,13 +61,46 @@ def encode_prompts(rows: Sequence[Row], tokenizer: Tokenizer, *, max_length: int
     return Prompts(padded(encoded, max(map(len, encoded)), tokenizer.pad), lengths(encoded))
 
 
-def encode_prompt(prompt: Text, tokenizer: Tokenizer) -> list[int]:
-    """Text: BOS if the tokenizer adds one, then the text, in which markup is plain text. Messages: the chat template,
-    up to where the assistant begins to speak. Without messages, or with neither BOS nor text: nothing.
+def encode_prompt(asked: Example, tokenizer: Tokenizer, markup: str = "text", date: str = DataConfig.date) -> list[int]:
+    """Text: BOS if the tokenizer adds one, then the text. Messages: the chat template, up to where the assistant begins
+    to speak, or up to its last word so far. Without messages, or with neither BOS nor text: nothing.
     """
-    if isinstance(prompt, str):
-        return [*tokenizer.prefix, *tokenizer.encode(prompt, specials=False)]
-    return tokenizer.encode_chat(prompt) if prompt else []
+    if isinstance(asked.prompt, str):
+        return encode_text(asked.prompt, tokenizer, markup)
+    if not asked.prompt:
+        return []
+    return tokenizer.encode_chat(asked.prompt, markup=markup, **_columns(asked, date))
+
+
+def encode_text(prompt: str, tokenizer: Tokenizer, markup: str = "text") -> list[int]:
+    """BOS if the tokenizer adds one, and the text begins with none; then the text. markup: what special tokens that it
+    spells are, "text" or "tokens".
+    """
+    ids = tokenizer.encode(prompt, specials=markup == "tokens")
+    return ids if tokenizer.prefix and ids[:1] == tokenizer.prefix else [*tokenizer.prefix, *ids]
+
+
+def encode_example(
+    example: Example, tokenizer: Tokenizer, markup: str = "text", date: str = DataConfig.date
+) -> list[Exchange]:
+    """Prompt and completion as ids, for each completion. No token spans the boundary, and nothing is put there: they
+    decode to the concatenation. An answer that says nothing has no ids.
+    """
+    if not isinstance(example.prompt, str):
+        if not example.prompt:
+            return [Exchange([], [], False) for _ in example.completions]
+        columns = _columns(example, date) | {"goes_on": example.goes_on, "markup": markup}
+        made = [tokenizer.encode_exchange(example.prompt, answer, **columns) for answer in example.completions]
+        told = zip(made, example.completions, strict=True)
+        return [e._replace(answer=[]) if says_nothing(answer) else e for e, answer in told]
+    prompt, tokens = encode_text(example.prompt, tokenizer, markup), markup == "tokens"
+    encode = tokenizer.encode_inside if example.prompt else tokenizer.encode
+    answers = [encode(text, specials=tokens) for text in example.completions]
+    return [Exchange(prompt, ids, tokens and tokenizer.ends(ids)) for ids in answers]
+
+
+def _columns(example: Example, date: str) -> dict[str, Any]:
+    return {**example.columns, "now": datetime.date.fromisoformat(date)}
 
 
 def keep_end(ids: list[int], room: int, prefix: list[int]) -> list[int]:

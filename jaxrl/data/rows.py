@@ -4,33 +4,37 @@ A row is a dict in one of three formats; prompt and answers are text, or lists o
     pairs         {prompt, chosen, rejected}   where both answers are message lists that repeat the prompt, it may miss
     completions   {prompt, completion}         with an optional `label`: true for a good one
     messages      {messages}                   the last message, the assistant's, is the completion; `label` as above
-Other columns are kept and never looked at. Every mistake is a ValueError that names file and row.
+Where they are messages, the chat template also gets the columns tools, documents and chat_template_kwargs, and a
+column `system` is the first turn. Other columns are kept and never looked at. Every mistake is an InputError that names
+file and row.
 """
 
-import re
-from collections.abc import Callable, Sequence
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxrl.data.files import raw_rows
+from jaxrl.data.messages import Message, Text, text_or_messages, without_nulls
 from jaxrl.types import InputError
 
 Row = dict[str, Any]
-Text = str | list[dict[str, Any]]
 
 _FORMATS = "{prompt, chosen, rejected}, {prompt, completion} or {messages}"
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # half of a pair of UTF-16 units, which JSON can spell and UTF-8 cannot
+_TEMPLATE = ("tools", "documents", "chat_template_kwargs")
 
 
 class Example(NamedTuple):
-    """What a row says: the completions are [completion], or [chosen, rejected]. format: its name, for people."""
+    """What a row says: the completions are [completion], or [chosen, rejected]; texts after a text, messages after
+    messages. format: its name, for people. columns: what the chat template is given beside the messages. goes_on: the
+    prompt's last turn is the assistant's, and the completions go on with it.
+    """
 
     format: str
     prompt: Text
-    completions: list[str]
+    completions: list[str] | list[Message]
     label: bool | None
+    columns: dict[str, Any]
+    goes_on: bool
 
 
 def read_rows(path: str | Path, split: str | None = None) -> list[Row]:
@@ -62,71 +66,34 @@ def understand(row: Row) -> Example:
     if not isinstance(row, dict):
         raise InputError(f"is {row!r:.60}, not an object; a row is {_FORMATS}")
     has = {name for name, value in row.items() if value is not None}
+    goes_on = False
     if has & {"chosen", "rejected"}:
         _need(row, has, "chosen", "rejected")
         kind, prompt, completions = "pairs", *_pair(row, has)
+        goes_on = _ends_with_assistant(prompt)
     elif "messages" in has:
         kind, prompt, completions = "completions", *_conversation(row["messages"])
     else:
         _need(row, has, "prompt", "completion")
-        kind, prompt, completions = "completions", row["prompt"], [row["completion"]]
-    style = "text" if isinstance(prompt, str) else "messages"
+        answer = text_or_messages("completion", row["completion"])
+        kind, prompt, completions = "completions", _turn(text_or_messages("prompt", row["prompt"]), answer), [answer]
+        goes_on = _ends_with_assistant(prompt)
+    style, label = "text" if isinstance(prompt, str) else "messages", None
     if "label" in has and kind == "completions":
-        if row["label"] not in (True, False):
-            raise InputError(f"has label {row['label']!r}; it must be true (a good completion) or false")
-        kind, label = "labelled completions", bool(row["label"])
-    else:
-        label = None
-    check_text("prompt", prompt)
-    return Example(f"{kind} ({style})", prompt, [_answer(c, prompt) for c in completions], label)
+        kind, label = "labelled completions", _label(row["label"])
+    prompt, columns = _with_columns(row, has, prompt)
+    answers = [_answer(completion, prompt) for completion in completions]
+    return Example(f"{kind} ({style})", prompt, answers, label, columns, goes_on)
 
 
-def prompt_of(row: Row) -> Text:
-    """The prompt of a row of any format, or of a row with nothing but a `prompt`. Raises InputError as `understand`."""
+def question(row: Row) -> Example:
+    """What a row of any format asks, or a row with nothing but a `prompt`. Raises InputError as `understand`."""
     if not isinstance(row, dict) or {"chosen", "rejected", "messages", "completion"} & set(row):
-        return understand(row).prompt
-    _need(row, {name for name, value in row.items() if value is not None}, "prompt")
-    check_text("prompt", row["prompt"])
-    return row["prompt"]
-
-
-def split_by_group(
-    rows: Sequence[Row], by: str | Callable[[Row], Any], *, share: float, seed: int
-) -> tuple[list[Row], list[Row]]:
-    """(the rest, at least `share` of the rows): whole groups, so that nothing of a group is on both sides.
-
-    by: the column that names the group (say, the film under review), or a function of the row.
-    """
-    group_of = by if callable(by) else lambda row: row[by]
-    if not callable(by) and (missing := [i for i, row in enumerate(rows, 1) if by not in row]):
-        raise InputError(f"row {missing[0]} has no `{by}` to split by; it has {', '.join(rows[missing[0] - 1])}")
-    groups: dict[Any, list[int]] = {}
-    for i, row in enumerate(rows):
-        groups.setdefault(group_of(row), []).append(i)
-    held, names = set(), list(groups)
-    for g in np.random.default_rng(seed).permutation(len(names)):
-        if len(held) >= share * len(rows):
-            break
-        held |= set(groups[names[g]])
-    if not 0 < len(held) < len(rows):
-        raise InputError(f"share = {share} of {len(names)} groups leaves one side empty; change it, or split finer")
-    return [r for i, r in enumerate(rows) if i not in held], [r for i, r in enumerate(rows) if i in held]
-
-
-def unpair(rows: Sequence[Row], seed: int) -> list[Row]:
-    """Pairs as labelled completions: chosen true, rejected false, shuffled, other columns kept.
-
-    Unshuffled, all batches would be of one class.
-    """
-    made = []
-    for i, row in enumerate(rows, 1):
-        example = understand(row)
-        if len(example.completions) != 2:
-            raise InputError(f"row {i} is of {example.format}; only pairs can be unpaired")
-        rest = {k: v for k, v in row.items() if k not in ("prompt", "chosen", "rejected", "label")}
-        for label, completion in zip((True, False), example.completions, strict=True):
-            made.append({"prompt": example.prompt, "completion": completion, "label": label, **rest})
-    return [made[i] for i in np.random.default_rng(seed).permutation(len(made))]
+        return understand(row)
+    has = {name for name, value in row.items() if value is not None}
+    _need(row, has, "prompt")
+    prompt, columns = _with_columns(row, has, text_or_messages("prompt", row["prompt"]))
+    return Example("prompts", prompt, [], None, columns, _ends_with_assistant(prompt))
 
 
 def _need(row: Row, has: set[str], *names: str) -> None:
@@ -135,20 +102,62 @@ def _need(row: Row, has: set[str], *names: str) -> None:
             raise InputError(f"has no `{name}`; it has {', '.join(row) or 'nothing'}, and a row is {_FORMATS}")
 
 
-def check_text(name: str, value: Any) -> None:
-    """Raises InputError with a clause that follows on "row 17 " unless the value is text or a list of messages."""
-    for message in value if isinstance(value, list) else [{"role": name, "content": value}]:
-        good = isinstance(message, dict) and isinstance(message.get("role"), str)
-        if not good or not isinstance(message.get("content"), str):
+def _label(value: Any) -> bool:
+    if value not in (True, False):
+        raise InputError(
+            f"has label {value!r}; it must be true (a good completion) or false; drop the column if it says another "
+            "thing"
+        )
+    return bool(value)
+
+
+def _ends_with_assistant(prompt: Text) -> bool:
+    return isinstance(prompt, list) and bool(prompt) and prompt[-1]["role"] == "assistant"
+
+
+def _turn(prompt: Text, answer: Text) -> Text:
+    """The prompt as a user's turn, where the answer is a message."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) and isinstance(answer, list) else prompt
+
+
+def _with_columns(row: Row, has: set[str], prompt: Text) -> tuple[Text, dict[str, Any]]:
+    """The prompt, a `system` column its first turn, and what the chat template is given beside it."""
+    if isinstance(prompt, str):
+        if row.get("system"):
             raise InputError(
-                f"has {name} {value!r:.80}; it must be text or a list of {{role, content}} messages of text"
+                "has a `system` column, for which a prompt of text has no place; give prompt and answers as messages, "
+                "or read the file with data.format = 'orca'"
             )
-        if half := _HALF_CHARACTER.search(message["content"]):
-            raise InputError(f"has {half[0]!r} in its {name}, half a character; it must be Unicode text")
+        return prompt, {}
+    columns = {name: _parsed(name, row[name]) for name in _TEMPLATE if name in has and row[name]}
+    switches = columns.pop("chat_template_kwargs", {})
+    return _system(row.get("system"), prompt) + prompt, columns | switches
 
 
-def _conversation(messages: Any) -> tuple[Text, list[Text]]:
-    check_text("messages", messages)
+def _system(value: Any, prompt: list[Message]) -> list[Message]:
+    if value and not isinstance(value, str):
+        raise InputError(f"has `system` {value!r:.60}; it must be text, the first turn of the conversation")
+    turn = [{"role": "system", "content": text_or_messages("system", value)}] if value else []
+    if turn == prompt[:1]:
+        return []
+    if turn and prompt and prompt[0]["role"] == "system":
+        raise InputError("has a `system` column and another system message in its prompt; drop one of the two")
+    return turn
+
+
+def _parsed(name: str, value: Any) -> Any:
+    try:
+        value = json.loads(value) if isinstance(value, str) and value else value
+    except ValueError as error:
+        raise InputError(f"has `{name}` {value!r:.60}, which is not JSON ({error}); mend or drop it") from error
+    if not isinstance(value, dict if name == "chat_template_kwargs" else list):
+        wanted = "an object" if name == "chat_template_kwargs" else "a list"
+        raise InputError(f"has `{name}` {value!r:.60}; it must be {wanted}, for the chat template")
+    return without_nulls(value)
+
+
+def _conversation(value: Any) -> tuple[Text, list[Text]]:
+    messages = text_or_messages("messages", value)
     if isinstance(messages, str) or not messages or messages[-1]["role"] != "assistant":
         raise InputError("has `messages` that do not end with the assistant's; drop what comes after its last message")
     return messages[:-1], [messages[-1:]]
@@ -156,28 +165,38 @@ def _conversation(messages: Any) -> tuple[Text, list[Text]]:
 
 def _pair(row: Row, has: set[str]) -> tuple[Text, list[Text]]:
     """Prompt, [chosen, rejected]. Messages that both sides open with are the prompt: messages, never words."""
-    chosen, rejected = row["chosen"], row["rejected"]
+    chosen, rejected = (text_or_messages(name, row[name]) for name in ("chosen", "rejected"))
+    prompt = text_or_messages("prompt", row["prompt"]) if "prompt" in has else None
     if not isinstance(chosen, list) or not isinstance(rejected, list):
         _need(row, has, "prompt")
-        return row["prompt"], [chosen, rejected]
+        return prompt, [chosen, rejected]
     most = min(len(chosen), len(rejected)) - 1  # the answers themselves are never prompt, be they equal
     common = next((i for i in range(max(most, 0)) if chosen[i] != rejected[i]), max(most, 0))
-    shared, prompt = chosen[:common], row.get("prompt")
-    if isinstance(prompt, list) and shared[: len(prompt)] != prompt:
-        shared = prompt + shared
+    shared = chosen[:common]
+    answers = [chosen[common:], rejected[common:]]
+    if isinstance(prompt, list):
+        told = shared[: len(prompt)] == prompt or (shared and prompt[-len(shared) :] == shared)
+        shared = max(shared, prompt, key=len) if told else prompt + shared
+    elif prompt is not None and not shared:
+        shared = _turn(prompt, chosen)
+    elif prompt is not None and prompt.strip() not in (message.get("content", "").strip() for message in shared):
+        raise InputError(
+            f"has prompt {prompt!r:.40}, which is none of the messages that both answers open with; drop the column, "
+            "or give the prompt as messages"
+        )
     if not shared:
-        remedy = "give the prompt as messages, or open both answers with it"
-        raise InputError(f"has answers that are messages but no prompt of messages; {remedy}")
-    return shared, [chosen[common:], rejected[common:]]
+        raise InputError(
+            "has answers that are messages but no prompt; give it as messages, or open both answers with it"
+        )
+    return shared, answers
 
 
-def _answer(completion: Any, prompt: Text) -> str:
-    check_text("completion", completion)
+def _answer(completion: Text, prompt: Text) -> str | Message:
     if isinstance(completion, str):
-        return completion
+        return completion if isinstance(prompt, str) else {"role": "assistant", "content": completion}
     if len(completion) != 1 or completion[0]["role"] != "assistant":
         roles = ", ".join(m["role"] for m in completion)
         raise InputError(f"has an answer of messages by {roles or 'nobody'}; it must be one message of the assistant")
     if isinstance(prompt, str):
         raise InputError("has a prompt of text but an answer of messages; give both as text or both as messages")
-    return completion[0]["content"]
+    return completion[0]

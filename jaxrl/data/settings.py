@@ -1,5 +1,7 @@
 """The settings that every algorithm which learns from data shares: which rows, and how they are gone through."""
 
+import datetime
+
 from jaxrl.settings import config, leaf, static
 from jaxrl.types import InputError
 
@@ -16,8 +18,20 @@ class DataConfig:
     """Tokens of the prompt; of longer ones the end is kept. None leaves the completion its room first."""
     buckets: tuple[int, ...] = static(())
     """Widths that rows are padded to, each a program of its own; none is one bucket of max_length."""
+    markup: str = static("text", choices=("text", "tokens"))
+    """What special tokens are that texts and messages spell (<|im_end|>): plain text, or tokens, as text that was
+    rendered by a chat template before needs."""
+    date: str = static("2026-01-01")
+    """What chat templates that ask for the day are told: year-month-day."""
     held_out: float = leaf(0.05, 0.0, 0.9)
     """Share of the rows that is evaluated and never trained on."""
+
+    def validate(self) -> None:
+        """Raises InputError unless `date` is one."""
+        try:
+            datetime.date.fromisoformat(self.date)
+        except ValueError as error:
+            raise InputError(f"date = {self.date!r} is no day ({error}); write it as 2026-01-01") from error
 
 
 @config

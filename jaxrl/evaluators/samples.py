@@ -77,18 +77,22 @@ def as_texts(tokenizer: Tokenizer, made: Generation) -> list[dict[str, Any]]:
     """Prompt and completion of every row, as text."""
     rows = zip(np.asarray(made.tokens), np.asarray(made.prompt_length), np.asarray(made.length), strict=True)
     return [
-        {"prompt": tokenizer.decode(row[:start]), "completion": tokenizer.decode(row[start:end], True)}
+        {
+            "prompt": tokenizer.decode(row[:start]),
+            "completion": tokenizer.decode_after(row[:start], row[start:end], True),
+        }
         for row, start, end in rows
     ]
 
 
-def first_prompts(held_out: Sequence, count: int) -> Prompts:
-    """Up to `count` different prompts of held-out rows, as they were encoded."""
+def first_prompts(held_out: Sequence, count: int, at_most: int | None = None) -> Prompts:
+    """Up to `count` different prompts of held-out rows, as they were encoded. at_most: tokens each."""
     found: dict[tuple[int, ...], None] = {}
     for bucket in held_out:
         rows = bucket if hasattr(bucket, "tokens") else bucket[0]
         for row, length in zip(np.asarray(rows.tokens), np.asarray(rows.prompt_length), strict=True):
-            found.setdefault(tuple(row[:length].tolist()), None)
+            if at_most is None or length <= at_most:
+                found.setdefault(tuple(row[:length].tolist()), None)
     chosen = list(found)[:count]
     tokens = np.zeros((len(chosen), max(map(len, chosen))), np.int32)
     for row, ids in zip(tokens, chosen, strict=True):

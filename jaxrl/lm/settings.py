@@ -9,6 +9,8 @@ class LMConfig:
 
     name: str = static("smollm2-135m")
     """An asset's name, a folder of safetensors, a .gguf file, or "organisation/model" of the Hugging Face hub."""
+    grow_vocabulary: bool = static(False)
+    """Add rows to the embedding for ids of the tokenizer that the model has none for, each the mean of the others."""
     dtype: str = static("float32", choices=("float32", "bfloat16", "float64"))
     """Of activations and matrix products. Parameters, softmax and log-probabilities are at least float32."""
     remat: bool | None = static(None)

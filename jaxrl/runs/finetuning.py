@@ -9,6 +9,7 @@ from jaxrl.data.rows import Row
 from jaxrl.evaluators import Ask
 from jaxrl.evaluators.samples import first_prompts
 from jaxrl.lm import LanguageModel, Pretrained, language_model, load_model, save_model
+from jaxrl.lm.vocabulary import check_tokenizer, grow
 from jaxrl.runs.driver import RunResult, run
 from jaxrl.settings import check
 from jaxrl.training import program
@@ -18,7 +19,8 @@ from jaxrl.types import InputError, Params, TrainState
 class Tuned(NamedTuple):
     """result: of `run`. params: the model after training, adapters merged. base: what it was before.
 
-    counts: of the training rows, what was truncated, dropped or odd. folder: safetensors, config.json and tokenizer.
+    counts: of all rows, what was truncated, dropped, odd or held out. notes: sentences on what was made of them.
+    folder: safetensors, config.json and tokenizer.
     """
 
     result: RunResult
@@ -26,6 +28,7 @@ class Tuned(NamedTuple):
     params: Params
     base: Pretrained
     counts: dict[str, int]
+    notes: tuple[str, ...]
     folder: Path
 
 
@@ -49,13 +52,19 @@ def finetune(
     base = load_model(config.lm.name)
     if base.tokenizer is None:
         raise InputError(f"lm.name = {config.lm.name!r} has no tokenizer; put its tokenizer.json beside the weights")
+    if config.lm.grow_vocabulary:
+        base = base._replace(**grow(base.config, base.params, base.tokenizer.vocab_size)._asdict())
+    check_tokenizer(base.tokenizer, base.config)
     model = language_model(base.config, dtype=config.lm.dtype, remat=config.lm.remat)
-    data, counts = prepare(config.data, base.tokenizer, rows, held_out)
+    data, counts, notes = prepare(
+        config.data, base.tokenizer, rows, held_out, learns_from=config.learns_from, model=base.config
+    )
     data = config.complete_data(model, base.params, data)
     given = {"network": model, "params": base.params, "data": data}
     if samples:
-        prompts = first_prompts(data.held_out or data.train, samples)
-        given["samples"] = Ask(prompts, sample_length, base.tokenizer)
+        room = base.config.max_position_embeddings
+        prompts = first_prompts(data.held_out or data.train, samples, at_most=room - 1)
+        given["samples"] = Ask(prompts, min(sample_length, room - int(prompts.length.max())), base.tokenizer)
     learned = program(config, **given).export
 
     def export(state: TrainState, run_dir: Path) -> None:
@@ -64,4 +73,4 @@ def finetune(
             save_model(folder, base.config, learned(state.learner), base.tokenizer)
 
     result = run(config, **options, **given, export=export)
-    return Tuned(result, model, learned(result.state.learner), base, counts, result.run_dir / "model")
+    return Tuned(result, model, learned(result.state.learner), base, counts, notes, result.run_dir / "model")

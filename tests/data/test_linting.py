@@ -5,6 +5,7 @@ import pytest
 
 from jaxrl.data.linting import conflicts, lint, suggest_buckets
 from jaxrl.data.preferences import encode_rows
+from jaxrl.data.settings import DataConfig
 
 
 @pytest.fixture
@@ -12,7 +13,8 @@ def report(tmp_path, tokenizer):
     def made(data, **options):
         file = tmp_path / "x.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in data))
-        return lint(file, tokenizer, **{"max_length": 50, **options})
+        shown = {"rows": options.pop("rows")} if "rows" in options else {}
+        return lint(DataConfig(path=str(file), **{"max_length": 50, **options}), tokenizer, **shown)
 
     return made
 
@@ -21,7 +23,7 @@ def test_the_trained_tokens_are_marked_with_their_end(report):
     text = report([{"prompt": "Hi\n", "chosen": "good", "rejected": "bad" * 20}], max_length=20)
     assert "1 rows of pairs (text)" in text
     assert "row 1, chosen: 3 + 5 tokens\n    Hi\n    «good<|im_end|>»" in text
-    assert "row 1, rejected: 3 + 17 tokens, truncated: no EOS\n    Hi\n    «" + "bad" * 5 + "ba»" in text
+    assert "row 1, rejected: 3 + 17 tokens, truncated: no end\n    Hi\n    «" + "bad" * 5 + "ba»" in text
     assert "1 of 2 completions truncated" in text and "0 of 1 prompts truncated" in text
 
 

@@ -4,7 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from jaxrl.data.rows import read_rows, split_by_group, understand, unpair
+from jaxrl.data.kinds import split_by_group, unpair
+from jaxrl.data.rows import read_rows, understand
 
 PAIR = {"prompt": "p", "chosen": "good", "rejected": "bad"}
 
@@ -88,7 +89,7 @@ def test_folders_of_save_to_disk(tmp_path):
         ('{"prompt": "p", "completion": null}\n', "row 1 has no `completion`"),
         ('["p", "c"]\n', "row 1 is .*, not an object"),
         ('{"prompt": "p", "completion": 3}\n', "row 1 has completion 3; it must be text or a list"),
-        ('{"prompt": [{"role": "user"}], "completion": "c"}\n', "row 1 has prompt .*messages of text"),
+        ('{"prompt": [{"role": "user"}], "completion": "c"}\n', "row 1 has prompt .*each message must be"),
         ('{"prompt": "p", "completion": "c", "label": "yes"}\n', "row 1 has label 'yes'; it must be true"),
         (
             '{"messages": [{"role": "user", "content": "x"}]}\n',
@@ -138,26 +139,92 @@ def test_missing_and_empty(tmp_path):
 
 def test_messages_that_both_answers_repeat_are_the_prompt():
     opening = [user("a"), assistant("b"), user("c")]
+    extra = [message | {"name": None} for message in opening]
     for row in (
         {"chosen": [*opening, assistant("yes")], "rejected": [*opening, assistant("no")]},
         {"prompt": "a", "chosen": [*opening, assistant("yes")], "rejected": [*opening, assistant("no")]},
         {"prompt": opening, "chosen": [*opening, assistant("yes")], "rejected": [*opening, assistant("no")]},
         {"prompt": opening, "chosen": [assistant("yes")], "rejected": [assistant("no")]},
         {"prompt": opening, "chosen": "yes", "rejected": "no"},
+        {"prompt": opening, "chosen": [user("c"), assistant("yes")], "rejected": [user("c"), assistant("no")]},
+        {"prompt": opening, "chosen": [*extra, assistant("yes")], "rejected": [*extra, assistant("no")]},
     ):
-        assert understand(row) == ("pairs (messages)", opening, ["yes", "no"], None)
+        assert understand(row)[:4] == ("pairs (messages)", opening, [assistant("yes"), assistant("no")], None)
 
 
-def test_equal_answers_are_still_answers():
-    talk = [user("a"), assistant("same")]
-    assert understand({"chosen": talk, "rejected": talk}) == ("pairs (messages)", [user("a")], ["same", "same"], None)
+def test_a_prompt_of_text_is_the_users_turn_where_the_answers_are_messages():
+    pair = understand({"prompt": "p", "chosen": [assistant("a")], "rejected": [assistant("b")]})
+    assert pair[:3] == ("pairs (messages)", [user("p")], [assistant("a"), assistant("b")])
+    assert understand({"prompt": "p", "completion": [assistant("a")]}).prompt == [user("p")]
+
+
+@pytest.mark.parametrize("message", [assistant("a"), {"role": "assistant", "tool_calls": [{"name": "f"}]}])
+def test_keys_of_null_are_as_if_absent(message):
+    nulls = message | {"content": message.get("content"), "thinking": None, "tool_calls": message.get("tool_calls")}
+    row = {"messages": [user("q") | {"tool_calls": None}, nulls], "tools": None, "system": None}
+    assert understand(row)[1:3] == ([user("q")], [message])
+
+
+def test_parts_of_text_are_one_content():
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert understand({"messages": [user(parts), assistant("c")]}).prompt == [user("ab")]
+    with pytest.raises(ValueError, match="has messages with .*each message must be"):
+        understand({"messages": [user([{"type": "image", "url": "x"}]), assistant("c")]})
+
+
+def test_what_the_template_gets_beside_the_messages():
+    tools = [{"name": "f", "parameters": {"x": None}}]
+    row = {"messages": [user("q"), assistant("a")], "tools": json.dumps(tools), "documents": [{"text": "d"}]}
+    found = understand(row | {"system": "Be terse.", "chat_template_kwargs": {"enable_thinking": False}})
+    assert found.prompt == [{"role": "system", "content": "Be terse."}, user("q")]
+    assert found.columns == {"tools": [{"name": "f", "parameters": {}}], "documents": [{"text": "d"}]} | {
+        "enable_thinking": False
+    }
+    assert understand({"messages": [*found.prompt, assistant("a")], "system": "Be terse."}).prompt == found.prompt
 
 
 @pytest.mark.parametrize(
     "row, message",
     [
-        ({"chosen": [assistant("a")], "rejected": [assistant("b")]}, "no prompt of messages; give the prompt as"),
-        ({"prompt": "p", "completion": [assistant("b")]}, "prompt of text but an answer of messages"),
+        ({"prompt": "q", "completion": "a", "system": "s"}, "a `system` column, .*data.format = 'orca'"),
+        ({"messages": [{"role": "system", "content": "t"}, user("q"), assistant("a")], "system": "s"}, "drop one of"),
+        ({"messages": [user("q"), assistant("a")], "system": 3}, "has `system` 3; it must be text"),
+        ({"messages": [user("q"), assistant("a")], "tools": "{oops"}, "has `tools` '{oops', which is not JSON"),
+        ({"messages": [user("q"), assistant("a")], "tools": {"name": "f"}}, "has `tools` .*it must be a list"),
+        ({"messages": [{"role": "human", "content": "q"}, assistant("a")]}, "role 'human' .*call 'user'; .*'sharegpt'"),
+        ({"messages": [{"role": "User", "content": "q"}, assistant("a")]}, "role 'User' .*call 'user'"),
+        ({"prompt": "q", "chosen": json.dumps([user("q"), assistant("a")]), "rejected": "b"}, "as a string of JSON"),
+        (
+            {"prompt": "z", "chosen": [user("q"), assistant("a")], "rejected": [user("q"), assistant("b")]},
+            "has prompt 'z', which is none of the messages that both answers open with",
+        ),
+    ],
+)
+def test_rows_that_would_be_read_otherwise_than_meant_are_refused(row, message):
+    with pytest.raises(ValueError, match=message):
+        understand(row)
+
+
+def test_a_prompt_that_ends_with_the_assistants_turn_is_gone_on_with():
+    assert understand({"prompt": [user("q"), assistant("It is")], "completion": " 4"}).goes_on
+    twice = understand({"messages": [user("q"), assistant("a"), assistant("b")]})
+    assert not twice.goes_on  # two turns, each whole
+
+
+def test_equal_answers_are_still_answers():
+    talk = [user("a"), assistant("same")]
+    found = understand({"chosen": talk, "rejected": talk})
+    assert found[:4] == ("pairs (messages)", [user("a")], [assistant("same")] * 2, None)
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        (
+            {"chosen": [assistant("a")], "rejected": [assistant("b")]},
+            "answers that are messages but no prompt; give it as",
+        ),
+        ({"prompt": "p", "chosen": "a", "rejected": [assistant("b")]}, "prompt of text but an answer of messages"),
         (
             {"chosen": [user("a"), assistant("b"), user("c"), assistant("d")], "rejected": [user("a"), assistant("x")]},
             "answer of messages by assistant, user, assistant; it must be one message of the assistant",
@@ -177,7 +244,8 @@ def test_conversations_that_have_no_single_answer(row, message):
 
 def test_the_last_message_is_the_completion_and_may_be_labelled():
     row = {"messages": [user("a"), assistant("b"), user("c"), assistant("d")], "label": False}
-    assert understand(row) == ("labelled completions (messages)", row["messages"][:-1], ["d"], False)
+    found = understand(row)
+    assert found[:4] == ("labelled completions (messages)", row["messages"][:-1], [assistant("d")], False)
 
 
 def test_unpairing_shuffles_keeps_columns_and_depends_on_the_seed_only():

@@ -2,78 +2,78 @@
 
 A tokenizer comes from a folder (tokenizer.json and its companions) or out of a GGUF file's metadata. Two things that
 are often muddled are kept apart: *markup* (special tokens such as <|im_end|>, which templates write) and *text* (which
-people write). Text that merely looks like markup stays text wherever it is somebody else's.
+people write). Text that merely looks like markup stays text wherever it is somebody else's, unless it is asked for.
 """
 
-import datetime
+import functools
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxrl.lm.extras import package
+from jaxrl.lm.text import fragments
+from jaxrl.lm.text.folder import ROLES, ids_of, read_folder, write_folder
+from jaxrl.lm.text.templates import GUARD, Message, continued, guarded, opening, render, split_markup
 from jaxrl.types import InputError
 
-Message = dict[str, Any]
 
-_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
-_GUARD = "\ufdd0"  # a code point that Unicode reserves for no text at all
+class Exchange(NamedTuple):
+    """A prompt and one answer as ids. ended: whether the template ends the answer with a special token."""
+
+    prompt: list[int]
+    answer: list[int]
+    ended: bool
 
 
 class Tokenizer:
     """Main arguments: a `tokenizers.Tokenizer`, and its special tokens by role, as in {"eos_token": "<|im_end|>"}.
 
-    bos, eos, pad: ids, or None. prefix: the ids that go before plain text ([bos] where this tokenizer adds one, or []).
-    stops: the ids that end a generation, EOS among them. vocab_size: ids, added tokens included.
+    bos, eos, pad: ids, or None. unknown: the id of what it does not know, or None where that is no id of its own.
+    prefix: the ids that go before plain text ([bos] where this tokenizer adds one, or []).
+    vocab_size: one more than the largest id, added tokens included. templates: further chat templates by name;
+    "tool_use" is taken where there are tools.
     """
 
     def __init__(
-        self, backend: Any, special: dict[str, str], *, chat_template: str | None = None, stops: Iterable[int] = ()
+        self,
+        backend: Any,
+        special: dict[str, str],
+        *,
+        chat_template: str | None = None,
+        templates: dict[str, str] | None = None,
+        stops: Iterable[int] = (),
     ):
         backend.no_truncation()
         backend.no_padding()
         self._backend, self.special, self.chat_template = backend, special, chat_template
+        self.templates, self._stops = templates or {}, frozenset(stops)
         for role, token in special.items():
             if backend.token_to_id(token) is None:
                 raise InputError(f"{role} = {token!r} is not in the vocabulary; name a token that is")
-        self.bos, self.eos, self.pad = (backend.token_to_id(special.get(name, "")) for name in _NAMES[:3])
-        self.stops = frozenset(stops) | ({self.eos} - {None})
-        self.vocab_size = backend.get_vocab_size()
-        added = backend.encode("", add_special_tokens=True).ids
-        self.prefix = [self.bos] if added and added[0] == self.bos else []
-        markup = [token.content for token in backend.get_added_tokens_decoder().values() if token.special]
-        longest_first = sorted(markup, key=len, reverse=True)
-        self._markup = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        self._template = None
+        self.bos, self.eos, self.pad, unknown = (backend.token_to_id(special.get(name, "")) for name in ROLES)
+        self.unknown = None if unknown in (self.bos, self.eos, self.pad) else unknown
+        added = backend.get_added_tokens_decoder()
+        self.vocab_size = max([backend.get_vocab_size(), *(i + 1 for i in added)])
+        first = backend.encode("", add_special_tokens=True).ids
+        self.prefix = [self.bos] if first and first[0] == self.bos else []
+        self._markup = _pattern([token for token in added.values() if token.special])
+        self._special_ids = {i for i, token in added.items() if token.special} | self._stops | ({self.eos} - {None})
 
     @classmethod
     def from_folder(cls, path: str | Path) -> "Tokenizer":
         """From a folder with tokenizer.json, as `save`, `save_pretrained` and the model hub write it.
 
         Special tokens come from tokenizer_config.json, special_tokens_map.json or config.json, in that order; further
-        stop tokens from generation_config.json; the template from chat_template.jinja or tokenizer_config.json.
-        Raises InputError if there is no tokenizer.json.
+        stop tokens from generation_config.json; templates from chat_template.jinja and additional_chat_templates/, or
+        tokenizer_config.json. Raises InputError if there is no tokenizer.json, or none that can be read.
         """
-        folder = Path(path)
-        if not (folder / "tokenizer.json").is_file():
-            remedy = "load it with transformers' AutoTokenizer and save_pretrained it there"
-            raise InputError(f"{folder} has no tokenizer.json; {remedy}")
-        backend = _tokenizers().Tokenizer.from_file(str(folder / "tokenizer.json"))
-        config, tokens = _json(folder / "tokenizer_config.json"), _json(folder / "special_tokens_map.json")
-        model, generation = _json(folder / "config.json"), _json(folder / "generation_config.json")
-        ends = [*_ids(generation.get("eos_token_id")), *_ids(model.get("eos_token_id"))]
-        special = {}
-        for name in _NAMES:
-            token = config.get(name) or tokens.get(name)
-            token = token["content"] if isinstance(token, dict) else token
-            by_id = ends if name == "eos_token" else _ids(model.get(f"{name}_id"))
-            if token is None and by_id:
-                token = backend.id_to_token(by_id[0])
-            if token is not None:
-                special[name] = token
-        return cls(backend, special, chat_template=_template_of(folder, config), stops=ends)
+        found = read_folder(Path(path), _tokenizers().Tokenizer.from_file)
+        default = found.templates.pop("default", None)
+        return cls(found.backend, found.special, chat_template=default, templates=found.templates, stops=found.stops)
 
     @classmethod
     def from_gguf(cls, reader: Any) -> "Tokenizer":
@@ -84,62 +84,113 @@ class Tokenizer:
         found = {k.removeprefix("tokenizer.ggml."): f.contents() for k, f in reader.fields.items() if "tokenizer." in k}
         backend = byte_level_bpe(found)
         keys = ("bos", "eos", "padding", "unknown")
-        ids = {name: found.get(f"{key}_token_id") for name, key in zip(_NAMES, keys, strict=True)}
+        ids = {name: found.get(f"{key}_token_id") for name, key in zip(ROLES, keys, strict=True)}
         special = {name: found["tokens"][i] for name, i in ids.items() if i is not None}
         template = found.get("tokenizer.chat_template")
-        return cls(backend, special, chat_template=template, stops=_ids(found.get("eot_token_id")))
+        return cls(backend, special, chat_template=template, stops=ids_of(found.get("eot_token_id")))
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """The ids that end a generation: EOS, those that the model's files name, and what its chat template puts after
+        an answer.
+        """
+        return self._stops | {i for i in (self.eos, self._end_of_turn()) if i is not None}
 
     def encode(self, text: str, specials: bool = True) -> list[int]:
-        """The ids of the text alone: no BOS, no EOS. With specials=False, markup in it is encoded as plain text."""
-        self._backend.encode_special_tokens = not specials
-        return self._backend.encode(text, add_special_tokens=False).ids
+        """The ids of a text from its start on: no BOS, no EOS. With specials=False, markup in it is plain text."""
+        return _encode(self._backend, text) if specials else self._plain(self._backend, text)
+
+    def encode_inside(self, text: str, specials: bool = True) -> list[int]:
+        """The ids of a text that goes on from other text: nothing is put before it, so that the two together decode to
+        their concatenation.
+        """
+        return _encode(self._inside, text) if specials else self._plain(self._inside, text)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """The text of the ids; bytes that are no UTF-8 become U+FFFD."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
+    def decode_after(self, before: Sequence[int], ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        """The text of `ids` where they follow on `before`: some decoders drop a space at the start of what they get."""
+        known, whole = self.decode(before, skip_special_tokens), self.decode([*before, *ids], skip_special_tokens)
+        return whole[len(known) :] if whole.startswith(known) else self.decode(ids, skip_special_tokens)
+
     def stream(self, ids: Iterable[int], skip_special_tokens: bool = True) -> Iterator[str]:
         """The text of ids as they arrive, in pieces that cut no character; joined, they are what `decode` gives."""
         known, held = [], []  # known: ids already told, kept because a decoder may treat the first id differently
-
-        def text_of_held() -> str:
-            return self.decode(known + held, skip_special_tokens)[len(self.decode(known, skip_special_tokens)) :]
-
         for i in ids:
             held.append(i)
-            text = text_of_held()
+            text = self.decode_after(known, held, skip_special_tokens)
             if text and not text.endswith("\ufffd"):
                 yield text
                 known, held = held, []
-        if held and (text := text_of_held()):
+        if held and (text := self.decode_after(known, held, skip_special_tokens)):
             yield text
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
+    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any) -> str:
         """The conversation as the chat template writes it, ending where the assistant begins to speak.
 
+        variables: what else the template may ask for: tools, documents, `now` (a date), its own switches.
         Raises InputError if there is no template, or if the template refuses the messages.
         """
-        if self.chat_template is None:
+        template = self.templates.get("tool_use") if variables.get("tools") else None
+        template = template or self.chat_template
+        if template is None:
             raise InputError("the tokenizer has no chat template; give prompt and completion as text, or set one")
-        jinja2 = package("jinja2", "chat templates")
-        try:
-            self._template = self._template or _compile(self.chat_template)
-            return self._template.render(
-                messages=list(messages), add_generation_prompt=add_generation_prompt, **self.special
-            )
-        except (jinja2.TemplateError, TypeError) as error:
-            raise InputError(f"the chat template refuses the messages: {error}") from error
+        asked = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
+        return render(template, **{**self.special, **variables, **asked})
 
-    def encode_chat(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
-        """The ids of the rendered conversation. Markup inside a message stays plain text: nobody forges a turn."""
-        text = self.render([self._guarded(m) for m in messages], add_generation_prompt)
-        if _GUARD not in text:
-            return self.encode(text)
-        ids, start = [], 0
-        for markup in self._markup.finditer(text):
-            ids += [*self._plain(text[start : markup.start()]), self._backend.token_to_id(markup[0])]
-            start = markup.end()
-        return ids + self._plain(text[start:])
+    def encode_chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True, *, markup: str = "text", **variables: Any
+    ) -> list[int]:
+        """The ids of the rendered conversation, up to where the assistant begins to speak; where its last turn is the
+        assistant's and add_generation_prompt is true, up to that turn's last word, which is to be gone on with.
+
+        markup: special tokens spelt in messages are "text", so that nobody forges a turn, or "tokens".
+        """
+        messages, variables = self._guarded((list(messages), variables), markup)
+        write = functools.partial(self.render, **variables)
+        if add_generation_prompt and messages and messages[-1]["role"] == "assistant":
+            return self._rendered(continued(write, messages))
+        return self._rendered(write(messages, add_generation_prompt))
+
+    def encode_exchange(
+        self,
+        prompt: Sequence[Message],
+        answer: Message,
+        *,
+        goes_on: bool = False,
+        markup: str = "text",
+        **variables: Any,
+    ) -> Exchange:
+        """Prompt and answer as the chat template writes them: what it adds once the answer is there is the answer, with
+        its end of turn, its thoughts and its tool calls.
+
+        goes_on: the prompt's last turn is the assistant's, and the answer goes on with it. Other arguments as for
+        `encode_chat`. Raises InputError if the template refuses the messages, or an answer changes what it writes
+        before.
+        """
+        prompt, answer, variables = self._guarded((list(prompt), answer, variables), markup)
+        write = functools.partial(self.render, **variables)
+        before = continued(write, prompt) if goes_on else opening(write, prompt)
+        if goes_on:
+            *prompt, begun = prompt
+            answer = {**begun, **answer, "content": begun["content"] + answer.get("content", "")}
+        text = write([*prompt, answer], False)
+        if not text.startswith(before):
+            raise InputError(
+                f"has an answer that the chat template opens otherwise than {before[-40:]!r}, with which it asks for "
+                "one; give chat_template_kwargs that suit the answer, or prompt and answer as text"
+            )
+        first, both = self._rendered(before), self._rendered(text)
+        joint = both[: len(first)] == first  # else a token would span the boundary
+        ids = both[len(first) :] if joint else self._rendered(text[len(before) :], start=False)
+        return Exchange(first, ids, self.ends(ids))
+
+    def ends(self, ids: Sequence[int]) -> bool:
+        """Whether the last of the ids, white space aside, is a special token or a stop."""
+        last = next((i for i in reversed(ids) if i in self._special_ids or self.decode([i]).strip()), None)
+        return last in self._special_ids
 
     def has_markup(self, text: str) -> bool:
         """Whether the text spells a special token."""
@@ -147,77 +198,70 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, which transformers reads alike."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {**self.special, "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        if self.chat_template is not None:
-            config["chat_template"] = self.chat_template
-        (folder / "tokenizer.json").write_text(self._backend.to_str(), encoding="utf-8")
-        for name, content in (("tokenizer_config", config), ("special_tokens_map", self.special)):
-            text = json.dumps(content, indent=2, ensure_ascii=False)
-            (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        default = {} if self.chat_template is None else {"default": self.chat_template}
+        write_folder(Path(folder), self._backend.to_str(), self.special, default | self.templates)
 
     def fingerprint(self) -> str:
         """sha256 over all that decides which ids a text or a conversation becomes."""
-        parts = [self._backend.to_str(), self.chat_template, self.special, sorted(self.stops)]
+        parts = [self._backend.to_str(), self.chat_template, self.templates, self.special, sorted(self.stops)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def _guarded(self, message: Message) -> Message:
-        def guard(text: str) -> str:
-            return self._markup.sub(lambda found: found[0][:1] + _GUARD + found[0][1:], text)
+    @functools.cached_property
+    def _inside(self) -> Any:
+        return fragments.inside(self._backend)
 
-        return {name: guard(value) if isinstance(value, str) else value for name, value in message.items()}
+    @functools.cached_property
+    def _after_markup(self) -> Any:
+        return fragments.after_markup(self._backend)
 
-    def _plain(self, text: str) -> list[int]:
-        return self.encode(text.replace(_GUARD, ""), specials=False)
+    def _guarded(self, value: Any, markup: str) -> Any:
+        return value if markup == "tokens" else tuple(guarded(x, self._markup) for x in value)
+
+    def _rendered(self, text: str, start: bool = True) -> list[int]:
+        """The ids of what a template wrote, guarded text as plain text. start: whether it is the start of a text."""
+        backend = self._backend if start else self._inside
+        if GUARD not in text:
+            return _encode(backend, text)
+        ids = []
+        for plain, token in split_markup(text, self._markup):
+            if plain:
+                ids += self._plain(backend, plain.replace(GUARD, ""))
+            if token is not None:
+                ids.append(self._backend.token_to_id(token))
+            backend = self._after_markup
+        return ids
+
+    def _plain(self, backend: Any, text: str) -> list[int]:
+        """The ids of a text in which markup is plain text."""
+        ids = _encode(backend, text, as_text=True)
+        if self._special_ids.isdisjoint(ids):
+            return ids
+        # Unigram knows special tokens as words too: it is kept from them by a cut inside each
+        cuts = [0, *(found.start(found.lastindex) + 1 for found in self._markup.finditer(text)), len(text)]
+        first, *rest = [text[a:b] for a, b in itertools.pairwise(cuts)]
+        return [*_encode(backend, first, as_text=True), *(i for part in rest for i in self._plain(self._inside, part))]
+
+    def _end_of_turn(self) -> int | None:
+        talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": GUARD}]
+        try:
+            end = self.render(talk, False).rpartition(GUARD)[2]
+        except InputError:  # no template, or one that is for other conversations
+            return None
+        found = self._markup.search(end)
+        return found and self._backend.token_to_id(split_markup(end, self._markup)[0][1])
+
+
+def _encode(backend: Any, text: str, *, as_text: bool = False) -> list[int]:
+    backend.encode_special_tokens = as_text
+    return backend.encode(text, add_special_tokens=False).ids
+
+
+def _pattern(markup: Iterable[Any]) -> re.Pattern:
+    longest_first, space = sorted(markup, key=lambda token: len(token.content), reverse=True), r"\s*"
+    # some of them swallow the white space beside them
+    spelt = [space * t.lstrip + f"({re.escape(t.content)})" + space * t.rstrip for t in longest_first]
+    return re.compile("|".join(spelt) or "(?!)")
 
 
 def _tokenizers() -> Any:
     return package("tokenizers", "tokenizers of text")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _ids(value: int | list[int] | None) -> list[int]:
-    return [] if value is None else list(value) if isinstance(value, list) else [value]
-
-
-def _template_of(folder: Path, config: dict[str, Any]) -> str | None:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several by name, as models with tools have them
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
-    return template
-
-
-def _compile(source: str) -> Any:
-    import jinja2
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """{% generation %}…{% endgeneration %} marks the assistant's words for others; here it changes nothing."""
-
-        tags = {"generation"}  # noqa: RUF012
-
-        def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def tojson(value: Any, indent: int | None = None) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent)  # jinja's own would escape < and >
-
-    # A template is a program out of a downloaded file: hence the sandbox.
-    extensions = [Generation, loopcontrols]
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    env.filters["tojson"] = tojson
-    env.globals["raise_exception"] = refuse
-    env.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    return env.from_string(source)

@@ -1,0 +1,88 @@
+"""Messages as people's files have them: checked, and cleaned of what means nothing, before a chat template sees them.
+
+Keys of null are as if absent: columns of parquet files give every message every key. Errors are clauses that follow on
+"row 17 ".
+"""
+
+import json
+import re
+from typing import Any
+
+from jaxrl.types import InputError
+
+Message = dict[str, Any]
+Text = str | list[Message]
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+_OTHERS = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "chatbot": "assistant"}
+_OTHERS |= {"ai": "assistant", "model": "assistant"}
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # half of a pair of UTF-16 units, which JSON can spell and UTF-8 cannot
+
+
+def text_or_messages(name: str, value: Any) -> Text:
+    """The text as it is, or the messages without their keys of null and with contents in one piece.
+
+    Raises InputError for anything else, and for half a character in it.
+    """
+    if half := next(filter(None, map(_HALF_CHARACTER.search, strings(value))), None):
+        raise InputError(f"has {half[0]!r} in its {name}, half a character; it must be Unicode text")
+    if isinstance(value, str):
+        if _spells_messages(value):
+            raise InputError(f"has messages as a string of JSON for its {name}; parse it (json.loads) into a list")
+        return value
+    if not isinstance(value, list):
+        raise InputError(f"has {name} {value!r:.80}; it must be text or a list of {{role, content}} messages of text")
+    return [_message(name, message) for message in value]
+
+
+def without_nulls(value: Any) -> Any:
+    """The same without keys of null, at any depth."""
+    if isinstance(value, dict):
+        return {key: without_nulls(x) for key, x in value.items() if x is not None}
+    return [without_nulls(x) for x in value] if isinstance(value, list) else value
+
+
+def strings(value: Any) -> list[str]:
+    """All text in it, keys aside."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for part in parts for text in strings(part)]
+
+
+def says_nothing(message: Message) -> bool:
+    """Whether a message has neither words, thoughts nor calls."""
+    return not any(value for key, value in message.items() if key not in ("role", "name"))
+
+
+def _message(name: str, value: Any) -> Message:
+    found = without_nulls(value)
+    if not isinstance(found, dict) or not isinstance(found.get("role"), str):
+        raise InputError(f"has {name} with {value!r:.80}; each message must be {{role, content}} with text")
+    role, content = found["role"], found.get("content")
+    known = _OTHERS.get(role.lower(), role.lower())
+    if known != role and known in ROLES:
+        raise InputError(
+            f"has a message of role {role!r} in its {name}, which chat templates call {known!r}; rename it, or read "
+            "the file with data.format = 'sharegpt'"
+        )
+    if isinstance(content, list) and content and all(_is_text(part) for part in content):
+        return found | {"content": "".join(part if isinstance(part, str) else part["text"] for part in content)}
+    calls = role == "assistant" and len(found) > 1 and content is None  # an assistant may call a tool and say nothing
+    if not isinstance(content, str) and not calls:
+        raise InputError(f"has {name} with {value!r:.80}; each message must be {{role, content}} with text")
+    return found
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("text"), str) and len(part) <= 2)
+
+
+def _spells_messages(text: str) -> bool:
+    if not text.lstrip().startswith("[{"):
+        return False
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return all(isinstance(message, dict) and {"role", "content"} <= set(message) for message in found)
