@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import Decoder, ModelConfig
@@ -60,7 +61,7 @@ def grow(model: ModelConfig, params: Decoder, size: int) -> Grown:
         mean = jnp.mean(x, axis=axis, keepdims=True)
         return jnp.concatenate([x, jnp.repeat(mean, more, axis=axis)], axis=axis)
 
-    grown.embed[...] = filled(params.embed[...], 0)
+    grown.embed = nnx.Param(filled(params.embed[...], 0))
     if params.head is not None:
-        grown.head.kernel[...] = filled(params.head.kernel[...], 1)
+        grown.head.kernel = nnx.Param(filled(params.head.kernel[...], 1))
     return Grown(dataclasses.replace(model, vocab_size=size), grown)
