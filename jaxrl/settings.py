@@ -118,9 +118,9 @@ class EnvConfig:
     backend: str | None = static(None)
     """Physics backend of Brax: generalized, positional, spring or mjx."""
     time_limit: int | None = static(None, at_least=1)
-    """Steps after which an episode is truncated; None takes the environment's own limit."""
+    """Steps of the agent after which an episode is truncated; None takes the environment's own limit."""
     action_repeat: int = static(1, at_least=1)
-    """Times each action is executed; rewards are summed."""
+    """Times each action is executed; rewards are summed. Steps are counted everywhere as the agent takes them."""
     resets: str = static("fresh", choices=("fresh", "pool"))
     """Starts of new episodes: "fresh" draws one at every step, "pool" draws a set once per rollout."""
     options: dict[str, int | float | bool | str] = static(EnvOptions())

@@ -31,7 +31,7 @@ class A2C:
     env: EnvConfig = EnvConfig(num_envs=16)
     """Which environment, and how many copies."""
     total_steps: int = static(499_968, at_least=1)
-    """Environment steps of the whole run, over all copies."""
+    """Environment steps of the whole run, over all copies; with action_repeat, the agent's."""
     num_steps: int = static(8, at_least=1)
     """Steps per environment per update (the n of n-step returns)."""
 

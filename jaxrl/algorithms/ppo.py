@@ -55,7 +55,7 @@ class PPO:
     env: EnvConfig = EnvConfig()
     """Which environment, and how many copies."""
     total_steps: int = static(524_288, at_least=1)
-    """Environment steps of the whole run, over all copies."""
+    """Environment steps of the whole run, over all copies; with action_repeat, the agent's."""
     num_steps: int = static(128, at_least=1)
     """Steps per environment per update (the rollout's length T)."""
     num_epochs: int = static(4, at_least=1)

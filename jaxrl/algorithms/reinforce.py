@@ -47,7 +47,7 @@ class Reinforce:
     env: EnvConfig = EnvConfig(num_envs=16)
     """Which environment, and how many copies: the episodes per update."""
     total_steps: int = static(1_600_000, at_least=1)
-    """Environment steps of the whole run, over all copies, masked ones included."""
+    """Environment steps of the whole run, over all copies, masked ones included; with action_repeat, the agent's."""
     num_steps: int = static(500, at_least=1)
     """Steps per environment per update: at least the time limit, so that every episode is complete."""
 

@@ -56,17 +56,15 @@ def measure_ceilings(sizes: Sizes, seconds: float = 0.2) -> Ceilings:
     return Ceilings(max(rates), copy_rate(seconds), scan_iteration(seconds))
 
 
-def floors(sizes: Sizes, c: Ceilings, physics: float | None) -> dict[str, float]:
+def floors(sizes: Sizes, c: Ceilings, physics: float) -> dict[str, float]:
     """Seconds per environment step that no arm can beat.
 
-    physics: seconds per environment step that were measured of physics alone, which the other arms contain; without
-    it, None, that of an empty scan stands in.
+    physics: seconds per environment step that were measured of physics alone, which the other arms contain.
     """
-    base = c.scan / (sizes.num_envs * sizes.agents) if physics is None else physics
     act = sizes.acting / c.matmul
     learn = 6 * sizes.parameters * sizes.epochs / c.matmul
     store = 2 * sizes.stored / c.copy  # written once, read once
-    return {"acting": base + act, "rollout": base + act + store, "training": base + act + learn}
+    return {"acting": physics + act, "rollout": physics + act + store, "training": physics + act + learn}
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxrl.benchmarks import arms
 from jaxrl.benchmarks.ceilings import Sizes, floors, measure_ceilings
 from jaxrl.benchmarks.timing import free_memory, memory_of, reason, repeats, spread, timed
-from jaxrl.ops.platform import tuning
+from jaxrl.ops.platform import compile_lowered, tuning
 from jaxrl.settings import replace
 from jaxrl.training import program
 from jaxrl.types import InputError
@@ -116,12 +116,12 @@ class DoesNotFit(Exception):
 
 
 def compiled(name: str, config: Any, agents: int) -> Compiled:
-    """Compile an arm ahead of time; nothing of it runs."""
+    """Compile an arm ahead of time, as `run` compiles; nothing of it runs."""
     began, work = time.perf_counter(), arms.work(name)
     keys = jax.random.split(jax.random.key(0), agents)
-    start = work.start.lower(config, keys).compile()
+    start = compile_lowered(work.start.lower(config, keys), brief=True)
     carry = jax.eval_shape(work.start, config, keys)
-    go_on = work.go_on.lower(config, carry, jnp.int32(1)).compile()
+    go_on = compile_lowered(work.go_on.lower(config, carry, jnp.int32(1)), brief=False)
     seconds = time.perf_counter() - began
     return Compiled(
         lambda key: start(config, jax.random.split(key, agents)),
@@ -175,12 +175,14 @@ def rates(steps: int, times: Sequence[float]) -> dict[str, float]:
 
 
 def with_floors(rows: list[dict], sizes: Sizes) -> list[dict]:
-    """The rows with the speed at their floor, and the share of it that was reached; physics has none."""
-    if not any("median" in row for row in rows):
-        return rows
+    """The rows with the speed at their floor, and the share of it that was reached, where physics, which has none, was
+    measured beside them.
+    """
     found = {row["arm"]: 1 / row["median"] for row in rows if "median" in row}
+    if "physics" not in found:
+        return rows
     ceiling = measure_ceilings(sizes)
-    floor = floors(sizes, ceiling, found.get("physics"))
+    floor = floors(sizes, ceiling, found["physics"])
     for row in rows:
         if "median" in row and row["arm"] in floor:
             at_floor = 1 / floor[row["arm"]]

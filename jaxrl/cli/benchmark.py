@@ -34,17 +34,19 @@ def bench(
     quick: bool = False,
     out: Path = Path("runs/bench"),
 ) -> None:
-    """Environment steps per second of physics alone, acting, rollouts and training, and the most that there could be:
-    this physics, and operations and bytes at the speed at which this machine multiplies and copies.
+    """Environment steps per second of physics alone, acting, rollouts and training, and "at most": this physics, and
+    operations and bytes at the speed at which this machine multiplies and copies. Where a config repeats actions, a
+    step is one of the agent's.
 
-    Arms are compiled ahead and take turns; compile time, first update and steady state are reported apart. A size that
-    does not fit into memory is left out, with the reason. Writes bench.json and bench.png.
+    "compile s": wall time of compiling an arm as `run` compiles; "first s": of its first update. Arms are compiled
+    ahead and take turns. A size that does not fit into memory is left out, with the reason. Writes bench.json and
+    bench.png.
 
     Args:
         envs: Environments.
         num_envs: Copies side by side; by default 8 and 4096 on CPU, 2^11 to 2^17 on an accelerator.
         agents: Agents trained side by side by vmap.
-        arms: Of physics, acting, rollout and training.
+        arms: Of physics, acting, rollout and training; without physics there is no "at most".
         config: A config whose settings to use, such as ppo/humanoid_cpu; by default PPO's own.
         backend: Physics backend of Brax.
         rounds: Timed calls of each arm, in turns.
@@ -60,6 +62,10 @@ def bench(
         num_envs = tuple(dict.fromkeys(min(n, 64) for n in num_envs))
         plan = plan._replace(rounds=min(rounds, 2), seconds=min(seconds, 0.02))
     plan.check()
+    if not envs:
+        raise InputError("envs = () names no environment; give at least one, as in --envs brax/humanoid")
+    if backend and not any(name.startswith("brax/") for name in envs):
+        raise InputError(f"backend = {backend!r} is for brax/... and none of envs = {envs} is; leave it out")
     if out.exists() and not out.is_dir():
         raise InputError(f"out = {out} is a file; name a folder")
     settings = [(setting(config, name, n, backend), m) for name in envs for n in num_envs for m in agents]

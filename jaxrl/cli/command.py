@@ -1,8 +1,11 @@
 """The command `jaxrl`:
 
 jaxrl generate smollm2-135m "The capital of France is"
+
 jaxrl generate smollm2-135m "Why is the sky blue?" --chat --temperature 0
+
 jaxrl data lint reviews.jsonl --max-length 64
+
 jaxrl bench --envs brax/humanoid --num-envs 256
 """
 

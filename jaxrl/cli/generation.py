@@ -29,7 +29,7 @@ def generate(
     top_p: float = 1.0,
     min_p: float = 0.0,
     seed: int = 0,
-    dtype: str = "float32",
+    dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> None:
     """Continue a prompt, word by word as it comes.
 

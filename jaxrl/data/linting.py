@@ -33,15 +33,17 @@ def lint(
         *(_show(number, row, tokenizer) for number, row in enumerate(encoded.rows[:rows], 1)),
         _counts(encoded, settings.markup),
         _histogram(longest),
-        _buckets(longest, settings.max_length),
+        _buckets(longest),
     ]
     return "\n\n".join(shown) + "\n"
 
 
-def suggest_buckets(longest: np.ndarray, max_length: int) -> list[int]:
-    """Lengths that hold half, 90 % and all of the rows, rounded up to multiples of 16: three programs to compile."""
+def suggest_buckets(longest: np.ndarray) -> list[int]:
+    """Lengths that hold half, 90 % and all of the rows, rounded up to multiples of 16 below the longest: three programs
+    to compile at most.
+    """
     quantiles = np.quantile(longest, [0.5, 0.9, 1.0], method="higher")
-    return sorted({min(-(-int(q) // 16) * 16, max_length) for q in quantiles})
+    return sorted({min(-(-int(q) // 16) * 16, int(longest.max())) for q in quantiles})
 
 
 def conflicts(encoded: Encoded) -> int:
@@ -109,8 +111,10 @@ def _histogram(longest: np.ndarray) -> str:
     return "\n".join([f"tokens per row ({middle}):", *bars])
 
 
-def _buckets(longest: np.ndarray, max_length: int) -> str:
-    buckets = suggest_buckets(longest, max_length)
+def _buckets(longest: np.ndarray) -> str:
+    buckets = suggest_buckets(longest)
     widths = np.array(buckets)[np.searchsorted(buckets, longest)]
     share, alone = longest.sum() / widths.sum(), longest.mean() / longest.max()
+    if len(buckets) == 1:
+        return f"one bucket is enough: of {buckets[0]} tokens, {alone:.0%} of them real"
     return f"suggested buckets: {buckets} ({share:.0%} of the tokens are real; with one bucket {alone:.0%})"

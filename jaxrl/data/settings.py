@@ -17,7 +17,7 @@ class DataConfig:
     max_prompt_length: int | None = static(None, at_least=1)
     """Tokens of the prompt; of longer ones the end is kept. None leaves the completion its room first."""
     buckets: tuple[int, ...] = static(())
-    """Widths that rows are padded to, each a program of its own; none is one bucket of max_length."""
+    """Widths that rows are padded to, each a program of its own; none is one bucket as wide as the longest row."""
     markup: str = static("text", choices=("text", "tokens"))
     """What special tokens are that texts and messages spell (<|im_end|>): plain text, or tokens, as text that was
     rendered by a chat template before needs."""

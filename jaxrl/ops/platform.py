@@ -5,7 +5,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -66,6 +66,17 @@ def compiler_options(lines: int, brief: bool) -> dict[str, bool | int] | None:
     if most is None:
         return None
     return (_PLAIN if brief or lines > most else {}) | (_LIGHT if brief or lines <= most else {})
+
+
+def compile_lowered(lowered: Any, brief: bool) -> Any:
+    """A lowered program compiled with `compiler_options`, as `run` compiles."""
+    options = compiler_options(lowered.as_text().count("\n"), brief)
+    try:
+        return lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:  # another version of XLA may not have them
+        if options is None or "compile option" not in str(error):
+            raise
+        return lowered.compile()
 
 
 @contextlib.contextmanager

@@ -8,14 +8,14 @@ import jax
 
 
 class Clock:
-    """Seconds spent training, over all sessions of a run, and compiling, in this one; and how often it compiled.
+    """Seconds and steps of training, over all sessions of a run; seconds of compiling, and how often, in this one.
 
     To be used in a `with`: it listens to JAX until it is left.
     """
 
     def __init__(self):
         self.train, self.compile = 0.0, 0.0
-        self.trained, self.steps, self.compilations = 0.0, 0, 0
+        self.before, self.steps, self.compilations = 0, 0, 0
         self._ended = float("-inf")
 
     def __enter__(self) -> "Clock":
@@ -24,6 +24,10 @@ class Clock:
 
     def __exit__(self, *_: Any) -> None:
         jax.monitoring.unregister_event_duration_listener(self._heard)
+
+    def go_on(self, steps: int, seconds: float) -> None:
+        """Count what earlier sessions have trained."""
+        self.before, self.train = steps, seconds
 
     def _heard(self, event: str, *_: Any, **__: Any) -> None:
         self.compilations += event == "/jax/core/compile/backend_compile_duration"
@@ -36,7 +40,6 @@ class Clock:
         now = time.perf_counter()
         seconds = now - max(began, self._ended)
         self._ended, rate, told = now, sum(steps) / seconds, []
-        self.trained += seconds
         self.steps += sum(steps)
         for count in steps:
             self.train += count / rate
@@ -52,8 +55,8 @@ class Clock:
         self.compile += time.perf_counter() - began
 
     def figures(self) -> dict[str, float]:
-        """Of the run as a whole."""
-        rate = self.steps / self.trained if self.trained else 0.0
+        """Training of the run as a whole, without what a resume did again; compiling of this session."""
+        rate = (self.before + self.steps) / self.train if self.train else 0.0
         seconds = {"train_seconds": round(self.train, 2), "compile_seconds": round(self.compile, 2)}
         rate = round(rate, 0 if rate >= 100 else 2)
         return {**seconds, "steps_per_second": rate, "num_compilations": self.compilations}

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxrl.ops import metrics as m
-from jaxrl.ops.platform import compiler_options
+from jaxrl.ops.platform import compile_lowered
 from jaxrl.runs.directory import cores
 from jaxrl.runs.given import split_given
 from jaxrl.settings import float32
@@ -132,22 +132,14 @@ def _side_by_side(traced: list[Any], brief: list[bool]) -> list[Callable[[], Any
     """For each program a function that returns it compiled, once it is."""
     programs = list(zip(traced, brief, strict=True))
     if cores() == 1:
-        return [functools.cache(lambda one=one, brief=brief: _compiled(one.lower(), brief)) for one, brief in programs]
+        return [
+            functools.cache(lambda one=one, brief=brief: compile_lowered(one.lower(), brief)) for one, brief in programs
+        ]
     pool = ThreadPoolExecutor(cores())
     # Lowered in this thread: what a user has set for it, such as a precision, other threads do not have.
-    made = [pool.submit(_compiled, one.lower(), brief).result for one, brief in programs]
+    made = [pool.submit(compile_lowered, one.lower(), brief).result for one, brief in programs]
     pool.shutdown(wait=False)
     return made
-
-
-def _compiled(lowered: Any, brief: bool) -> Any:
-    options = compiler_options(lowered.as_text().count("\n"), brief)
-    try:
-        return lowered.compile(compiler_options=options)
-    except jax.errors.JaxRuntimeError as error:  # another version of XLA may not have them
-        if options is None or "compile option" not in str(error):
-            raise
-        return lowered.compile()
 
 
 def _asking(made: Callable[[], Any], inputs: tuple) -> Callable[[Key, Learner, int], PyTree]:

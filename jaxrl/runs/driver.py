@@ -108,7 +108,8 @@ def run(
             compiled = compile_all()
         state = _start(p, compiled, saves, seed, resume)
         done = int(state.num_steps)
-        clock.train = sum(row["train_seconds"] for row in read_metrics(run_dir / TIMING)[-1:])
+        logger = stack.enter_context(contextlib.closing(Logger(run_dir, done if done else -1)))
+        clock.go_on(done, sum(row["train_seconds"] for row in read_metrics(run_dir / TIMING)[-1:]))
         session = Session(
             p=p,
             seed=seed,
@@ -116,7 +117,7 @@ def run(
             compiled=compiled,
             clock=clock,
             saves=saves,
-            logger=stack.enter_context(contextlib.closing(Logger(run_dir, done if done else -1))),
+            logger=logger,
             bar=stack.enter_context(contextlib.closing(Bar(p.total_steps, done, progress, p.unit.label.split()[-1]))),
             marks=schedule.marks(p.num_updates),
             probe=probe,

@@ -20,8 +20,6 @@ SIZES = Sizes(agents=2, num_envs=5, rows=8, width=(4, 4), acting=4000, parameter
 def test_floors_by_hand():
     found = floors(SIZES, CEILINGS, physics=200e-9)
     assert found == pytest.approx({"acting": 220e-9, "rollout": 230e-9, "training": 280e-9})
-    # an empty iteration of 1 µs serves 2 · 5 environments: 100 ns stand in for the physics
-    assert floors(SIZES, CEILINGS, physics=None)["training"] == pytest.approx(180e-9)
 
 
 def test_the_share_of_a_floor_is_of_speeds(monkeypatch):
@@ -30,6 +28,7 @@ def test_the_share_of_a_floor_is_of_speeds(monkeypatch):
     physics, training, acting = with_floors(rows, SIZES)
     assert training["floor"] == pytest.approx(1 / 280e-9) and training["of_floor"] == pytest.approx(0.28)
     assert "floor" not in acting and "floor" not in physics
+    assert "floor" not in with_floors([{"arm": "training", "median": 1e6}], SIZES)[0]  # it is a floor above physics
 
 
 def test_rates_are_of_steps_and_the_median_is_of_rates():

@@ -66,10 +66,9 @@ def test_conflicts_by_hand(tokenizer):
 
 
 def test_suggested_buckets_by_hand():
-    # 1..100: half lie up to 51, nine tenths up to 91, all up to 100; in multiples of 16: 64, 96, 112
-    assert suggest_buckets(np.arange(1, 101), max_length=512) == [64, 96, 112]
-    assert suggest_buckets(np.arange(1, 101), max_length=100) == [64, 96, 100]
-    assert suggest_buckets(np.array([5, 5, 5]), max_length=512) == [16]
+    # 1..100: half lie up to 51, nine tenths up to 91, all up to 100; in multiples of 16: 64, 96, and the longest row
+    assert suggest_buckets(np.arange(1, 101)) == [64, 96, 100]
+    assert suggest_buckets(np.array([5, 5, 5])) == [5]
 
 
 def test_histogram_and_buckets(report):
@@ -77,8 +76,9 @@ def test_histogram_and_buckets(report):
     text = report(rows)
     assert "tokens per row (median 6, 90 % 30, longest 40):" in text
     assert f"       6 {'█' * 40} 3\n      23 {'█' * 13} 1" in text
-    # 6 + 6 + 6 + 40 = 58 real tokens: of 16 · 3 + 48 = 96 in two buckets, of 4 · 40 = 160 in one
-    assert "suggested buckets: [16, 48] (60% of the tokens are real; with one bucket 36%)" in text
+    # 6 + 6 + 6 + 40 = 58 real tokens: of 16 · 3 + 40 = 88 in two buckets, of 4 · 40 = 160 in one
+    assert "suggested buckets: [16, 40] (66% of the tokens are real; with one bucket 36%)" in text
+    assert "one bucket is enough: of 3 tokens, 100% of them real" in report([{"prompt": "p", "completion": "c"}])
 
 
 def test_mistakes_are_those_of_reading(report):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxrl.ops import platform
-from jaxrl.ops.platform import compiler_options, tuned
-from jaxrl.runs.compiled import _compiled, _finite
+from jaxrl.ops.platform import compile_lowered, compiler_options, tuned
+from jaxrl.runs.compiled import _finite
 
 BIG = np.finfo(np.float32).max  # a sum of two is infinite, though each is finite
 
@@ -49,4 +49,4 @@ def test_an_xla_without_these_options_compiles_as_it_likes(monkeypatch):
     with pytest.raises(jax.errors.JaxRuntimeError, match="compile option"):
         lowered.compile(compiler_options=platform._LIGHT)
     with tuned(plain_above=100):
-        assert _compiled(lowered, brief=False)(1.0) == 2.0
+        assert compile_lowered(lowered, brief=False)(1.0) == 2.0

@@ -325,3 +325,8 @@ def test_minibatches_of_one_row_cannot_standardise_their_advantage(key):
     with pytest.raises(ValueError, match="num_minibatches = 64 leaves one row each, whose standardised advantage is"):
         train(config, key)
     program(replace(config, normalize_advantage=False))
+
+
+def test_a_seed_is_no_key():
+    with pytest.raises(ValueError, match=r"key is a number, perhaps a seed; give a key, as in .*jax.random.key\(0\)"):
+        jax.jit(train)(PPO(), 0)
