@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Int
 
-from jaxrl.data.files import raw_rows
+from jaxrl.data.folders import raw_rows
+from jaxrl.data.recipes import take
 from jaxrl.data.rows import Row, Text, prompt_of
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.types import InputError
@@ -20,18 +21,12 @@ class Prompts(NamedTuple):
     length: Int[Array, " n"]
 
 
-def read_prompts(path: str | Path, split: str | None = None) -> list[Row]:
+def read_prompts(path: str | Path, split: str | None = None, format: str = "auto") -> list[Row]:
     """Rows {prompt} of a file or folder; rows of any preference format will do as well, for their prompts.
 
-    Raises InputError, with file and row number, for a row without one.
+    split, format: as for `read_rows`. Raises InputError, with file and row number, for a row without one.
     """
-    rows = []
-    for where, row in raw_rows(path, split):
-        try:
-            prompt_of(row)
-        except InputError as error:
-            raise InputError(f"{where} {error}") from error
-        rows.append(row)
+    rows = take(raw_rows(path, split).rows, format, prompt_of, prompts=True).rows
     if not rows:
         raise InputError(f"{path} has no rows; give a file with at least one {{prompt}}")
     return rows
