@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxrl.data.preferences import Encoded, Sequences, encode_rows
-from jaxrl.data.rows import read_rows, understand
+from jaxrl.data.rows import read, understand
 from jaxrl.lm.text.tokenizer import Tokenizer
 
 _BAR, _LONGEST_SHOWN = 40, 400
@@ -19,17 +19,18 @@ def lint(
     max_length: int,
     max_prompt_length: int | None = None,
     split: str | None = None,
+    format: str = "auto",
     rows: int = 3,
 ) -> str:
     """Format, the first rows with «trained» tokens marked, counts, conflicts, label balance, lengths and buckets.
 
     rows: how many to show. Raises InputError as `read` and `encode` do.
     """
-    data = read_rows(path, split)
+    data, notes = read(path, split, format)
     encoded = encode_rows(data, tokenizer, max_length=max_length, max_prompt_length=max_prompt_length)
     longest = np.array([max(len(side.tokens) for side in row) for row in encoded.rows])
     parts = [
-        f"{path}: {len(data)} rows of {understand(data[0]).format}",
+        "\n".join([f"{path}: {len(data)} rows of {understand(data[0]).format}", *notes]),
         *(_show(number, row, tokenizer) for number, row in enumerate(encoded.rows[:rows], 1)),
         _counts(encoded),
         _histogram(longest),

@@ -1,6 +1,6 @@
 """Fine-tune and align: from a model's name and rows of text to a folder that other libraries load."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,8 @@ from jaxrl.types import InputError, Params, TrainState
 class Tuned(NamedTuple):
     """result: of `run`. params: the model after training, adapters merged. base: what it was before.
 
-    counts: of the training rows, what was truncated, dropped or odd. folder: safetensors, config.json and tokenizer.
+    counts: of the training rows, what was truncated, dropped or odd. notes: how they were read and what they were taken
+    as, in sentences. folder: safetensors, config.json and tokenizer.
     """
 
     result: RunResult
@@ -26,13 +27,14 @@ class Tuned(NamedTuple):
     params: Params
     base: Pretrained
     counts: dict[str, int]
+    notes: list[str]
     folder: Path
 
 
 def finetune(
     config: Any,
-    rows: Sequence[Row] | None = None,
-    held_out: Sequence[Row] | None = None,
+    rows: Iterable[Row] | None = None,
+    held_out: Iterable[Row] | None = None,
     *,
     samples: int = 0,
     sample_length: int = 64,
@@ -50,7 +52,7 @@ def finetune(
     if base.tokenizer is None:
         raise InputError(f"lm.name = {config.lm.name!r} has no tokenizer; put its tokenizer.json beside the weights")
     model = language_model(base.config, dtype=config.lm.dtype, remat=config.lm.remat)
-    data, counts = prepare(config.data, base.tokenizer, rows, held_out)
+    data, counts, notes = prepare(config.data, base.tokenizer, rows, held_out)
     data = config.complete_data(model, base.params, data)
     given = {"network": model, "params": base.params, "data": data}
     if samples:
@@ -64,4 +66,4 @@ def finetune(
             save_model(folder, base.config, learned(state.learner), base.tokenizer)
 
     result = run(config, **options, **given, export=export)
-    return Tuned(result, model, learned(result.state.learner), base, counts, result.run_dir / "model")
+    return Tuned(result, model, learned(result.state.learner), base, counts, notes, result.run_dir / "model")

@@ -106,6 +106,17 @@ def test_lint_shows_what_is_trained(folder, tmp_path, capsys):
     assert "a:« 0<|im_end|>»" in out and "4 of 4 rows kept" in out
 
 
+def test_lint_reads_a_split_and_says_what_rows_are_taken_as(folder, tmp_path, capsys):
+    for split in ("train", "test"):
+        row = {"chosen": "\n\nHuman: q\n\nAssistant: yes", "rejected": "\n\nHuman: q\n\nAssistant: no"}
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    ask = ("data", "lint", tmp_path, "--model", folder)
+    assert "--split train)" in refused(capsys, *ask)
+    assert "--format hh)" in refused(capsys, *ask, "--split", "train")
+    out, _ = said(capsys, *ask, "--split", "train", "--format", "hh")
+    assert "rows are taken as hh: " in out and "Assistant:« yes<|im_end|>»" in out
+
+
 def test_lint_names_the_malformed_row(folder, tmp_path, capsys):
     file = tmp_path / "rows.jsonl"
     rows = [json.dumps({"prompt": "a:", "completion": " b"})] * 20
