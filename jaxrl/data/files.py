@@ -128,7 +128,7 @@ def _of_object(value: dict[str, Any], name: str, by_line: bool) -> tuple[list[An
     if any(isinstance(v, str) or (isinstance(v, list) and v and is_message(v[0])) for v in known):
         return [value], []  # one row
     lists = [k for k, v in value.items() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v)]
-    if by_line and not lists:
+    if len(lists) != 1 and by_line:
         return [value], []
     if len(lists) != 1:
         found = f"an object of {', '.join(map(repr, list(value)[:9])) or 'nothing'}"

@@ -75,7 +75,8 @@ def named(row: Any, prompts: bool = False) -> str:
     if not fits:
         return "plain"
     ways = [f"format = {name!r} (--format {name}) for {RECIPES[name].about}" for name in fits]
-    ways += ["format = 'plain' (--format plain) for the text as it is"] if ours else []
+    if ours and not isinstance(row.get("messages"), str):
+        ways.append("format = 'plain' (--format plain) for the text as it is")
     raise InputError(f"has {', '.join(row)}, which may be meant in more than one way; say {'; or '.join(ways)}")
 
 
@@ -121,35 +122,38 @@ def _asked(row: Row, prompt: list[Row], **answers: Any) -> Row:
     return {**row, **system, "prompt": prompt, **made}
 
 
-def _user(text: str) -> list[Row]:
-    return [{"role": "user", "content": text}]
+def _user(row: Row, text: str) -> list[Row]:
+    """Text as the user's message, after the turns of a `history` where there is one: pairs of what was said before."""
+    before = first(row, "history") or []
+    if not isinstance(before, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in before):
+        raise InputError(f"has history {before!r:.60}; it must be a list of [instruction, output]")
+    said = [*(text for turn in before for text in turn), text]
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
 
 
 def _of_orca(row: Row) -> Row:
-    return _asked(row, _user(_text(row, "question")), chosen=first(row, "chosen"), rejected=first(row, "rejected"))
+    prompt = _user(row, _text(row, "question"))
+    return _asked(row, prompt, chosen=first(row, "chosen"), rejected=first(row, "rejected"))
 
 
 def _of_alpaca(row: Row) -> Row:
     more = _text(row, "input", "context") if first(row, "input", "context") else ""
-    before = first(row, "history") or []
-    if not isinstance(before, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in before):
-        raise InputError(f"has history {before!r:.60}; it must be a list of [instruction, output]")
-    turns = [m for asked, told in before for m in (*_user(asked), {"role": "assistant", "content": told})]
-    prompt = [*turns, *_user(_text(row, "instruction") + (more and f"\n\n{more}"))]
+    prompt = _user(row, _text(row, "instruction") + (more and f"\n\n{more}"))
     if has(row, "chosen", "rejected"):
         return _asked(row, prompt, chosen=row["chosen"], rejected=row["rejected"])
     return _asked(row, prompt, completion=first(row, "output", "response"))
 
 
 def _of_qa(row: Row) -> Row:
-    prompt = _user(_text(row, "question", "query", "prompt", "input"))
+    prompt = _user(row, _text(row, "question", "query", "prompt", "input"))
     return _asked(row, prompt, completion=first(row, "answer", "response", "output"))
 
 
 def _is_question(row: Any) -> bool:
-    """A question by itself: not beside a passage or choices that it is about, which would be lost."""
-    beside = ("context", "passage", "choices", "options", "chosen", "rejected")
-    return (has(row, "question") or has(row, "query")) and not any(has(row, name) for name in beside)
+    """A question by itself: not beside what would be lost, a passage or choices that it is about or worse answers."""
+    if not (has(row, "question") or has(row, "query")):
+        return False
+    return not any(has(row, name) for name in row if name in _BESIDE or "reject" in str(name))
 
 
 def _may_be_question(row: Any) -> bool:
@@ -195,6 +199,7 @@ RECIPES = {
         maybe=_may_be_question,
     ),
 }
+_BESIDE = ("context", "passage", "choices", "options", "chosen")
 _INSIDE = ("hh", "sharegpt", "json")  # those that look into our own columns
 FORMATS = ("auto", *RECIPES)
 """What `format` may be."""

@@ -117,8 +117,9 @@ def test_an_object_may_be_a_row(tmp_path):
     row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
     (tmp_path / "x.json").write_text(json.dumps(row, indent=1))
     assert read_rows(tmp_path / "x.json") == [row]
-    (tmp_path / "x.jsonl").write_text('{"text": "t"}')
-    assert read_file(tmp_path / "x.jsonl").rows == [("x.jsonl, row 1", {"text": "t"})]
+    for row in ({"text": "t"}, {"a": ROWS, "b": ROWS}):
+        (tmp_path / "x.jsonl").write_text(json.dumps(row))
+        assert read_file(tmp_path / "x.jsonl").rows == [("x.jsonl, row 1", row)]
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,11 @@ SHAPES = [  # (the recipe that "auto" takes, a row, what it becomes)
     ),
     ("qa", {"question": "q", "answer": "a"}, ANSWER),
     ("qa", {"query": "q", "response": "a"}, ANSWER),
+    (
+        "qa",
+        {"query": "q", "response": "a", "history": [["b", "c"]]},
+        ANSWER | {"prompt": [user("b"), assistant("c"), user("q")]},
+    ),
     ("qa", {"system_prompt": "s", "question": "q", "response": "a"}, {"system": "s", **ANSWER}),
     ("plain", {"prompt": "q", "completion": "a", "question": "?"}, {"prompt": "q", "completion": "a"}),
     ("plain", {"messages": TALK, "conversations": [human("?")]}, {"messages": TALK}),
@@ -106,8 +111,7 @@ def test_shapes_that_may_be_meant_otherwise_are_asked_for(name, row, expected):
         given_rows([row])
     (made,), _ = given_rows([row], name)
     assert {k: made[k] for k in expected} == expected
-    settled = "prompt" in row and "chosen" in row
-    if settled:  # the other remedy of the sentence works as well
+    if "prompt" in row and "chosen" in row:  # the other remedy of the sentence works as well
         assert given_rows([row], "plain").rows == [row]
 
 
@@ -179,6 +183,9 @@ def test_rows_that_do_not_fit_are_named_with_the_recipe(format, row, message):
         {"text": "t"},
         {"question": "q", "choices": ["a", "b"], "answer": 1},  # a question that is nothing without what stands beside
         {"question": "q", "context": "c", "answers": {"text": ["a"]}},
+        {"query": "q", "response": "a", "rejected_response": "b"},
+        {"question": "q", "response_chosen": "a", "response_rejected": "b"},
+        {"completion": TALK, "label": True},
         {"prompt": "q", "answers": [{"answer": "a", "rank": 1}, {"answer": "b", "rank": 2}]},
         {"prompt": "q", "chosen": "x", "rejected": None},
         {"conversation_a": TALK, "conversation_b": TALK, "winner": "model_a"},
