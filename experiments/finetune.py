@@ -27,6 +27,7 @@ def main() -> None:
     config, options = cli.parse(CONFIGS[name], __doc__, argv)
     with cli.sentences():
         tuned = finetune(config, samples=4, **options)
+    print("".join(f"note        {note}\n" for note in tuned.notes), end="")
     print(f"rows        {tuned.counts}\nmodel       {tuned.folder}")
     cli.report(tuned.result)
 

@@ -36,7 +36,7 @@ MOST_FILES = 12
 ONLY_IN = {
     "gymnax": {"envs/suites/gymnax.py"},
     "brax": {"envs/suites/brax.py"},
-    "flax": {"networks/mlp.py", "lm/transformer.py", "lm/lora.py"},
+    "flax": {"networks/mlp.py", "lm/transformer.py", "lm/lora.py", "lm/vocabulary.py"},
     "orbax": {"runs/checkpoints.py"},
     "tyro": {"cli/experiment.py", "cli/command.py", "cli/generation.py", "cli/dataset.py"},
     "yaml": {"config_file.py"},

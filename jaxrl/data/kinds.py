@@ -17,10 +17,13 @@ from jaxrl.types import InputError
 
 
 class Chosen(NamedTuple):
-    """Rows to learn from, and a sentence on what was made of those that were given, or ""."""
+    """Rows to learn from, a sentence on what was made of those that were given, or "", and for each of the rows the
+    number of the one that it was made of.
+    """
 
     rows: list[Row]
     note: str
+    numbers: list[int]
 
 
 def rows_for(learns_from: str, rows: Sequence[Row], seed: int = 0) -> Chosen:
@@ -30,7 +33,11 @@ def rows_for(learns_from: str, rows: Sequence[Row], seed: int = 0) -> Chosen:
     table refuses.
     """
     kind = _kind(rows[0]) if rows and learns_from != "any" else None
-    return _TABLE.get((learns_from, kind), lambda rows, seed: Chosen(list(rows), ""))(rows, seed)
+    return _TABLE.get((learns_from, kind), _as_they_are)(rows, seed)
+
+
+def _as_they_are(rows: Sequence[Row], seed: int) -> Chosen:
+    return Chosen(list(rows), "", list(range(1, len(rows) + 1)))
 
 
 def unpair(rows: Sequence[Row], seed: int) -> list[Row]:
@@ -38,14 +45,7 @@ def unpair(rows: Sequence[Row], seed: int) -> list[Row]:
 
     Unshuffled, all batches would be of one class.
     """
-    made = []
-    for i, row in enumerate(rows, 1):
-        example = _example(i, row)
-        if len(example.completions) != 2:
-            raise InputError(f"row {i} is of {example.format}; only pairs can be unpaired")
-        for label, side in ((True, "chosen"), (False, "rejected")):
-            made.append(_answer_of(row, example, side) | {"label": label})
-    return [made[i] for i in np.random.default_rng(seed).permutation(len(made))]
+    return _unpaired(rows, seed).rows
 
 
 def split_by_group(
@@ -93,23 +93,32 @@ def _answer_of(row: Row, example: Any, side: str) -> Row:
 
 
 def _unpaired(rows: Sequence[Row], seed: int) -> Chosen:
-    return Chosen(unpair(rows, seed), f"{len(rows)} pairs, each taken as a good and a bad answer")
+    made, numbers = [], []
+    for i, row in enumerate(rows, 1):
+        example = _example(i, row)
+        if len(example.completions) != 2:
+            raise InputError(f"row {i} is of {example.format}; only pairs can be unpaired")
+        made += [_answer_of(row, example, s) | {"label": s == "chosen"} for s in ("chosen", "rejected")]
+        numbers += [i, i]
+    order = np.random.default_rng(seed).permutation(len(made))
+    note = f"{len(rows)} pairs, each taken as a good and a bad answer"
+    return Chosen([made[i] for i in order], note, [numbers[i] for i in order])
 
 
 def _chosen(rows: Sequence[Row], seed: int) -> Chosen:
     if all(row.get("messages") is not None for row in rows):
         spoken = [{k: v for k, v in row.items() if k not in ("prompt", "chosen", "rejected", "label")} for row in rows]
-        return Chosen(spoken, f"{len(rows)} pairs, of which `messages` are learned from")
+        return _as_they_are(spoken, 0)._replace(note=f"{len(rows)} pairs, of which `messages` are learned from")
     answers = [_answer_of(row, _example(i, row), "chosen") for i, row in enumerate(rows, 1)]
-    return Chosen(answers, f"{len(rows)} pairs, of which the chosen answers are learned from")
+    return _as_they_are(answers, 0)._replace(note=f"{len(rows)} pairs, of which the chosen answers are learned from")
 
 
 def _good(rows: Sequence[Row], seed: int) -> Chosen:
-    kept = [row for i, row in enumerate(rows, 1) if _example(i, row).label is not False]
-    if not kept:
+    numbers = [i for i, row in enumerate(rows, 1) if _example(i, row).label is not False]
+    if not numbers:
         raise InputError(f"all {len(rows)} rows are labelled false, and SFT would imitate them; use KTO")
-    kept = [{k: v for k, v in row.items() if k != "label"} for row in kept]
-    return Chosen(kept, f"{len(kept)} of {len(rows)} rows, those labelled true: SFT would imitate the others")
+    kept = [{k: v for k, v in rows[i - 1].items() if k != "label"} for i in numbers]
+    return Chosen(kept, f"{len(kept)} of {len(rows)} rows, those labelled true: SFT would imitate the others", numbers)
 
 
 def _refuse(sentence: str) -> Callable[[Sequence[Row], int], Chosen]:

@@ -4,7 +4,6 @@ Keys of null are as if absent: columns of parquet files give every message every
 "row 17 ".
 """
 
-import json
 import re
 from typing import Any
 
@@ -27,8 +26,6 @@ def text_or_messages(name: str, value: Any) -> Text:
     if half := next(filter(None, map(_HALF_CHARACTER.search, strings(value))), None):
         raise InputError(f"has {half[0]!r} in its {name}, half a character; it must be Unicode text")
     if isinstance(value, str):
-        if _spells_messages(value):
-            raise InputError(f"has messages as a string of JSON for its {name}; parse it (json.loads) into a list")
         return value
     if not isinstance(value, list):
         raise InputError(f"has {name} {value!r:.80}; it must be text or a list of {{role, content}} messages of text")
@@ -76,13 +73,3 @@ def _message(name: str, value: Any) -> Message:
 
 def _is_text(part: Any) -> bool:
     return isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("text"), str) and len(part) <= 2)
-
-
-def _spells_messages(text: str) -> bool:
-    if not text.lstrip().startswith("[{"):
-        return False
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return False
-    return all(isinstance(message, dict) and {"role", "content"} <= set(message) for message in found)

@@ -95,16 +95,18 @@ def encode_rows(
     markup: str = "text",
     date: str = DataConfig.date,
     model: ModelConfig | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Encoded:
     """Rows as ids, by the contract above. max_length: tokens of prompt and completion together, end included.
 
-    markup, date: as in DataConfig. model: whose vocabulary and context the rows must fit. Raises InputError, with the
-    row's number, for rows that are malformed, of several formats, or not for this model, and if none is left.
+    markup, date: as in DataConfig. model: whose vocabulary and context the rows must fit. numbers: of the rows, for
+    people; by default from 1 on. Raises InputError, with the row's number, for rows that are malformed, of several
+    formats, or not for this model, and if none is left.
     """
     _check(tokenizer, max_length, max_prompt_length)
     counts = dict.fromkeys(_COUNTS, 0)
     encoded, prompts, seen, first = [], {}, set(), None
-    for number, row in enumerate(rows, 1):
+    for number, row in zip(numbers or range(1, len(rows) + 1), rows, strict=True):
         try:
             example = understand(row)
             made = encode_example(example, tokenizer, markup, date)

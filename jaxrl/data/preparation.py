@@ -1,13 +1,13 @@
 """From a file, or from rows at hand, to the arrays that `train` and `run` take."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jaxrl.data.arrays import Data
 from jaxrl.data.kinds import rows_for, split_by_group
 from jaxrl.data.preferences import Encoded, bucketed, encode_rows
-from jaxrl.data.rows import Row, read_rows
+from jaxrl.data.rows import Row, given_rows, read
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import ModelConfig
@@ -27,21 +27,23 @@ class Prepared(NamedTuple):
 def prepare(
     settings: DataConfig,
     tokenizer: Tokenizer,
-    rows: Sequence[Row] | None = None,
-    held_out: Sequence[Row] | None = None,
+    rows: Iterable[Row] | None = None,
+    held_out: Iterable[Row] | None = None,
     *,
     learns_from: str = "any",
     model: ModelConfig | None = None,
 ) -> Prepared:
     """Rows as token arrays, in buckets.
 
-    rows: to train on; None reads `settings.path`. held_out: to measure on; None splits off `settings.held_out` of the
-    rows, always the same ones: whole prompts where there are prompts enough, so that none is on both sides, else rows.
+    rows: to train on, of any iterable, gone through once; None reads `settings.path`. held_out: to measure on; None
+    splits off `settings.held_out` of the rows, always the same ones: whole prompts where there are prompts enough, so
+    that none is on both sides, else rows. All are in the shape that `settings.format` says.
     learns_from: which kind of rows, as in `rows_for`. model: whose vocabulary and context they must fit.
     Raises InputError, with file and row number, for what cannot be read or learned from.
     """
     encoded, notes = read_encoded(settings, tokenizer, rows, learns_from=learns_from, model=model)
     counts, parts = encoded.counts, [encoded.rows]
+    held_out = None if held_out is None else list(held_out)
     if held_out:
         measured, _ = read_encoded(settings, tokenizer, held_out, learns_from=learns_from, model=model)
         counts, parts = Counter(counts) + Counter(measured.counts), [encoded.rows, measured.rows]
@@ -56,13 +58,19 @@ def prepare(
 def read_encoded(
     settings: DataConfig,
     tokenizer: Tokenizer,
-    rows: Sequence[Row] | None = None,
+    rows: Iterable[Row] | None = None,
     *,
     learns_from: str = "any",
     model: ModelConfig | None = None,
 ) -> tuple[Encoded, tuple[str, ...]]:
     """(rows as ids, notes), for `prepare` and `lint` alike. Arguments and errors as for `prepare`."""
-    chosen = rows_for(learns_from, read_rows(settings.path) if rows is None else rows)
+    if rows is not None and settings.split is not None:
+        raise InputError(f"split = {settings.split!r} chooses from a file, and rows are given; leave one of them out")
+    if rows is None:
+        rows, notes = read(settings.path, settings.split, settings.format)
+    else:
+        rows, notes = given_rows(rows, settings.format)
+    chosen = rows_for(learns_from, rows)
     encoded = encode_rows(
         chosen.rows,
         tokenizer,
@@ -71,8 +79,9 @@ def read_encoded(
         markup=settings.markup,
         date=settings.date,
         model=model,
+        numbers=chosen.numbers,
     )
-    return encoded, (chosen.note,) if chosen.note else ()
+    return encoded, (*notes, *filter(None, [chosen.note]))
 
 
 def _hold_out(rows: Sequence[tuple], share: float) -> tuple[list[tuple], list[tuple]]:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Int
 
-from jaxrl.data.files import raw_rows
 from jaxrl.data.messages import says_nothing
+from jaxrl.data.reading.folders import raw_rows
+from jaxrl.data.reading.recipes import take
 from jaxrl.data.rows import Example, Row, question
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.text.tokenizer import Exchange, Tokenizer
@@ -23,18 +24,12 @@ class Prompts(NamedTuple):
     length: Int[Array, " n"]
 
 
-def read_prompts(path: str | Path, split: str | None = None) -> list[Row]:
+def read_prompts(path: str | Path, split: str | None = None, format: str = "auto") -> list[Row]:
     """Rows {prompt} of a file or folder; rows of any preference format will do as well, for their prompts.
 
-    Raises InputError, with file and row number, for a row without one.
+    split, format: as for `read_rows`. Raises InputError, with file and row number, for a row without one.
     """
-    rows = []
-    for where, row in raw_rows(path, split):
-        try:
-            question(row)
-        except InputError as error:
-            raise InputError(f"{where} {error}") from error
-        rows.append(row)
+    rows = take(raw_rows(path, split).rows, format, question, prompts=True).rows
     if not rows:
         raise InputError(f"{path} has no rows; give a file with at least one {{prompt}}")
     return rows

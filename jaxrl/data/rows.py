@@ -10,14 +10,15 @@ file and row.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxrl.data.files import raw_rows
 from jaxrl.data.messages import Message, Text, text_or_messages, without_nulls
+from jaxrl.data.reading.conversations import Row
+from jaxrl.data.reading.folders import raw_rows
+from jaxrl.data.reading.recipes import take
 from jaxrl.types import InputError
-
-Row = dict[str, Any]
 
 _FORMATS = "{prompt, chosen, rejected}, {prompt, completion} or {messages}"
 _TEMPLATE = ("tools", "documents", "chat_template_kwargs")
@@ -37,28 +38,54 @@ class Example(NamedTuple):
     goes_on: bool
 
 
-def read_rows(path: str | Path, split: str | None = None) -> list[Row]:
-    """The rows of a .jsonl, .ndjson, .json or .parquet file, or of a Hugging Face datasets folder.
+class Read(NamedTuple):
+    """Rows in one of our formats, and sentences that say how they were read and what they were taken as."""
 
-    split: which part of a folder, as in "train"; needed where there are several.
-    Raises InputError, with file and row number (a line number in jsonl files), for a row that is malformed or of
-    another format than the first.
+    rows: list[Row]
+    notes: list[str]
+
+
+def read_rows(path: str | Path, split: str | None = None, format: str = "auto") -> list[Row]:
+    """The rows of a file (jsonl, JSON, csv, parquet or arrow; .gz and .zst too), or of a folder with such files.
+
+    split: which part of a folder, as in "train"; needed where there are several. format: the recipe for rows in other
+    shapes than ours, by name. Raises InputError, with file and row number (a line number in jsonl files), for a row
+    that is malformed or of another format than the first.
     """
-    if not str(path):
-        raise InputError("there is no file to read; give data.path (--path), or rows")
-    rows, first = [], None
-    for where, row in raw_rows(path, split):
-        try:
-            example = understand(row)
-            if first is not None and example.format != first:
-                raise InputError(f"is of {example.format}, but the first row is of {first}; keep one format per file")
-        except InputError as error:
-            raise InputError(f"{where} {error}") from error
-        first = example.format
-        rows.append(row)
+    return read(path, split, format).rows
+
+
+def read(path: str | Path, split: str | None = None, format: str = "auto") -> Read:
+    """As `read_rows`, with what there is to say about them."""
+    raw = raw_rows(path, split)
+    rows, notes = _as_rows(raw.rows, format)
     if not rows:
         raise InputError(f"{path} has no rows; give a file with at least one of {_FORMATS}")
-    return rows
+    return Read(rows, [*raw.notes, *notes])
+
+
+def given_rows(rows: Iterable[Row], format: str = "auto") -> Read:
+    """As `read`, of rows at hand: of a list, a generator or another iterable, which is gone through once."""
+    if isinstance(rows, str | Path | dict):
+        raise InputError(f"rows are {rows!r:.60}, not a list of rows; a file is given by data.path")
+    read = _as_rows(((f"row {number}", row) for number, row in enumerate(rows, 1)), format)
+    if not read.rows:
+        raise InputError(f"there are no rows; give at least one of {_FORMATS}")
+    return read
+
+
+def _as_rows(found: Iterable[tuple[str, Any]], format: str) -> Read:
+    """Rows, given as (where, row), in our columns and all of one format."""
+    first = None
+
+    def check(row: Row) -> None:
+        nonlocal first
+        kind = understand(row).format
+        if first is not None and kind != first:
+            raise InputError(f"is of {kind}, but the first row is of {first}; keep one format per file")
+        first = kind
+
+    return Read(*take(found, format, check))
 
 
 def understand(row: Row) -> Example:

@@ -2,6 +2,7 @@
 
 import datetime
 
+from jaxrl.data.reading.recipes import FORMATS
 from jaxrl.settings import config, leaf, static
 from jaxrl.types import InputError
 
@@ -11,7 +12,12 @@ class DataConfig:
     """Which rows a language model learns from, and how they become tokens."""
 
     path: str = static("")
-    """A .jsonl or .parquet file, or a datasets folder."""
+    """A file of rows (jsonl, JSON, csv, parquet or arrow; .gz and .zst too), or a folder with such files."""
+    split: str | None = static(None)
+    """Which part of a folder, as in "train"; "train+test" is both. Needed where there are several."""
+    format: str = static("auto", choices=FORMATS)
+    """The shape that rows come in: "hh", "sharegpt", "orca", "alpaca", "qa", "json", or "plain" for our own columns.
+    "auto" tells by the first row, and asks where it cannot."""
     max_length: int = static(512, at_least=2)
     """Tokens of prompt and completion together; longer completions are cut, and then have no end token."""
     max_prompt_length: int | None = static(None, at_least=1)

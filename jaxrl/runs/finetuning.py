@@ -1,6 +1,6 @@
 """Fine-tune and align: from a model's name and rows of text to a folder that other libraries load."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +34,8 @@ class Tuned(NamedTuple):
 
 def finetune(
     config: Any,
-    rows: Sequence[Row] | None = None,
-    held_out: Sequence[Row] | None = None,
+    rows: Iterable[Row] | None = None,
+    held_out: Iterable[Row] | None = None,
     *,
     samples: int = 0,
     sample_length: int = 64,

@@ -16,7 +16,7 @@ def train(config: Any, key: Key, **given: Any) -> tuple[TrainState, Metrics]:
     `jax.vmap(train, (axes(config), None))` a stacked config.
     given: what the config's `program` takes beside the config, by name: env and network for control; network, params
     and data for language models. Close over them, `jax.vmap(lambda key: train(config, key, env=mine))(keys)`: JAX maps
-    keyword arguments too, and takes no functions. Raises InputError as `program` does, and for a seed in place of a key.
+    keyword arguments too, and takes no functions. Raises InputError as `program` does, and for a seed that is no key.
     """
     if jnp.ndim(key) == 0 and not jnp.issubdtype(getattr(key, "dtype", jnp.int32), jax.dtypes.prng_key):
         raise InputError("key is a number, perhaps a seed; give a key, as in train(config, jax.random.key(0))")

@@ -49,7 +49,9 @@ def test_chat_puts_the_prompt_into_the_template(folder, capsys):
     plain = said(capsys, "generate", folder, "hello", *greedy)[0]
     chat = said(capsys, "generate", folder, "hello", "--chat", *greedy)[0]
     by_hand = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
-    assert said(capsys, "generate", folder, by_hand, *greedy)[0] == chat != plain
+    assert said(capsys, "generate", folder, by_hand, *greedy, "--markup", "tokens")[0] == chat != plain
+    text, err = said(capsys, "generate", folder, by_hand, *greedy)
+    assert text != chat and "special tokens in the prompt are plain text; --markup tokens makes them tokens" in err
 
 
 def test_generate_refuses_with_a_sentence(folder, tmp_path, capsys):
@@ -104,6 +106,17 @@ def test_lint_shows_what_is_trained(folder, tmp_path, capsys):
     file.write_text("".join(json.dumps({"prompt": "a:", "completion": f" {i}"}) + "\n" for i in range(4)))
     out, _ = said(capsys, "data", "lint", file, "--model", folder, "--rows", 1)
     assert "a:« 0<|im_end|>»" in out and "4 of 4 rows kept" in out
+
+
+def test_lint_reads_a_split_and_says_what_rows_are_taken_as(folder, tmp_path, capsys):
+    for split in ("train", "test"):
+        row = {"chosen": "\n\nHuman: q\n\nAssistant: yes", "rejected": "\n\nHuman: q\n\nAssistant: no"}
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    ask = ("data", "lint", tmp_path, "--model", folder)
+    assert "--split train)" in refused(capsys, *ask)
+    assert "--format hh)" in refused(capsys, *ask, "--split", "train")
+    out, _ = said(capsys, *ask, "--split", "train", "--format", "hh")
+    assert "rows are taken as hh: " in out and "Assistant:« yes<|im_end|>»" in out
 
 
 def test_lint_names_the_malformed_row(folder, tmp_path, capsys):

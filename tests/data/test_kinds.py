@@ -21,9 +21,9 @@ ANSWER = {"prompt": "p", "completion": "good"}
 
 
 def test_sft_takes_the_messages_of_pairs_or_else_the_chosen_answers():
-    rows, note = rows_for("answers", [SPOKEN | {"messages": talk("better")}])
+    rows, note, _ = rows_for("answers", [SPOKEN | {"messages": talk("better")}])
     assert rows == [{"messages": talk("better")}] and note == "1 pairs, of which `messages` are learned from"
-    rows, note = rows_for("answers", [TEXT])
+    rows, note, _ = rows_for("answers", [TEXT])
     assert rows == [ANSWER | {"score": 3}] and note == "1 pairs, of which the chosen answers are learned from"
     assert rows_for("answers", [SPOKEN | {"system": "s"}]).rows == [
         {"prompt": [{"role": "system", "content": "s"}, USER], "completion": said("good")}
@@ -31,14 +31,16 @@ def test_sft_takes_the_messages_of_pairs_or_else_the_chosen_answers():
 
 
 def test_sft_takes_the_good_ones_of_labelled_rows_and_says_so():
-    rows, note = rows_for("answers", [ANSWER | {"label": True}, ANSWER | {"label": 0}, ANSWER | {"label": 1.0}])
-    assert rows == [ANSWER, ANSWER] and note.startswith("2 of 3 rows, those labelled true")
+    given = [ANSWER | {"label": True}, ANSWER | {"label": 0}, ANSWER | {"label": 1.0}]
+    rows, note, numbers = rows_for("answers", given)
+    assert rows == [ANSWER, ANSWER] and numbers == [1, 3] and note.startswith("2 of 3 rows, those labelled true")
     with pytest.raises(ValueError, match="all 1 rows are labelled false, .*use KTO"):
         rows_for("answers", [ANSWER | {"label": False}])
 
 
 def test_kto_takes_each_pair_apart():
-    rows, note = rows_for("labels", [TEXT])
+    rows, note, numbers = rows_for("labels", [TEXT])
+    assert numbers == [1, 1]
     expected = [ANSWER | {"label": True, "score": 3}, ANSWER | {"completion": "bad", "label": False, "score": 3}]
     assert sorted(rows, key=lambda row: not row["label"]) == expected
     assert note == "1 pairs, each taken as a good and a bad answer"
@@ -57,7 +59,7 @@ def test_kto_takes_each_pair_apart():
     ],
 )
 def test_rows_of_its_own_kind_are_as_they_are(learns_from, row):
-    assert rows_for(learns_from, [row]) == ([row], "")
+    assert rows_for(learns_from, [row]) == ([row], "", [1])
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,16 @@
 """From rows to arrays, in one call: what is held out, and what is refused."""
 
+import datetime
+import json
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
-from jaxrl.data import DataConfig, prepare
+from jaxrl.algorithms import SFT
+from jaxrl.data import DataConfig, lint, prepare
+from jaxrl.settings import check
 from tests.helpers.tokenizers import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
@@ -55,3 +62,35 @@ def test_a_bad_row_is_named_by_its_own_number():
 def test_no_file_and_no_rows_is_a_sentence():
     with pytest.raises(ValueError, match="there is no file to read; give data.path"):
         prepare(DataConfig(), TOKENIZER)
+
+
+def test_generators_and_tables_of_times_train(tmp_path):
+    say = lambda role, text, at: {"role": role, "content": text, "at": at}  # noqa: E731
+    times = [datetime.datetime(2024, 1, day) for day in range(1, 31)]
+    rows = [{"messages": [say("user", f"q{t.day}", t), say("assistant", "a", t)]} for t in times]
+    train, held_out = prepare(DataConfig(held_out=0.1), TOKENIZER, (row for row in rows)).data
+    assert len(train[0].length) == 27 and len(held_out[0].length) == 3
+    pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    read = prepare(DataConfig(str(tmp_path / "x.parquet"), held_out=0.1), TOKENIZER)
+    np.testing.assert_array_equal(read.data.train[0].tokens, train[0].tokens)
+    apart = prepare(DataConfig(), TOKENIZER, iter(rows[3:]), held_out=iter(rows[:3])).data
+    assert [len(part[0].length) for part in apart] == [27, 3]
+    assert not prepare(DataConfig(), TOKENIZER, rows, held_out=[]).data.held_out
+
+
+def test_split_and_format_are_those_of_the_report(tmp_path):
+    for split, n in (("train", 6), ("test", 4)):
+        rows = [
+            {"conversations": [{"from": "human", "value": f"q{i}"}, {"from": "gpt", "value": "a"}]} for i in range(n)
+        ]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = DataConfig(str(tmp_path), split="test", format="sharegpt", held_out=0.0)
+    _, counts, notes = prepare(settings, TOKENIZER)
+    report = lint(settings, TOKENIZER)
+    assert counts["kept"] == counts["rows"] == 4 and " 4 of 4 rows kept" in report and notes[0] in report
+    given = prepare(DataConfig(held_out=0.0), TOKENIZER, [*rows, *rows])
+    assert given.notes == notes and given.counts["rows"] == 8
+    with pytest.raises(ValueError, match="split = 'test' chooses from a file, and rows are given"):
+        prepare(settings, TOKENIZER, rows)
+    with pytest.raises(ValueError, match="data.format = 'sharegtp' is not one of .*did you mean 'sharegpt'"):
+        check(SFT(data=DataConfig(format="sharegtp")))

@@ -42,12 +42,12 @@ def test_control_needs_none_of_them(tmp_path):
         ("from jaxrl import lm; lm.load_model('smollm2-135m')", "gguf", "lm"),
         ("from jaxrl import lm; lm.load_model('organisation/name')", "huggingface_hub", "lm"),
         ("from jaxrl.lm.text.tokenizer import Tokenizer; Tokenizer.from_gguf(None)", "tokenizers", "lm"),
-        ("from jaxrl.data.files import raw_rows; next(raw_rows('FOLDER/rows.parquet'))", "pyarrow", "lm"),
+        ("from jaxrl.data.reading.folders import raw_rows; raw_rows('FOLDER/rows.parquet')", "pyarrow", "lm"),
         ("sys.path.append('experiments'); import sentiment; sentiment.Judges()", "spacy", "sentiment"),
     ],
 )
 def test_a_call_that_needs_one_is_refused_with_the_command_that_installs_it(ask, package, extra, tmp_path):
-    (tmp_path / "rows.parquet").write_text("")
+    (tmp_path / "rows.parquet").write_text("PAR1")
     code = f"""
     from jaxrl.types import InputError
     try:

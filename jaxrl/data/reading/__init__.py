@@ -1,0 +1,1 @@
+"""Files and folders of other people into rows in our columns."""
