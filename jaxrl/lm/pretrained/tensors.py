@@ -59,6 +59,8 @@ def assemble(
     if dtype not in DTYPES:
         raise InputError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
     wanted, structure = _wanted(config)
+    if config.tie_word_embeddings and names[".embed.value"] not in tensors:  # under the head's name, then
+        names = {**names, ".embed.value": names[".head.kernel.value"]}
     _compare_names(config, set(tensors), {n for path in wanted for n in _expand(names, path, config)}, names, source)
     _check_tied_head(config, tensors, names, source)
 
