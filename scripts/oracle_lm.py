@@ -3,6 +3,7 @@
 Runs in an environment of its own (torch, transformers, gguf), named on the command line:
     PYTHON scripts/oracle_lm.py tiny tests/lm/golden
     PYTHON scripts/oracle_lm.py rope tests/lm/golden/rope.json
+    PYTHON scripts/oracle_lm.py pieces tests/lm/text/golden/pieces.json
     PYTHON scripts/oracle_lm.py smollm GGUF_DIR tests/lm/golden/smollm2.json
     PYTHON scripts/oracle_lm.py logits MODEL_DIR tokens.npy logits.npy [--gguf FILE]
     PYTHON scripts/oracle_lm.py generate MODEL_DIR prompts.json continuations.json [--gguf FILE] --new 64
@@ -11,6 +12,7 @@ Runs in an environment of its own (torch, transformers, gguf), named on the comm
 tiny      a small random model of each architecture: config, tensor names, tokens, logits, greedy continuations
 rope      logits and greedy continuations of tiny models with every scaling of the rotary frequencies, on rows longer
           than the first context; both spellings of the config
+pieces    SentencePiece's BPE trained on the texts below, with and without a space before text: pieces, ids of strings
 smollm    fingerprints of SmolLM2's logits on 20 texts, and greedy continuations of 10 prompts
 logits    all logits of a right-padded token array [B, L], float32
 generate  greedy continuations of a list of prompts of token ids, never stopped early
@@ -22,12 +24,15 @@ same bits everywhere (NumPy guarantees the raw stream of PCG64 and its seeding; 
 
 import argparse
 import hashlib
+import io
 import json
+import random
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import sentencepiece
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -450,6 +455,69 @@ PROMPT_TEXTS = [
 ]
 
 
+# SentencePiece.
+
+PIECES = {
+    "llama": {"byte_fallback": True},
+    "gemma": {
+        "byte_fallback": True,
+        "add_dummy_prefix": False,
+        "user_defined_symbols": ["\n\n", "▁▁", "▁▁▁", "<mask>"],
+    },
+    "without bytes": {"byte_fallback": False},
+}
+
+
+def strings(texts, count):
+    """Pieces of the texts, shuffled and joined, with spaces and strange characters in odd places."""
+    draw = random.Random(0)
+    words = [word for text in texts for word in text.split(" ")]
+    odd = [" ", "  ", "   ", "\n", "\n\n", "\t", "é", "ё", "敏", "🎉", "<mask>", "▁", "x", "\u00a0", "\u200b"]
+    joined = [[draw.choice([*words, *odd]) for _ in range(draw.randint(1, 6))] for _ in range(count)]
+    return ["", " ", "  a", "a  ", "\n", *(draw.choice([" ", "", "  "]).join(parts) for parts in joined)]
+
+
+def pieces_golden(name):
+    """One trained model and what it makes of strings."""
+    texts, model = [text for text in TEXTS if isinstance(text, str)], io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=500 if PIECES[name]["byte_fallback"] else 300,
+        character_coverage=0.98,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+        **PIECES[name],
+    )
+    trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    kinds = [trained.IsUnknown, trained.IsControl, trained.IsUnused, trained.IsByte]
+    defined = PIECES[name].get("user_defined_symbols", [])
+
+    def kind(i):
+        found = [number for number, test in zip((2, 3, 5, 6), kinds, strict=True) if test(i)]
+        return 4 if trained.IdToPiece(i) in defined else found[0] if found else 1
+
+    every = range(trained.GetPieceSize())
+    return {
+        "name": name,
+        "tokens": [trained.IdToPiece(i) for i in every],
+        "scores": [trained.GetScore(i) for i in every],
+        "token_type": [kind(i) for i in every],
+        "add_space_prefix": PIECES[name].get("add_dummy_prefix", True),
+        "strings": [[text, trained.EncodeAsIds(text)] for text in strings(texts, 200)],
+    }
+
+
+def pieces(options):
+    """Golden file of SentencePiece models."""
+    write(options.out, {"models": [pieces_golden(name) for name in PIECES]})
+
+
+# SmolLM2 again.
+
+
 def plain(tokenizer, text):
     """The text itself, or a conversation as the chat template writes it."""
     if isinstance(text, str):
@@ -568,12 +636,13 @@ def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (tiny, rope, smollm, logits, generate, speed):
+    for command in (tiny, rope, pieces, smollm, logits, generate, speed):
         sub = commands.add_parser(command.__name__, help=command.__doc__)
         sub.set_defaults(run=command, threads=1)
         names = {
             tiny: ["out"],
             rope: ["out"],
+            pieces: ["out"],
             smollm: ["folder", "out"],
             logits: ["folder", "tokens", "out"],
             generate: ["folder", "prompts", "out"],
@@ -581,7 +650,7 @@ def arguments():
         }
         for name in names[command]:
             sub.add_argument(name)
-        if command not in (tiny, rope):
+        if command not in (tiny, rope, pieces):
             sub.add_argument("--gguf", default=GGUF if command is smollm else None)
         if command in (generate, speed):
             sub.add_argument("--new", type=int, default=64)

@@ -76,18 +76,25 @@ class Tokenizer:
         return cls(backend, special, chat_template=_template_of(folder, config), stops=ends)
 
     @classmethod
-    def from_gguf(cls, reader: Any) -> "Tokenizer":
-        """From the metadata of a `gguf.GGUFReader`. Raises InputError for any but a known byte-level BPE."""
+    def from_gguf(cls, reader: Any, folder: str | Path | None = None) -> "Tokenizer":
+        """From the metadata of a `gguf.GGUFReader`, or from a folder as far as that tells, and then from the metadata.
+
+        Raises InputError for metadata that describe neither a known byte-level BPE nor SentencePiece's.
+        """
         _tokenizers()  # or the sentence that it is absent: the module imports it
-        from jaxrl.lm.text.bpe import byte_level_bpe
+        from jaxrl.lm.text.bpe import from_metadata
 
         found = {k.removeprefix("tokenizer.ggml."): f.contents() for k, f in reader.fields.items() if "tokenizer." in k}
-        backend = byte_level_bpe(found)
+        told = None if folder is None else cls.from_folder(folder)
+        backend, found = from_metadata(found) if told is None else (told._backend, found)
         keys = ("bos", "eos", "padding", "unknown")
         ids = {name: found.get(f"{key}_token_id") for name, key in zip(_NAMES, keys, strict=True)}
-        special = {name: found["tokens"][i] for name, i in ids.items() if i is not None}
-        template = found.get("tokenizer.chat_template")
-        return cls(backend, special, chat_template=template, stops=_ids(found.get("eot_token_id")))
+        special = {name: backend.id_to_token(i) for name, i in ids.items() if i is not None}
+        template, stops = found.get("tokenizer.chat_template"), {*_ids(found.get("eot_token_id"))}
+        if told is not None:
+            special = {**{k: v for k, v in special.items() if v is not None}, **told.special}
+            template, stops = told.chat_template or template, stops | told.stops
+        return cls(backend, special, chat_template=template, stops=stops)
 
     def encode(self, text: str, specials: bool = True) -> list[int]:
         """The ids of the text alone: no BOS, no EOS. With specials=False, markup in it is encoded as plain text."""

@@ -12,9 +12,10 @@ from gguf.quants import dequantize, quantize
 from jaxrl.lm.pretrained import gguf_reader
 from jaxrl.lm.pretrained.gguf_reader import unpermute
 from jaxrl.lm.pretrained.tensors import GGUF, HF
-from jaxrl.lm.pretrained.weights import from_hf_tensors, load_model, save_model, to_hf_tensors
+from jaxrl.lm.pretrained.weights import from_hf_tensors, load_model, load_tokenizer, save_model, to_hf_tensors
 from jaxrl.lm.rope import LinearScaling, YarnScaling
 from tests.helpers.families import assert_same, config_of, params_of
+from tests.helpers.tokenizers import byte_tokenizer
 
 
 def permute(rows, heads):
@@ -131,6 +132,23 @@ def test_a_llama_with_biases_is_a_qwen2(tmp_path):
     assert_same(found.params, params)
     save_model(tmp_path / "saved", found.config, found.params)
     assert load_model(tmp_path / "saved").config == found.config
+
+
+def test_the_tokenizer_beside_a_file_and_a_folder_of_one_file(tmp_path):
+    config = config_of("llama", vocab_size=300)
+    tensors = to_hf_tensors(config, params_of(config))
+    path = write(tmp_path / "m.gguf", config, tensors, metadata={"tokenizer.ggml.tokens": ["a"]})
+    with pytest.raises(ValueError, match="tokenizer.ggml.model = None .* put .* beside the file; or .* with_tokenizer"):
+        load_model(path)
+    byte_tokenizer().save(tmp_path)  # the remedy
+    (tmp_path / "generation_config.json").write_text('{"temperature": 0.7}')
+    for given in (path, tmp_path):
+        found = load_model(given)
+        assert found.tokenizer.fingerprint() == load_tokenizer(given).fingerprint() == byte_tokenizer().fingerprint()
+        assert found.generation == {"temperature": 0.7}
+    path.with_name("n.gguf").write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match="holds m.gguf, n.gguf; give the path of the one"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize("lost", ["lm_head.weight", "model.embed_tokens.weight"])
