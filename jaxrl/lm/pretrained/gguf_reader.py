@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl.lm.extras import package
-from jaxrl.lm.pretrained.hf_config import to_hf_config
+from jaxrl.lm.pretrained.hf_config import check_savable
 from jaxrl.lm.pretrained.keys import check_metadata
 from jaxrl.lm.pretrained.tensors import GGUF, assemble
 from jaxrl.lm.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling, frequencies
@@ -71,7 +71,7 @@ def read_gguf(path: Path, reader: Any, dtype: str = "float32") -> tuple[ModelCon
         count = heads.get(key_path.split(".")[2]) if key_path.startswith(".layers.") else None
         return array if count is None else unpermute(array, count)
 
-    to_hf_config(config)  # before anything is trained that could not be saved
+    check_savable(config, str(path))
     return config, assemble(config, tensors, GGUF, convert, dtype=dtype, source=str(path))
 
 

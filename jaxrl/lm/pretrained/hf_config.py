@@ -102,6 +102,14 @@ def to_hf_config(
     }
 
 
+def check_savable(config: ModelConfig, source: str) -> None:
+    """Raises InputError, before anything is trained, for a model that could not be saved afterwards."""
+    try:
+        to_hf_config(config)
+    except InputError as error:
+        raise InputError(f"what {source} holds could not be saved after training: {error}") from error
+
+
 def _size(values: Mapping[str, Any], name: str, source: str) -> int:
     value = values.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:

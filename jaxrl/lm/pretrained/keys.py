@@ -32,12 +32,11 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 HARMLESS = frozenset(
     """num_attention_heads num_hidden_layers num_key_value_heads head_dim rms_norm_eps rope_theta rope_scaling
     rope_parameters partial_rotary_factor hidden_act hidden_activation sliding_window use_sliding_window
-    max_window_layers layer_types attention_dropout attn_pdrop resid_pdrop use_flash_attention use_flash_attention_2
-    use_flash_attn attn_implementation output_attentions""".split()
+    max_window_layers layer_types output_attentions""".split()
 )
-"""Keys of config.json that name arithmetic and are computed, or change nothing."""
+"""Keys of config.json that name arithmetic and are computed, or ask for more to be returned."""
 _ARITHMETIC = re.compile(
-    "^(?!_).*(scal|multipl|softcap|alibi|bias|norm|rope|rotary|window|attention|attn|expert|moe|residual|clip|clamp|"
+    "^(?!_|.*(dropout|pdrop|init|flash|implementation)).*(scal|multipl|softcap|alibi|bias|norm|rope|rotary|window|attention|attn|expert|moe|residual|clip|clamp|"
     "lora|parallel|activation|theta|layer|head|quant|sparse|gate|mlp|ffn)"
 )
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxrl.lm.extras import package
 from jaxrl.lm.pretrained import assets
 from jaxrl.lm.pretrained.gguf_reader import open_gguf, read_gguf
-from jaxrl.lm.pretrained.hf_config import from_hf_config, to_hf_config
+from jaxrl.lm.pretrained.hf_config import check_savable, from_hf_config, to_hf_config
 from jaxrl.lm.pretrained.safetensors_folder import INDEX, SafeTensors, read_json, write_json, write_tensors
 from jaxrl.lm.pretrained.tensors import HF, assemble, disassemble
 from jaxrl.lm.text.tokenizer import Tokenizer
@@ -43,15 +43,15 @@ def load_model(name_or_path: str | Path, dtype: str = "float32", *, with_tokeniz
     """A pretrained model with its parameters in `dtype`.
 
     name_or_path: an asset ("smollm2-135m"), a .gguf file or a folder of just one, a folder of safetensors with its
-    config.json, or "organisation/name" on the Hugging Face hub. The tokenizer is None where there is none beside the weights; one
-    beside a .gguf file goes before the one inside it. What is loaded can be saved.
+    config.json, or "organisation/name" on the Hugging Face hub. The tokenizer is None where there is none beside the
+    weights; one beside a .gguf file goes before the one inside it. What is loaded can be saved.
     Raises InputError with a sentence if it cannot be found, is damaged, or is a model that jaxrl does not compute.
     """
     path = _resolve(name_or_path)
     if path.is_dir():
         folder, told = path, (path / "tokenizer.json").is_file()
         config = from_hf_config(read_json(path / "config.json"), str(path / "config.json"))
-        to_hf_config(config)  # before anything is trained that could not be saved
+        check_savable(config, str(path))
         params = from_hf_tensors(config, SafeTensors(path), dtype=dtype, source=str(path))
     else:
         folder, reader = path.parent, open_gguf(path)

@@ -68,6 +68,9 @@ def from_metadata(metadata: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
         if not 0 <= metadata.get(key, 0) < len(tokens):
             raise InputError(f"tokenizer.ggml.{key} = {metadata[key]}, but there are {len(tokens)} tokens; {_REMEDY}")
     tokenizer = sentencepiece_bpe(metadata, _REMEDY) if model == "llama" else _byte_level_bpe(metadata)
+    # some converters call the ends of text and of turns ordinary, which would cut them to pieces
+    ends = [tokens[metadata[key]] for key in ("bos_token_id", "eos_token_id", "eot_token_id") if key in metadata]
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in ends])
     adds_bos = model == "llama" or _RECIPES[metadata["pre"]].adds_bos
     if metadata.get("add_bos_token", adds_bos):
         if "bos_token_id" not in metadata:

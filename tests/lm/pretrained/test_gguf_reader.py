@@ -151,6 +151,12 @@ def test_the_tokenizer_beside_a_file_and_a_folder_of_one_file(tmp_path):
         load_model(tmp_path)
 
 
+def test_what_could_not_be_saved_is_not_loaded(tmp_path):
+    config = config_of("qwen3", qkv_bias=True)
+    with pytest.raises(ValueError, match="m.gguf holds could not be saved after training: a qwen3 model cannot have"):
+        load_model(write(tmp_path / "m.gguf", config, to_hf_tensors(config, params_of(config))))
+
+
 @pytest.mark.parametrize("lost", ["lm_head.weight", "model.embed_tokens.weight"])
 def test_tied_weights_under_either_name(lost, tmp_path):
     config = config_of("llama")

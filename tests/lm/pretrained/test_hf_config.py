@@ -198,7 +198,15 @@ QWEN = {"sliding_window": 131072, "use_sliding_window": False, "max_window_layer
         ),
         (
             "llama",
-            {**LLAMA, "neftune_noise_alpha": 5, "mask_token_id": 7, "pruned_heads": {}, "add_cross_attention": False},
+            {
+                **LLAMA,
+                "neftune_noise_alpha": 5,
+                "hidden_dropout_prob": 0.1,
+                "use_flash_attn": True,
+                "mask_token_id": 7,
+                "pruned_heads": {},
+                "add_cross_attention": False,
+            },
         ),
         (
             "llama",

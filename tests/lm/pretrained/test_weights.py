@@ -136,6 +136,14 @@ def test_rotary_buffers_are_ignored():
     [
         (lambda t: t.pop("model.layers.1.mlp.up_proj.weight"), "lacks model.layers.1.mlp.up_proj.weight,"),
         (lambda t: t.pop("lm_head.weight"), "lacks lm_head.weight.*tie_word_embeddings to true"),
+        (
+            lambda t: [t.update({f"_orig_mod.{name}": t.pop(name)}) for name in list(t)],
+            "lacks .*; its names begin with '_orig_mod.': save the model inside that",
+        ),
+        (
+            lambda t: [t.update({name.removeprefix("model."): t.pop(name)}) for name in list(t)],
+            "lacks .*; it is a model without its head: take the one that generates text",
+        ),
         (lambda t: t.clear() or t.update(x=np.ones(1, np.float32)), r"lacks lm_head.weight, .* and 22 more"),
         (lambda t: t.update({"score.weight": np.ones((1, 32), np.float32)}), "holds score.weight, for which a llama"),
         (

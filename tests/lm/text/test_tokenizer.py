@@ -272,6 +272,11 @@ def test_other_gguf_tokenizers_are_refused(changes, message):
         Tokenizer.from_gguf(Reader(**changes))
 
 
+def test_an_end_that_the_gguf_calls_ordinary_is_markup_nevertheless():
+    tokenizer = Tokenizer.from_gguf(Reader(token_type=[3, 1, 1, 1, 1, 1, 1, 1]))
+    assert tokenizer.encode("a</s>") == [2, 1] and tokenizer.has_markup("</s>")
+
+
 def test_gguf_without_a_bos():
     tokenizer = Tokenizer.from_gguf(Reader(bos_token_id=None))
     assert (tokenizer.bos, tokenizer.eos, tokenizer.prefix) == (None, 1, [])
