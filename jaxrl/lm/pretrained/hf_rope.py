@@ -46,7 +46,10 @@ def write_rope(scaling: RopeScaling | None) -> dict[str, Any] | None:
 def _merged(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for name in ("rope_scaling", "rope_parameters"):
-        given = {k: v for k, v in (values.get(name) or {}).items() if v is not None}
+        found = values.get(name) or {}
+        if not isinstance(found, Mapping):
+            raise InputError(f"{name} is {found!r} in {source}; it must be null or an object with a rope_type")
+        given = {k: v for k, v in found.items() if v is not None}
         given |= {"rope_type": given.pop("type")} if "type" in given and "rope_type" not in given else {}
         given.pop("type", None)
         for key, value in given.items():

@@ -36,7 +36,8 @@ HARMLESS = frozenset(
 )
 """Keys of config.json that name arithmetic and are computed, or ask for more to be returned."""
 _ARITHMETIC = re.compile(
-    "^(?!_|.*(dropout|pdrop|init|flash|implementation)).*(scal|multipl|softcap|alibi|bias|norm|rope|rotary|window|attention|attn|expert|moe|residual|clip|clamp|"
+    "^(?!_|.*(dropout|pdrop|initializer|flash|implementation))"  # of training, or of how the same is computed
+    ".*(scal|multipl|softcap|alibi|bias|norm|rope|rotary|window|attention|attn|expert|moe|residual|clip|clamp|"
     "lora|parallel|activation|theta|layer|head|quant|sparse|gate|mlp|ffn)"
 )
 
@@ -104,12 +105,11 @@ def check_metadata(metadata: Mapping[str, Any], arch: str, head_dim: int, source
     """
     for name, value in metadata.items():
         own = name.removeprefix(f"{arch}.")
-        if own == name:
-            neutral = _ELSEWHERE.get(name, () if name.startswith(_OTHER_KINDS) else (value,))
-        else:
-            neutral = (value,) if own in _GGUF_HARMLESS else _GGUF_NEUTRAL.get(own, ())
-        neutral += (head_dim**-0.5,) if own == "attention.scale" else ()
-        if not _among(value, neutral):
+        noted = own == name and name not in _ELSEWHERE and not name.startswith(_OTHER_KINDS)
+        if noted or own in _GGUF_HARMLESS:
+            continue
+        usual = (head_dim**-0.5,) if own == "attention.scale" else ()
+        if not _among(value, {**_ELSEWHERE, **_GGUF_NEUTRAL}.get(own, ()) + usual):
             raise InputError(f"{name} is {value!r} in {source}, which jaxrl does not compute; {_remedy(name)}")
 
 

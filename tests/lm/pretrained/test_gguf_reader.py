@@ -110,6 +110,7 @@ def test_keys_that_change_nothing(tmp_path):
         "general.sampling.temp": 0.7,
         "quantize.imatrix.file": "i.dat",
         "somebody.note": [1.5, 2.5],
+        "somebody.loss": math.nan,
         "split.count": 0,
         "llama.vocab_size": 96,
         "llama.attention.causal": True,

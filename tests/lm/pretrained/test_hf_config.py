@@ -113,6 +113,7 @@ def test_sliding_windows_of_qwen(keys, window):
             {"rope_scaling": {"type": "longrope", "factor": 4.0}},
             "'longrope'.*it computes linear, dynamic, llama3, yarn",
         ),
+        ({"rope_scaling": "linear"}, "rope_scaling is 'linear' in config.json; it must be null or an object"),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling in config.json lacks factor"),
         ({"rope_scaling": {"type": "linear", "factor": "4"}}, "factor is '4' in config.json; it must be a positive"),
         ({"rope_scaling": {"type": "linear", "factor": -1.0}}, "factor is -1.0"),
