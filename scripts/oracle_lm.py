@@ -2,12 +2,17 @@
 
 Runs in an environment of its own (torch, transformers, gguf), named on the command line:
     PYTHON scripts/oracle_lm.py tiny tests/lm/golden
+    PYTHON scripts/oracle_lm.py rope tests/lm/golden/rope.json
+    PYTHON scripts/oracle_lm.py pieces tests/lm/text/golden/pieces.json
     PYTHON scripts/oracle_lm.py smollm GGUF_DIR tests/lm/golden/smollm2.json
     PYTHON scripts/oracle_lm.py logits MODEL_DIR tokens.npy logits.npy [--gguf FILE]
     PYTHON scripts/oracle_lm.py generate MODEL_DIR prompts.json continuations.json [--gguf FILE] --new 64
     PYTHON scripts/oracle_lm.py speed MODEL_DIR [--gguf FILE] --batch 1 16 --new 128 --threads 2
 
 tiny      a small random model of each architecture: config, tensor names, tokens, logits, greedy continuations
+rope      logits and greedy continuations of tiny models with every scaling of the rotary frequencies, on rows longer
+          than the first context; both spellings of the config
+pieces    SentencePiece's BPE trained on the texts below, with and without a space before text: pieces, ids of strings
 smollm    fingerprints of SmolLM2's logits on 20 texts, and greedy continuations of 10 prompts
 logits    all logits of a right-padded token array [B, L], float32
 generate  greedy continuations of a list of prompts of token ids, never stopped early
@@ -19,12 +24,15 @@ same bits everywhere (NumPy guarantees the raw stream of PCG64 and its seeding; 
 
 import argparse
 import hashlib
+import io
 import json
+import random
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import sentencepiece
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -333,6 +341,59 @@ def tiny(options):
         print(json.dumps({name: short(np.std(golden["logits"])), **{key: short(v) for key, v in found.items()}}))
 
 
+# Scaled rotary frequencies.
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 2.0, "beta_slow": 0.05}
+ROPE = {
+    "linear": ("llama", {"rope_type": "linear", "factor": 4.0}),
+    "dynamic": ("llama", {"rope_type": "dynamic", "factor": 4.0}),
+    "llama3": ("llama", {**LLAMA3_ROPE, "original_max_position_embeddings": 16}),
+    "yarn": ("llama", YARN),
+    "yarn, usual betas": ("qwen3", {k: v for k, v in YARN.items() if not k.startswith("beta")}),
+    "yarn, attention_factor": ("llama", {**YARN, "attention_factor": 1.5}),
+    "yarn, mscale": ("qwen2", {**YARN, "mscale": 2.0, "mscale_all_dim": 0.5}),
+    "yarn, mscale alone": ("llama", {**YARN, "mscale": 2.0}),
+    "yarn, not truncated": ("llama", {**YARN, "truncate": False}),
+    "yarn, no factor": ("llama", {**YARN, "factor": None}),
+    "yarn, of the whole context": ("llama", {k: v for k, v in YARN.items() if not k.startswith("original")}),
+}
+ROPE_LENGTH, ROPE_PLACES, ROPE_PROMPT = 60, (5, 20, 40, 59), 40
+
+
+def rope_golden(what, seed):
+    """What a test needs to know of one scaling, or None where a greedy choice is too close."""
+    name, parameters = ROPE[what]
+    parameters = {"rope_theta": 500.0, **parameters}
+    model = tiny_model(name, rope_parameters=dict(parameters))
+    tokens = np.random.RandomState(seed).randint(0, SHARED["vocab_size"], ROPE_LENGTH).tolist()
+    new = continuation(model, tokens[:ROPE_PROMPT], NEW)
+    if margin(model, tokens[:ROPE_PROMPT], new) < LEAST_MARGIN:
+        return None
+    found = logits_of(model, [tokens])[0]
+    plain = logits_of(tiny_model(name, rope_parameters={"rope_type": "default", "rope_theta": 500.0}), [tokens])[0]
+    effect = float(np.abs(found - plain).max())
+    assert effect > LEAST_EFFECT or (what == "dynamic" and effect == 0), (what, effect)
+    print(json.dumps({what: short(effect)}))
+    config = {**config_file(model), "rope_parameters": parameters}
+    return {
+        "what": what,
+        "config": config,
+        "hub_config": hub_config(config),
+        "tensors": [[key, list(value.shape)] for key, value in stored(model).items()],
+        "tokens": tokens,
+        "places": list(ROPE_PLACES),
+        "logits": short(found[list(ROPE_PLACES)]),
+        "prompt_length": ROPE_PROMPT,
+        "greedy": new,
+    }
+
+
+def rope(options):
+    """Golden file of all scalings; fails where one makes no difference."""
+    found = [next(g for seed in range(100) if (g := rope_golden(what, seed))) for what in ROPE]
+    write(options.out, {"recipe": RECIPE, "cases": found})
+
+
 # SmolLM2.
 
 LONG = (
@@ -392,6 +453,69 @@ PROMPT_TEXTS = [
     "import numpy as np\n",
     "My favourite film is",
 ]
+
+
+# SentencePiece.
+
+PIECES = {
+    "llama": {"byte_fallback": True},
+    "gemma": {
+        "byte_fallback": True,
+        "add_dummy_prefix": False,
+        "user_defined_symbols": ["\n\n", "▁▁", "▁▁▁", "<mask>"],
+    },
+    "without bytes": {"byte_fallback": False},
+}
+
+
+def strings(texts, count):
+    """Pieces of the texts, shuffled and joined, with spaces and strange characters in odd places."""
+    draw = random.Random(0)
+    words = [word for text in texts for word in text.split(" ")]
+    odd = [" ", "  ", "   ", "\n", "\n\n", "\t", "é", "ё", "敏", "🎉", "<mask>", "▁", "x", "\u00a0", "\u200b"]
+    joined = [[draw.choice([*words, *odd]) for _ in range(draw.randint(1, 6))] for _ in range(count)]
+    return ["", " ", "  a", "a  ", "\n", *(draw.choice([" ", "", "  "]).join(parts) for parts in joined)]
+
+
+def pieces_golden(name):
+    """One trained model and what it makes of strings."""
+    texts, model = [text for text in TEXTS if isinstance(text, str)], io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=500 if PIECES[name]["byte_fallback"] else 300,
+        character_coverage=0.98,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+        **PIECES[name],
+    )
+    trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    kinds = [trained.IsUnknown, trained.IsControl, trained.IsUnused, trained.IsByte]
+    defined = PIECES[name].get("user_defined_symbols", [])
+
+    def kind(i):
+        found = [number for number, test in zip((2, 3, 5, 6), kinds, strict=True) if test(i)]
+        return 4 if trained.IdToPiece(i) in defined else found[0] if found else 1
+
+    every = range(trained.GetPieceSize())
+    return {
+        "name": name,
+        "tokens": [trained.IdToPiece(i) for i in every],
+        "scores": [trained.GetScore(i) for i in every],
+        "token_type": [kind(i) for i in every],
+        "add_space_prefix": PIECES[name].get("add_dummy_prefix", True),
+        "strings": [[text, trained.EncodeAsIds(text)] for text in strings(texts, 200)],
+    }
+
+
+def pieces(options):
+    """Golden file of SentencePiece models."""
+    write(options.out, {"models": [pieces_golden(name) for name in PIECES]})
+
+
+# SmolLM2 again.
 
 
 def plain(tokenizer, text):
@@ -512,11 +636,13 @@ def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (tiny, smollm, logits, generate, speed):
+    for command in (tiny, rope, pieces, smollm, logits, generate, speed):
         sub = commands.add_parser(command.__name__, help=command.__doc__)
         sub.set_defaults(run=command, threads=1)
         names = {
             tiny: ["out"],
+            rope: ["out"],
+            pieces: ["out"],
             smollm: ["folder", "out"],
             logits: ["folder", "tokens", "out"],
             generate: ["folder", "prompts", "out"],
@@ -524,7 +650,7 @@ def arguments():
         }
         for name in names[command]:
             sub.add_argument(name)
-        if command is not tiny:
+        if command not in (tiny, rope, pieces):
             sub.add_argument("--gguf", default=GGUF if command is smollm else None)
         if command in (generate, speed):
             sub.add_argument("--new", type=int, default=64)

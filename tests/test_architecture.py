@@ -44,7 +44,7 @@ ONLY_IN = {
     "tensorboardX": {"runs/logger.py"},
     "matplotlib": {"reports/curve.py", "reports/throughput.py"},
     "mujoco": {"reports/animation.py"},
-    "tokenizers": {"lm/text/tokenizer.py", "lm/text/bpe.py"},
+    "tokenizers": {"lm/text/tokenizer.py", "lm/text/bpe.py", "lm/text/sentencepiece.py"},
     "jinja2": {"lm/text/templates.py"},
     "pyarrow": {"data/files.py"},
 }

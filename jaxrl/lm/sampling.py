@@ -101,9 +101,10 @@ def stream(
     Arguments and errors as for `generate`.
     """
     length = np.asarray([len(prompt)], np.int32)
-    tokens = np.zeros((1, max(16, 1 << (len(prompt) - 1).bit_length())), np.int32)  # few shapes to compile
+    check_prompts(model, np.asarray([prompt], np.int32), length, max_new_tokens)
+    room = model.config.max_position_embeddings - max_new_tokens
+    tokens = np.zeros((1, min(max(16, 1 << (len(prompt) - 1).bit_length()), room)), np.int32)  # few shapes to compile
     tokens[0, : len(prompt)] = prompt
-    check_prompts(model, tokens[:, : len(prompt)], length, max_new_tokens)
     check_settings(temperature, top_k, top_p, min_p)
     static, draw = (model, Chooser(top_k, top_p, min_p), tuple(stop)), (key[None], jnp.float32(temperature))
     out, cache = _jit_start(*static, max_new_tokens, params, tokens, length, draw)

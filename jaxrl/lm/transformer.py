@@ -18,21 +18,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxrl.lm.rope import DynamicScaling, RopeScaling, frequencies
 from jaxrl.ops.platform import tuning
-from jaxrl.types import Key, Params
+from jaxrl.types import InputError, Key, Params
 
 ACTIVATIONS: dict[str, Callable] = {"silu": jax.nn.silu, "gelu_tanh": jax.nn.gelu}
 _STD = 0.02  # of fresh weights
-
-
-@dataclasses.dataclass(frozen=True)
-class RopeScaling:
-    """Llama 3's stretching of the slow rotations beyond the context it was first trained on."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position_embeddings: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +150,7 @@ def language_model(config: ModelConfig, *, dtype: str = "float32", remat: bool |
     dtype: of activations and matrix products; normalisation, softmax and logits are at least float32 in any case.
     remat: recompute each layer in the backward pass, which keeps one activation a layer instead of about twenty; None
     does so where it is no slower.
+    Raises InputError, when called, for rows wider than the context of a model with dynamic NTK scaling.
     """
     return _language_model(config, jnp.dtype(dtype), tuning().remat if remat is None else remat)
 
@@ -171,6 +163,7 @@ def _language_model(c: ModelConfig, dtype: jnp.dtype, remat: bool) -> LanguageMo
         return x * jnp.asarray(math.sqrt(c.hidden_size), dtype) if c.scale_embeddings else x
 
     def forward(params: Decoder, tokens: Int[Array, "B L"], keep: bool):
+        _check_width(c, tokens.shape[1])
         places = jnp.arange(tokens.shape[1])[None]
         rotation = rotary(c, places)
         window = None if c.sliding_window is None else (c.sliding_window - 1, 0)
@@ -194,6 +187,7 @@ def _language_model(c: ModelConfig, dtype: jnp.dtype, remat: bool) -> LanguageMo
         return forward(params, tokens, keep=False)[0]
 
     def prefill(params: Decoder, tokens: Int[Array, "B L"], length: int) -> tuple[Float[Array, "B L D"], KVCache]:
+        _check_width(c, length)
         x, kept = forward(params, tokens, keep=True)
         room = ((0, 0), (0, 0), (0, 0), (0, length - tokens.shape[1]), (0, 0))
         keys, values = (jnp.pad(y.swapaxes(2, 3), room) for y in kept)
@@ -224,6 +218,14 @@ def _language_model(c: ModelConfig, dtype: jnp.dtype, remat: bool) -> LanguageMo
         return unembed(params, hidden(params, tokens))
 
     return LanguageModel(c, dtype, lambda key: Decoder(key, c), apply, hidden, unembed, prefill, extend)
+
+
+def _check_width(c: ModelConfig, width: int) -> None:
+    if isinstance(c.rope_scaling, DynamicScaling) and width > c.max_position_embeddings:
+        raise InputError(
+            f"rows of {width} tokens are wider than the {c.max_position_embeddings} of the model, whose rope_scaling "
+            "is dynamic: beyond, a token's rotation would depend on the length of its row; shorten or narrow the rows"
+        )
 
 
 def block(c: ModelConfig, layer: Layer, x: Float[Array, "B L D"], rotation: tuple, attend: Callable) -> Array:
@@ -259,20 +261,10 @@ def cached_attention(
 
 
 def rotary(c: ModelConfig, positions: Int[Array, "B L"]) -> tuple[Float[Array, "B L 1 C/2"], Float[Array, "B L 1 C/2"]]:
-    """Cosine and sine of position · θ^(-2i/C) (Su et al. 2021, arXiv 2104.09864), float32."""
-    frequency = c.rope_theta ** (-jnp.arange(0, c.head_dim, 2, dtype=jnp.float32) / c.head_dim)
-    if c.rope_scaling is not None:
-        frequency = _stretched(c.rope_scaling, frequency)
+    """Cosine and sine of position · frequency (Su et al. 2021, arXiv 2104.09864), float32, times YaRN's factor."""
+    frequency, scale = frequencies(c.rope_theta, c.head_dim, c.rope_scaling)
     angle = (positions[..., None] * frequency)[:, :, None]
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def _stretched(s: RopeScaling, frequency: Float[Array, " f"]) -> Float[Array, " f"]:
-    # Llama 3.1: slow rotations are slowed by `factor`, fast ones kept, those between interpolated
-    turns = s.original_max_position_embeddings * frequency / (2 * math.pi)
-    kept = (turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)
-    kept = jnp.clip(kept, 0.0, 1.0)
-    return frequency * (kept + (1 - kept) / s.factor)
+    return jnp.cos(angle) * scale, jnp.sin(angle) * scale
 
 
 def rotate(x: Float[Array, "B L H C"], rotation: tuple[Array, Array]) -> Float[Array, "B L H C"]:

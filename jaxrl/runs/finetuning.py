@@ -70,7 +70,7 @@ def finetune(
     def export(state: TrainState, run_dir: Path) -> None:
         folder = run_dir / "model"
         if not folder.exists():  # it does on a resume of a run that had ended
-            save_model(folder, base.config, learned(state.learner), base.tokenizer)
+            save_model(folder, base.config, learned(state.learner), base.tokenizer, base.generation)
 
     result = run(config, **options, **given, export=export)
     return Tuned(result, model, learned(result.state.learner), base, counts, notes, result.run_dir / "model")

@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 
-from jaxrl.lm.transformer import ModelConfig, RopeScaling, language_model
+from jaxrl.lm.rope import Llama3Scaling
+from jaxrl.lm.transformer import ModelConfig, language_model
 
 _BASE = {
     "vocab_size": 96,
@@ -17,7 +18,7 @@ _BASE = {
 }
 FAMILIES = {
     "llama": {"model_type": "llama"},
-    "llama3": {"model_type": "llama", "rope_theta": 5e5, "rope_scaling": RopeScaling(8.0, 1.0, 4.0, 8192)},
+    "llama3": {"model_type": "llama", "rope_theta": 5e5, "rope_scaling": Llama3Scaling(8.0, 1.0, 4.0, 8192)},
     "smollm2": {"model_type": "llama", "tie_word_embeddings": True},
     "mistral": {"model_type": "mistral", "sliding_window": 7},
     "qwen2": {"model_type": "qwen2", "qkv_bias": True, "tie_word_embeddings": True},

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrl.lm.pretrained import assets
-from jaxrl.lm.pretrained.hf_config import from_hf_config
+from jaxrl.lm.pretrained.hf_config import from_hf_config, to_hf_config
 from jaxrl.lm.pretrained.weights import from_hf_tensors, load_model, to_hf_tensors
 from jaxrl.lm.sampling import generate
 from jaxrl.lm.transformer import language_model
@@ -104,6 +104,33 @@ def test_tiny_logits_in_pieces(tiny):
 def test_tiny_greedy(tiny):
     """Prompts of unequal length in one batch, each of which transformers continued alone."""
     assert greedy(tiny.model, tiny.params, tiny.golden["greedy_prompts"], 16) == tiny.golden["greedy"]
+
+
+ROPE = golden("rope")["cases"]
+
+
+@pytest.fixture(scope="module", params=ROPE, ids=lambda case: case["what"])
+def scaled(request):
+    g = request.param
+    config = from_hf_config(g["config"])
+    params = from_hf_tensors(config, {name: tensor(name, shape) for name, shape in g["tensors"]})
+    return SimpleNamespace(golden=g, config=config, model=language_model(config), params=params)
+
+
+def test_scaled_rotations(scaled):
+    """Rows of 60 tokens, of models whose first context was 16 tokens, dynamic NTK's 64."""
+    logits = jax.jit(scaled.model.apply)(scaled.params, jnp.asarray([scaled.golden["tokens"]]))[0]
+    np.testing.assert_allclose(logits[jnp.array(scaled.golden["places"])], scaled.golden["logits"], rtol=0, atol=1e-4)
+
+
+def test_scaled_rotations_with_a_cache(scaled):
+    prompt = scaled.golden["tokens"][: scaled.golden["prompt_length"]]
+    assert greedy(scaled.model, scaled.params, [prompt, prompt[:3]], 16)[0] == scaled.golden["greedy"]
+
+
+def test_scalings_survive_both_spellings_and_a_save(scaled):
+    assert from_hf_config(scaled.golden["hub_config"]) == scaled.config
+    assert from_hf_config(to_hf_config(scaled.config)) == scaled.config
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from jaxrl.lm import transformer
+from jaxrl.lm.rope import DynamicScaling, Llama3Scaling, YarnScaling
+from jaxrl.lm.sampling import stream
 from jaxrl.lm.transformer import (
     Decoder,
     Linear,
     ModelConfig,
     RMSNorm,
-    RopeScaling,
     language_model,
     rotary,
     rotate,
@@ -141,10 +142,36 @@ def test_llama3_scaling_by_hand():
     # θ = 10⁴, C = 8: frequencies 1, 0.1, 0.01, 0.001. Within the first context of 500π the rotations turn 250, 25, 2.5
     # and 0.25 times. From 4 turns up they stay, up to 1 they are slowed 8 times; 2.5 is half way between:
     # 0.01·(1/2 + 1/2/8) = 0.005625.
-    scaling = RopeScaling(8.0, 1.0, 4.0, 500 * math.pi)
+    scaling = Llama3Scaling(8.0, 1.0, 4.0, 500 * math.pi)
     config = dataclasses.replace(CONFIG, head_dim=8, rope_theta=1e4, rope_scaling=scaling)
     cos, sin = (x[0, 0, 0] for x in rotary(config, jnp.array([[1]])))
     np.testing.assert_allclose(np.arctan2(sin, cos), [1, 0.1, 0.005625, 0.000125], rtol=1e-5)
+
+
+def test_yarn_by_hand():
+    # θ = 10⁴, C = 8: rotation i makes 1000 / 10^i turns in the first context of 2000π tokens. One with 99 turns lies at
+    # i = 1.004, one with 1.01 at 2.998, in whole numbers 1 and 3: i = 2 is half way, 0.01·(1/2 + 1/2/4) = 0.00625.
+    # q and k are longer by 0.1 ln 4 + 1.
+    scaling = YarnScaling(4.0, 2000 * math.pi, beta_fast=99.0, beta_slow=1.01)
+    config = dataclasses.replace(CONFIG, head_dim=8, rope_theta=1e4, rope_scaling=scaling)
+    cos, sin = (x[0, 0, 0] for x in rotary(config, jnp.array([[1]])))
+    np.testing.assert_allclose(np.arctan2(sin, cos), [1, 0.1, 0.00625, 0.00025], rtol=1e-5)
+    np.testing.assert_allclose(np.hypot(sin, cos), 0.1 * math.log(4) + 1, rtol=1e-6)
+
+
+def test_dynamic_scaling_ends_with_the_context():
+    # there is no one θ for the rows of a batch beyond it, nor for the keys of a cache
+    config = dataclasses.replace(CONFIG, rope_scaling=DynamicScaling(2.0), max_position_embeddings=16)
+    model = language_model(config)
+    rows = tokens(2, 16)
+    np.testing.assert_array_equal(jax.jit(model.hidden)(PARAMS, rows), hidden(PARAMS, rows))
+    with pytest.raises(ValueError, match="rows of 17 tokens are wider than the 16 .* is dynamic.*shorten or narrow"):
+        jax.eval_shape(model.hidden, PARAMS, tokens(2, 17))
+    with pytest.raises(ValueError, match="rows of 20 tokens"):
+        jax.eval_shape(lambda: model.prefill(PARAMS, rows, 20))
+    prompt = [int(t) for t in rows[0, :9]]  # its power of two, and five more, would be beyond the context
+    found = list(stream(model, PARAMS, prompt, jax.random.key(0), max_new_tokens=5, temperature=0.0))
+    assert found == list(stream(MODEL, PARAMS, prompt, jax.random.key(0), max_new_tokens=5, temperature=0.0))
 
 
 # --- who sees whom

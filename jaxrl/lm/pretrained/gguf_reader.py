@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.lm.extras import package
+from jaxrl.lm.pretrained.hf_config import check_savable
+from jaxrl.lm.pretrained.keys import check_metadata
 from jaxrl.lm.pretrained.tensors import GGUF, assemble
-from jaxrl.lm.transformer import Decoder, ModelConfig, RopeScaling, rotary
+from jaxrl.lm.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling, frequencies
+from jaxrl.lm.transformer import Decoder, ModelConfig
 from jaxrl.types import InputError
 
 ARCHITECTURES = {
@@ -23,17 +25,11 @@ ARCHITECTURES = {
     "qwen3": {"qk_norm": True},
     "gemma": {"scale_embeddings": True, "hidden_act": "gelu_tanh"},
 }
-REFUSED = {
-    "{arch}.expert_count": 0,
-    "{arch}.rope.scaling.type": "none",
-    "{arch}.rope.scale_linear": 1.0,
-    "{arch}.attn_logit_softcapping": 0.0,
-    "{arch}.final_logit_softcapping": 0.0,
-    "{arch}.logit_scale": 1.0,
-    "split.count": 1,
-}
-"""Metadata that changes the computation, and the only value of each that jaxrl computes."""
+_EMBEDDINGS = ("token_embd.weight", "output.weight")
+"""Where there is but one of them, it is both."""
 _ROPE = "rope_freqs.weight"
+_DAMAGED = "{} is not a GGUF file or is cut short ({}); download it again"
+_REQUANTISE = "upgrade gguf, or make the file anew as Q8_0 with llama-quantize"
 
 
 def open_gguf(path: Path) -> Any:
@@ -50,8 +46,14 @@ def open_gguf(path: Path) -> Any:
 
     try:
         reader = Reader(path)
+    except ValueError as error:
+        if "GGMLQuantizationType" not in str(error):
+            raise InputError(_DAMAGED.format(path, error)) from error
+        raise InputError(
+            f"{path} has tensors of a type that the installed gguf does not know ({error}); {_REQUANTISE}"
+        ) from error
     except Exception as error:  # the reader trusts its input: any of a dozen kinds may come out of a damaged file
-        raise InputError(f"{path} is not a GGUF file or is cut short ({error}); download it again") from error
+        raise InputError(_DAMAGED.format(path, error)) from error
     if reader.byte_order != "I":
         raise InputError(f"{path} has the other byte order; convert it with gguf's gguf_convert_endian")
     return reader
@@ -69,6 +71,7 @@ def read_gguf(path: Path, reader: Any, dtype: str = "float32") -> tuple[ModelCon
         count = heads.get(key_path.split(".")[2]) if key_path.startswith(".layers.") else None
         return array if count is None else unpermute(array, count)
 
+    check_savable(config, str(path))
     return config, assemble(config, tensors, GGUF, convert, dtype=dtype, source=str(path))
 
 
@@ -90,7 +93,8 @@ class _Tensors(Mapping):
         try:
             return package("gguf", "pretrained weights").quants.dequantize(tensor.data, tensor.tensor_type)
         except NotImplementedError as error:
-            raise InputError(f"{name} in {self._path} is {tensor.tensor_type.name}, which gguf cannot read") from error
+            kind = tensor.tensor_type.name
+            raise InputError(f"{name} in {self._path} is {kind}, which gguf cannot read; {_REQUANTISE}") from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -113,12 +117,9 @@ def _config(reader: Any, tensors: _Tensors, path: Path) -> ModelConfig:
     arch = tensors.architecture
     if arch not in ARCHITECTURES:
         raise InputError(f"{path} is of architecture {arch!r}; jaxrl computes {', '.join(ARCHITECTURES)}")
-    for name, allowed in REFUSED.items():
-        found = _value(reader, name.format(arch=arch), allowed)
-        if found not in (allowed, 0):
-            raise InputError(f"{name.format(arch=arch)} is {found!r} in {path}, which jaxrl does not compute")
-    if "token_embd.weight" not in tensors:
-        raise InputError(f"{path} lacks token_embd.weight; download it again")
+    embed = next((name for name in _EMBEDDINGS if name in tensors), None)
+    if embed is None:
+        raise InputError(f"{path} lacks {_EMBEDDINGS[0]}; download it again")
 
     def size(name: str, default: int | None = None) -> int:
         value = _value(reader, f"{arch}.{name}", default)
@@ -131,9 +132,12 @@ def _config(reader: Any, tensors: _Tensors, path: Path) -> ModelConfig:
     for name in ("rope.dimension_count", "attention.value_length"):
         if size(name, head_dim) != head_dim:
             raise InputError(f"{arch}.{name} is {size(name)} in {path}; jaxrl computes heads of {head_dim} throughout")
-    window = _value(reader, f"{arch}.attention.sliding_window")
+    metadata = {name: _value(reader, name) for name in reader.fields if not name.startswith("tokenizer.")}
+    check_metadata(metadata, arch, head_dim, str(path))
+    if f"{arch}.attention.layer_norm_rms_epsilon" not in metadata:
+        raise InputError(f"{path} lacks {arch}.attention.layer_norm_rms_epsilon; download it again")
     config = ModelConfig(
-        vocab_size=tensors.shape("token_embd.weight")[0],
+        vocab_size=tensors.shape(embed)[0],
         hidden_size=width,
         intermediate_size=size("feed_forward_length"),
         num_hidden_layers=size("block_count"),
@@ -141,25 +145,60 @@ def _config(reader: Any, tensors: _Tensors, path: Path) -> ModelConfig:
         num_key_value_heads=size("attention.head_count_kv", heads),
         head_dim=head_dim,
         max_position_embeddings=size("context_length"),
-        rms_norm_eps=_value(reader, f"{arch}.attention.layer_norm_rms_epsilon", 1e-5),
+        rms_norm_eps=metadata[f"{arch}.attention.layer_norm_rms_epsilon"],
         rope_theta=_value(reader, f"{arch}.rope.freq_base", 10_000.0),
-        tie_word_embeddings="output.weight" not in tensors,
-        model_type="mistral" if arch == "llama" and window else arch,
-        sliding_window=window or None,
+        tie_word_embeddings=not all(name in tensors for name in _EMBEDDINGS),
+        model_type=arch,
         **{"qkv_bias": "blk.0.attn_q.bias" in tensors, **ARCHITECTURES[arch]},
     )
-    return _with_rope_scaling(config, tensors, path)
+    scaling = _divided(config, tensors, path) if _ROPE in tensors else None
+    stated = _stated_scaling(metadata, config, path)
+    if scaling and stated:
+        raise InputError(f"{path} has both {_ROPE} and {arch}.rope.scaling.factor; load the model from safetensors")
+    return _as_saved(dataclasses.replace(config, rope_scaling=scaling or stated), metadata, path)
 
 
-def _with_rope_scaling(config: ModelConfig, tensors: _Tensors, path: Path) -> ModelConfig:
+def _as_saved(config: ModelConfig, metadata: Mapping[str, Any], path: Path) -> ModelConfig:
+    """With its sliding window, under the name that a model of this kind has among safetensors.
+
+    llama.cpp calls a Mistral and a Llama whose queries, keys and values have a bias llamas, too.
+    """
+    arch = config.model_type
+    window = metadata.get(f"{arch}.attention.sliding_window") or config.max_position_embeddings
+    if window >= config.max_position_embeddings:
+        return dataclasses.replace(config, model_type="qwen2") if arch == "llama" and config.qkv_bias else config
+    if arch != "llama":
+        raise InputError(
+            f"{arch}.attention.sliding_window is {window} in {path}, which llama.cpp ignores for {arch}; load the "
+            "model from safetensors, whose config.json says which layers have it"
+        )
+    return dataclasses.replace(config, model_type="qwen2" if config.qkv_bias else "mistral", sliding_window=window)
+
+
+def _stated_scaling(metadata: Mapping[str, Any], config: ModelConfig, path: Path) -> RopeScaling | None:
+    """What the keys under rope.scaling say; a factor without a type is linear, as llama.cpp takes it."""
+    rope = f"{config.model_type}.rope."
+    kind = metadata.get(rope + "scaling.type", "linear")
+    if kind not in ("none", "linear", "yarn"):
+        raise InputError(f"{rope}scaling.type is {kind!r} in {path}; jaxrl computes none, linear and yarn")
+    factor = float(metadata.get(rope + "scaling.factor", metadata.get(rope + "scale_linear", 0.0)) or 1.0)
+    longer = float(metadata.get(rope + "scaling.attn_factor", 1.0))
+    if kind == "yarn":
+        original = metadata.get(rope + "scaling.original_context_length") or config.max_position_embeddings
+        betas = (float(metadata.get(f"{rope}scaling.yarn_beta_{b}", d)) for b, d in (("fast", 32), ("slow", 1)))
+        scaling = YarnScaling(factor, original, None, *betas)
+        return scaling if longer == 1 else dataclasses.replace(scaling, attention_factor=longer * scaling.attention)
+    if longer != 1:
+        raise InputError(f"{rope}scaling.attn_factor is {longer} in {path} without yarn; load it from safetensors")
+    return None if kind == "none" or factor == 1 else LinearScaling(factor)
+
+
+def _divided(config: ModelConfig, tensors: _Tensors, path: Path) -> Llama3Scaling | None:
     """GGUF has no fields for Llama 3's scaling, only the divisors that follow from it: [C/2] of them."""
-    if _ROPE not in tensors:
-        return config
-    divisors = tensors[_ROPE]
+    divisors = tensors[_ROPE].ravel()
     # Every Llama 3 has these three, and the slowest rotation is divided by the factor itself.
-    scaling = RopeScaling(float(divisors[-1]), 1.0, 4.0, 8192)
-    scaled = dataclasses.replace(config, rope_scaling=scaling)
-    angles = [np.arctan2(*reversed(rotary(c, jnp.ones((1, 1), int)))) for c in (config, scaled)]
-    if divisors.shape != (config.head_dim // 2,) or not np.allclose(angles[0] / angles[1], divisors.ravel(), rtol=1e-3):
+    scaling = Llama3Scaling(float(divisors[-1]), 1.0, 4.0, 8192)
+    plain, slowed = (np.asarray(frequencies(config.rope_theta, config.head_dim, s)[0]) for s in (None, scaling))
+    if divisors.shape != plain.shape or not np.allclose(plain / slowed, divisors, rtol=1e-3):
         raise InputError(f"{_ROPE} in {path} is not Llama 3's scaling; load the model from safetensors instead")
-    return config if scaling.factor == 1.0 else scaled
+    return None if scaling.factor == 1.0 else scaling

@@ -1,14 +1,15 @@
 """Hugging Face's config.json to ModelConfig and back, for the architectures that the decoder computes exactly.
 
-Whatever would change the numbers and is not computed here is refused, never ignored. Keys are read as transformers 4
-wrote them (`rope_theta`, `rope_scaling`) and as 5 does (`rope_parameters`); those of 4 are written, which both read.
+Whatever would change the numbers and is not computed here is refused, never ignored (keys.py). Keys are read as
+transformers 4 wrote them and as 5 does (`dtype`, `rope_parameters`); those of 4 are written, which both read.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jaxrl.lm.transformer import ModelConfig, RopeScaling
+from jaxrl.lm.pretrained.hf_rope import read_rope, write_rope
+from jaxrl.lm.pretrained.keys import check_config
+from jaxrl.lm.transformer import ModelConfig
 from jaxrl.types import InputError
 
 
@@ -40,8 +41,6 @@ SIZES = (
     "max_position_embeddings",
 )
 ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
-REFUSED = ("attention_bias", "mlp_bias", "use_bidirectional_attention", "quantization_config")
-"""Keys that change the computation in a way the decoder has no equivalent for."""
 _FIXED = ("qkv_bias", "qk_norm", "scale_embeddings")
 
 
@@ -55,19 +54,16 @@ def from_hf_config(found: Mapping[str, Any], source: str = "config.json") -> Mod
         )
     family = FAMILIES[kind]
     values = {**family.defaults, **{k: v for k, v in found.items() if v is not None or k == "sliding_window"}}
-    for name in REFUSED:
-        if values.get(name):
-            raise InputError(
-                f"{name} is {values[name]!r} in {source}, which jaxrl does not compute; choose a plain model"
-            )
     sizes = {name: _size(values, name, source) for name in SIZES}
     heads = sizes["num_attention_heads"]
     values = {"num_key_value_heads": heads, "head_dim": sizes["hidden_size"] // heads, **values}
-    theta, scaling = _rope(values, source)
+    head_dim = _size(values, "head_dim", source)
+    check_config(values, head_dim, source)
+    theta, scaling = read_rope(values, source)
     return ModelConfig(
         **sizes,
         num_key_value_heads=_size(values, "num_key_value_heads", source),
-        head_dim=_size(values, "head_dim", source),
+        head_dim=head_dim,
         rms_norm_eps=float(values.get("rms_norm_eps", 1e-6)),
         rope_theta=theta,
         rope_scaling=scaling,
@@ -92,21 +88,26 @@ def to_hf_config(
                 f"a {kind} model cannot have {name}={getattr(config, name)} on disk; set another model_type"
             )
     written = {name: getattr(config, name) for name in (*SIZES, "num_key_value_heads", "head_dim", "rms_norm_eps")}
-    scaling = None
-    if config.rope_scaling is not None:
-        scaling = {"rope_type": "llama3", **dataclasses.asdict(config.rope_scaling)}
     return {
         "architectures": [FAMILIES[kind].architecture],
         "model_type": kind,
         **written,
         "rope_theta": config.rope_theta,
-        "rope_scaling": scaling,
+        "rope_scaling": write_rope(config.rope_scaling),
         "tie_word_embeddings": config.tie_word_embeddings,
         "hidden_act": {"silu": "silu", "gelu_tanh": "gelu_pytorch_tanh"}[config.hidden_act],
         **_window_keys(config),
         **{name: (token_ids or {}).get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
         "torch_dtype": dtype,
     }
+
+
+def check_savable(config: ModelConfig, source: str) -> None:
+    """Raises InputError, before anything is trained, for a model that could not be saved afterwards."""
+    try:
+        to_hf_config(config)
+    except InputError as error:
+        raise InputError(f"what {source} holds could not be saved after training: {error}") from error
 
 
 def _size(values: Mapping[str, Any], name: str, source: str) -> int:
@@ -116,28 +117,17 @@ def _size(values: Mapping[str, Any], name: str, source: str) -> int:
     return value
 
 
-def _rope(values: Mapping[str, Any], source: str) -> tuple[float, RopeScaling | None]:
-    rope = {**values.get("rope_scaling", {}), **values.get("rope_parameters", {})}
-    partial = rope.get("partial_rotary_factor", values.get("partial_rotary_factor", 1.0))
-    if partial != 1.0:
-        raise InputError(f"partial_rotary_factor is {partial} in {source}; jaxrl rotates whole heads only")
-    theta = float(rope.get("rope_theta", values.get("rope_theta", 10_000.0)))
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return theta, None
-    if kind != "llama3":
-        raise InputError(f"rope_scaling of type {kind!r} in {source} is not computed by jaxrl; it computes llama3's")
-    names = [field.name for field in dataclasses.fields(RopeScaling)]
-    if missing := [name for name in names if name not in rope]:
-        raise InputError(f"the rope_scaling in {source} lacks {', '.join(missing)}; download config.json again")
-    return theta, RopeScaling(**{name: rope[name] for name in names})
-
-
 def _window(values: Mapping[str, Any], source: str) -> int | None:
     kind, window, layers = values["model_type"], values.get("sliding_window"), values["num_hidden_layers"]
-    if kind not in ("mistral", "qwen2", "qwen3"):
-        return None
     full, slid = ["full_attention"] * layers, ["sliding_attention"] * layers
+    if kind not in ("mistral", "qwen2", "qwen3"):
+        narrow = window is not None and window < values["max_position_embeddings"]
+        if narrow or values.get("layer_types", full) != full:
+            raise InputError(
+                f"{source} gives a {kind} model a sliding window of {window}, which such models do not have; "
+                'set model_type to "mistral", or remove sliding_window and layer_types'
+            )
+        return None
     if kind != "mistral" and window is not None:
         first = values.get("max_window_layers", 28) if values.get("use_sliding_window") else layers
         kinds = list(values.get("layer_types") or full[:first] + slid[first:])

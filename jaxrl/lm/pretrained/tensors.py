@@ -59,6 +59,8 @@ def assemble(
     if dtype not in DTYPES:
         raise InputError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
     wanted, structure = _wanted(config)
+    if config.tie_word_embeddings and names[".embed.value"] not in tensors:  # under the head's name, then
+        names = {**names, ".embed.value": names[".head.kernel.value"]}
     _compare_names(config, set(tensors), {n for path in wanted for n in _expand(names, path, config)}, names, source)
     _check_tied_head(config, tensors, names, source)
 
@@ -130,14 +132,25 @@ def _compare_names(
     config: ModelConfig, found: set[str], wanted: set[str], names: Mapping[str, str], source: str
 ) -> None:
     if missing := sorted(wanted - found):
-        hint = ", or set tie_word_embeddings to true in its config" if missing == [names[".head.kernel.value"]] else ""
-        raise InputError(f"{source} lacks {_listing(missing)}, which its config calls for; download it again{hint}")
+        raise InputError(
+            f"{source} lacks {_listing(missing)}, which its config calls for; {_where_else(missing, found, names)}"
+        )
     allowed = wanted | ({names[".head.kernel.value"]} if config.tie_word_embeddings else set())
     if unknown := sorted(name for name in found - allowed if not name.endswith(IGNORED)):
         raise InputError(
             f"{source} holds {_listing(unknown)}, for which a {config.model_type} model has no place; "
             "it is another architecture than its config says, or has an adapter to be merged first"
         )
+
+
+def _where_else(missing: list[str], found: set[str], names: Mapping[str, str]) -> str:
+    if missing == [names[".head.kernel.value"]]:
+        return "download it again, or set tie_word_embeddings to true in its config"
+    if wrapped := next((name for name in sorted(found) if name.endswith("." + missing[-1])), None):
+        return f"its names begin with {wrapped.removesuffix(missing[-1])!r}: save the model inside that, by itself"
+    if missing[-1].removeprefix("model.") in found:
+        return "it is a model without its head: take the one that generates text (…ForCausalLM)"
+    return "download it again"
 
 
 def _check_tied_head(config: ModelConfig, tensors: Mapping, names: Mapping[str, str], source: str) -> None:

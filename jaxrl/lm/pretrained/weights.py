@@ -8,14 +8,14 @@ import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxrl.lm.extras import package
 from jaxrl.lm.pretrained import assets
 from jaxrl.lm.pretrained.gguf_reader import open_gguf, read_gguf
-from jaxrl.lm.pretrained.hf_config import from_hf_config, to_hf_config
+from jaxrl.lm.pretrained.hf_config import check_savable, from_hf_config, to_hf_config
 from jaxrl.lm.pretrained.safetensors_folder import INDEX, SafeTensors, read_json, write_json, write_tensors
 from jaxrl.lm.pretrained.tensors import HF, assemble, disassemble
 from jaxrl.lm.text.tokenizer import Tokenizer
@@ -28,36 +28,50 @@ _HUB_FILES = ["model*.safetensors", INDEX, "*.json", "*.jinja"]
 
 
 class Pretrained(NamedTuple):
-    """A model ready to use: language_model(config).apply(params, tokenizer.encode(text))."""
+    """A model ready to use: language_model(config).apply(params, tokenizer.encode(text)).
+
+    generation: its generation_config.json, which is kept for the folder that `save_model` writes.
+    """
 
     config: ModelConfig
     params: Decoder
     tokenizer: Tokenizer | None
+    generation: Mapping[str, Any] | None = None
 
 
 def load_model(name_or_path: str | Path, dtype: str = "float32", *, with_tokenizer: bool = True) -> Pretrained:
     """A pretrained model with its parameters in `dtype`.
 
-    name_or_path: an asset ("smollm2-135m"), a .gguf file, a folder of safetensors with its config.json, or
-    "organisation/name" on the Hugging Face hub. The tokenizer is None where there is none beside the weights.
+    name_or_path: an asset ("smollm2-135m"), a .gguf file or a folder of just one, a folder of safetensors with its
+    config.json, or "organisation/name" on the Hugging Face hub. The tokenizer is None where there is none beside the
+    weights; one beside a .gguf file goes before the one inside it. What is loaded can be saved.
     Raises InputError with a sentence if it cannot be found, is damaged, or is a model that jaxrl does not compute.
     """
     path = _resolve(name_or_path)
-    if not path.is_dir():
-        reader = open_gguf(path)
+    if path.is_dir():
+        folder, told = path, (path / "tokenizer.json").is_file()
+        config = from_hf_config(read_json(path / "config.json"), str(path / "config.json"))
+        check_savable(config, str(path))
+        params = from_hf_tensors(config, SafeTensors(path), dtype=dtype, source=str(path))
+    else:
+        folder, reader = path.parent, open_gguf(path)
+        told = (folder / "tokenizer.json").is_file() or reader.get_field("tokenizer.ggml.tokens") is not None
         config, params = read_gguf(path, reader, dtype)
-        told = with_tokenizer and reader.get_field("tokenizer.ggml.tokens") is not None
-        return Pretrained(config, params, _tokenizer(lambda: Tokenizer.from_gguf(reader)) if told else None)
-    config = from_hf_config(read_json(path / "config.json"), str(path / "config.json"))
-    params = from_hf_tensors(config, SafeTensors(path), dtype=dtype, source=str(path))
-    told = with_tokenizer and (path / "tokenizer.json").is_file()
-    return Pretrained(config, params, _tokenizer(lambda: Tokenizer.from_folder(path)) if told else None)
+    tokenizer = _tokenizer(lambda: _read_tokenizer(path)) if with_tokenizer and told else None
+    generation = folder / "generation_config.json"
+    return Pretrained(config, params, tokenizer, read_json(generation) if generation.is_file() else None)
 
 
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     """The tokenizer of a model, without its weights. Arguments and errors as for `load`."""
-    path = _resolve(name_or_path)
-    return Tokenizer.from_folder(path) if path.is_dir() else Tokenizer.from_gguf(open_gguf(path))
+    return _read_tokenizer(_resolve(name_or_path))
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    if path.is_dir():
+        return Tokenizer.from_folder(path)
+    beside = (path.parent / "tokenizer.json").is_file()
+    return Tokenizer.from_gguf(open_gguf(path), path.parent if beside else None)
 
 
 def save_model(
@@ -65,19 +79,22 @@ def save_model(
     config: ModelConfig,
     params: Decoder,
     tokenizer: Tokenizer | None = None,
+    generation: Mapping[str, Any] | None = None,
     *,
     dtype: str = "float32",
     max_shard_bytes: float = 5e9,
 ) -> None:
     """Write a folder that `load` and transformers' from_pretrained read: it appears whole or not at all.
 
-    Gemma's norms are stored less 1, as its files have them: exact for weights of at least 0.5, else to rounding.
+    generation: of the model that this one comes from; the tokenizer's ids go before those in it. Gemma's norms are
+    stored less 1, as its files have them: exact for weights of at least 0.5, else to rounding.
     Raises InputError with a sentence if the folder holds anything, or if an adapter has not been merged.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and not empty; name a new folder, or remove it first")
     ids = {f"{k}_token_id": getattr(tokenizer, k, None) for k in ("bos", "eos", "pad")}
+    generation = _generation(tokenizer, generation or {}, ids)
     written = to_hf_config(config, dtype=dtype, token_ids=ids)
     temporary = folder.absolute().parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
     temporary.mkdir(parents=True)
@@ -87,14 +104,21 @@ def save_model(
         write_json(temporary / "config.json", written)
         if tokenizer is not None:
             tokenizer.save(temporary)
-            others = sorted(tokenizer.stops - {tokenizer.eos})
-            ends = [tokenizer.eos, *others] if others else tokenizer.eos
-            write_json(temporary / "generation_config.json", {**ids, "eos_token_id": ends})
+        if generation:
+            write_json(temporary / "generation_config.json", generation)
         if folder.exists():
             folder.rmdir()
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _generation(tokenizer: Tokenizer | None, given: Mapping[str, Any], ids: Mapping[str, int | None]) -> dict[str, Any]:
+    if tokenizer is None:
+        return dict(given)
+    told = {name: i for name, i in ids.items() if i is not None}
+    others = sorted(tokenizer.stops - {tokenizer.eos})
+    return {**ids, **given, **told, **({"eos_token_id": [tokenizer.eos, *others]} if others else {})}
 
 
 def from_hf_tensors(
@@ -120,7 +144,9 @@ def _shifted(config: ModelConfig, shift: float) -> Callable[[str, np.ndarray], n
 
 def _resolve(name_or_path: str | Path) -> Path:
     path = Path(name_or_path).expanduser()
-    if path.is_dir() or path.suffix == ".gguf":
+    if path.is_dir():
+        return _in_folder(path)
+    if path.suffix == ".gguf":
         return path
     if str(name_or_path) in assets.ASSETS:
         package("gguf", "pretrained weights")  # before a hundred megabytes are fetched
@@ -135,6 +161,16 @@ def _resolve(name_or_path: str | Path) -> Path:
         f"there is no model {str(name_or_path)!r}; give one of {', '.join(models)}, the path of a .gguf file or of a "
         f'folder of safetensors, or "organisation/name" on the hub{closest(name_or_path, models)}'
     )
+
+
+def _in_folder(folder: Path) -> Path:
+    """The folder, or the one .gguf file in it where it holds no safetensors."""
+    files = sorted(folder.glob("*.gguf"))
+    if not files or list(folder.glob("*.safetensors")):
+        return folder
+    if len(files) > 1:
+        raise InputError(f"{folder} holds {', '.join(f.name for f in files)}; give the path of the one that is meant")
+    return files[0]
 
 
 def _from_hub(name: str) -> Path:

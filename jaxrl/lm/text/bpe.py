@@ -1,7 +1,8 @@
-"""Byte-level BPE rebuilt from the metadata of a GGUF file, which names its way of splitting text but does not spell it.
+"""Tokenizers rebuilt from the metadata of a GGUF file; here byte-level BPE, in sentencepiece.py the other kind.
 
-The name is `tokenizer.ggml.pre`; the splits below are those of the original models' tokenizer.json files. A wrong split
-gives text that still reads well and ids the model has seldom seen, so an unknown name is refused.
+The file names its way of splitting text but does not spell it. The name is `tokenizer.ggml.pre`; the splits below are
+those of the original models' tokenizer.json files. A wrong split gives text that still reads well and ids the model has
+seldom seen, so an unknown name is refused.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from jaxrl.lm.text.sentencepiece import sentencepiece_bpe
 from jaxrl.types import InputError
 
 _CONTROL, _USER_DEFINED = 3, 4  # values of tokenizer.ggml.token_type
@@ -44,20 +46,46 @@ _RECIPES = {
 }
 
 
-def byte_level_bpe(metadata: dict[str, Any]) -> Tokenizer:
-    """The tokenizer that the keys under `tokenizer.ggml.` describe.
+_REMEDY = "put the model's own tokenizer.json (from the model hub) beside the file"
+_IDS = ("bos", "eos", "unknown", "padding", "eot")
+_SPM_IDS = {"bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0}  # where the file does not say
 
-    Raises InputError if it is no byte-level BPE, or one whose way of splitting text is not known here.
+
+def from_metadata(metadata: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
+    """The tokenizer that the keys under `tokenizer.ggml.` describe, and the keys with the format's defaults.
+
+    Raises InputError if it is neither SentencePiece's BPE ("llama") nor a byte-level BPE ("gpt2") whose way of
+    splitting text is known here.
     """
-    model, pre = metadata.get("model"), metadata.get("pre")
-    remedy = "take the model's tokenizer.json from the model hub and Tokenizer.from_folder"
-    if model != "gpt2":
-        raise InputError(f"tokenizer.ggml.model = {model!r} is no byte-level BPE ('gpt2'); {remedy}")
-    if pre not in _RECIPES:
-        raise InputError(f"tokenizer.ggml.pre = {pre!r} is not one of {', '.join(map(repr, _RECIPES))}; {remedy}")
-    for key in ("tokens", "merges", "token_type"):
+    model = metadata.get("model")
+    if model not in ("gpt2", "llama"):
+        raise InputError(f"tokenizer.ggml.model = {model!r} is not one of 'gpt2', 'llama'; {_REMEDY}")
+    for key in ("tokens", "token_type", "merges" if model == "gpt2" else "scores"):
         if key not in metadata:
-            raise InputError(f"the file has no tokenizer.ggml.{key}; {remedy}")
+            raise InputError(f"the file has no tokenizer.ggml.{key}; {_REMEDY}")
+    tokens, metadata = metadata["tokens"], {**(_SPM_IDS if model == "llama" else {}), **metadata}
+    for key in (f"{name}_token_id" for name in _IDS):
+        if not 0 <= metadata.get(key, 0) < len(tokens):
+            raise InputError(f"tokenizer.ggml.{key} = {metadata[key]}, but there are {len(tokens)} tokens; {_REMEDY}")
+    tokenizer = sentencepiece_bpe(metadata, _REMEDY) if model == "llama" else _byte_level_bpe(metadata)
+    # some converters call the ends of text and of turns ordinary, which would cut them to pieces
+    ends = [tokens[metadata[key]] for key in ("bos_token_id", "eos_token_id", "eot_token_id") if key in metadata]
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in ends])
+    adds_bos = model == "llama" or _RECIPES[metadata["pre"]].adds_bos
+    if metadata.get("add_bos_token", adds_bos):
+        if "bos_token_id" not in metadata:
+            raise InputError(f"text begins with a BOS, but the file has no tokenizer.ggml.bos_token_id; {_REMEDY}")
+        bos = metadata["bos_token_id"]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{tokens[bos]}:0 $A:0", special_tokens=[(tokens[bos], bos)]
+        )
+    return tokenizer, metadata
+
+
+def _byte_level_bpe(metadata: dict[str, Any]) -> Tokenizer:
+    pre = metadata.get("pre")
+    if pre not in _RECIPES:
+        raise InputError(f"tokenizer.ggml.pre = {pre!r} is not one of {', '.join(map(repr, _RECIPES))}; {_REMEDY}")
     tokens, recipe = metadata["tokens"], _RECIPES[pre]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     merges = [tuple(merge.split(" ")) for merge in metadata["merges"]]
@@ -67,11 +95,6 @@ def byte_level_bpe(metadata: dict[str, Any]) -> Tokenizer:
     tokenizer.pre_tokenizer, tokenizer.decoder = recipe.split(), decoders.ByteLevel()
     tokenizer.add_special_tokens(_of_type(_CONTROL, metadata))
     tokenizer.add_tokens(_of_type(_USER_DEFINED, metadata))
-    if metadata.get("add_bos_token", recipe.adds_bos):
-        bos = metadata["bos_token_id"]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{tokens[bos]}:0 $A:0", special_tokens=[(tokens[bos], bos)]
-        )
     return tokenizer
 
 

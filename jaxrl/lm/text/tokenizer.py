@@ -76,18 +76,25 @@ class Tokenizer:
         return cls(found.backend, found.special, chat_template=default, templates=found.templates, stops=found.stops)
 
     @classmethod
-    def from_gguf(cls, reader: Any) -> "Tokenizer":
-        """From the metadata of a `gguf.GGUFReader`. Raises InputError for any but a known byte-level BPE."""
+    def from_gguf(cls, reader: Any, folder: str | Path | None = None) -> "Tokenizer":
+        """From the metadata of a `gguf.GGUFReader`, or from a folder as far as that tells, and then from the metadata.
+
+        Raises InputError for metadata that describe neither a known byte-level BPE nor SentencePiece's.
+        """
         _tokenizers()  # or the sentence that it is absent: the module imports it
-        from jaxrl.lm.text.bpe import byte_level_bpe
+        from jaxrl.lm.text.bpe import from_metadata
 
         found = {k.removeprefix("tokenizer.ggml."): f.contents() for k, f in reader.fields.items() if "tokenizer." in k}
-        backend = byte_level_bpe(found)
+        told = None if folder is None else cls.from_folder(folder)
+        backend, found = from_metadata(found) if told is None else (told._backend, found)
         keys = ("bos", "eos", "padding", "unknown")
         ids = {name: found.get(f"{key}_token_id") for name, key in zip(ROLES, keys, strict=True)}
-        special = {name: found["tokens"][i] for name, i in ids.items() if i is not None}
-        template = found.get("tokenizer.chat_template")
-        return cls(backend, special, chat_template=template, stops=ids_of(found.get("eot_token_id")))
+        special = {name: backend.id_to_token(i) for name, i in ids.items() if i is not None}
+        template, templates, stops = found.get("tokenizer.chat_template"), {}, {*ids_of(found.get("eot_token_id"))}
+        if told is not None:
+            special = {**{k: v for k, v in special.items() if v is not None}, **told.special}
+            template, templates, stops = told.chat_template or template, told.templates, stops | told._stops
+        return cls(backend, special, chat_template=template, templates=templates, stops=stops)
 
     @property
     def stops(self) -> frozenset[int]:

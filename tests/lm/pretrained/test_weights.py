@@ -13,6 +13,7 @@ from jaxrl.lm.pretrained import assets, weights
 from jaxrl.lm.pretrained.weights import from_hf_tensors, load_model, save_model, to_hf_tensors
 from jaxrl.lm.transformer import language_model
 from tests.helpers.families import FAMILIES, assert_same, config_of, params_of
+from tests.helpers.tokenizers import byte_tokenizer
 
 
 @pytest.fixture
@@ -101,8 +102,27 @@ def test_a_tied_head_in_the_file(tmp_path):
     tensors = to_hf_tensors(config, params_of(config))
     embed = tensors["model.embed_tokens.weight"]
     assert_same(from_hf_tensors(config, {**tensors, "lm_head.weight": embed.copy()}), params_of(config))
+    under_the_other = {**tensors, "lm_head.weight": embed}
+    del under_the_other["model.embed_tokens.weight"]
+    assert_same(from_hf_tensors(config, under_the_other), params_of(config))
     with pytest.raises(ValueError, match="lm_head.weight .* differs from model.embed_tokens.weight.*tie_word_embed"):
         from_hf_tensors(config, {**tensors, "lm_head.weight": embed + 1})
+
+
+def test_what_generation_needs_survives(tmp_path):
+    config = config_of("llama", vocab_size=300)
+    save_model(tmp_path / "a", config, params_of(config), byte_tokenizer())
+    theirs = {"temperature": 0.6, "top_p": 0.95, "bos_token_id": 5, "eos_token_id": [7, 257]}
+    (tmp_path / "a" / "generation_config.json").write_text(json.dumps(theirs))
+    first = load_model(tmp_path / "a")
+    assert first.generation == theirs
+    save_model(tmp_path / "b", *first)
+    written = json.loads((tmp_path / "b" / "generation_config.json").read_text())
+    ours = {"bos_token_id": 256, "eos_token_id": [257, 7], "pad_token_id": 257}  # of the tokenizer, stops among them
+    assert written == {"temperature": 0.6, "top_p": 0.95, **ours}
+    assert load_model(tmp_path / "b").tokenizer.stops == {257, 7}
+    save_model(tmp_path / "c", config, first.params, None, theirs)
+    assert load_model(tmp_path / "c").generation == theirs
 
 
 def test_rotary_buffers_are_ignored():
@@ -116,6 +136,14 @@ def test_rotary_buffers_are_ignored():
     [
         (lambda t: t.pop("model.layers.1.mlp.up_proj.weight"), "lacks model.layers.1.mlp.up_proj.weight,"),
         (lambda t: t.pop("lm_head.weight"), "lacks lm_head.weight.*tie_word_embeddings to true"),
+        (
+            lambda t: [t.update({f"_orig_mod.{name}": t.pop(name)}) for name in list(t)],
+            "lacks .*; its names begin with '_orig_mod.': save the model inside that",
+        ),
+        (
+            lambda t: [t.update({name.removeprefix("model."): t.pop(name)}) for name in list(t)],
+            "lacks .*; it is a model without its head: take the one that generates text",
+        ),
         (lambda t: t.clear() or t.update(x=np.ones(1, np.float32)), r"lacks lm_head.weight, .* and 22 more"),
         (lambda t: t.update({"score.weight": np.ones((1, 32), np.float32)}), "holds score.weight, for which a llama"),
         (
@@ -235,7 +263,7 @@ def smollm2():
 
 
 def test_smollm2(smollm2):
-    config, params, tokenizer = smollm2
+    config, params, tokenizer, _ = smollm2
     assert sum(x.size for x in jax.tree.leaves(params)) == 134_515_008
     sizes = (config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.vocab_size)
     assert sizes == (30, 576, 1536, 49_152)

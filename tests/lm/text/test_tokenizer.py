@@ -252,8 +252,17 @@ def test_whether_text_begins_with_bos(changes, prefix):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"model": "llama"}, "tokenizer.ggml.model = 'llama' is no byte-level BPE"),
-        ({"pre": "tekken"}, "tokenizer.ggml.pre = 'tekken' is not one of 'gpt-2', .*; take the model's tokenizer.json"),
+        ({"model": "t5"}, "tokenizer.ggml.model = 't5' is not one of 'gpt2', 'llama'; put .* tokenizer.json .* beside"),
+        ({"model": "llama"}, "the file has no tokenizer.ggml.scores; put"),
+        (
+            {"pre": "tekken"},
+            "tokenizer.ggml.pre = 'tekken' is not one of 'gpt-2', .*; put the model's own tokenizer.json",
+        ),
+        (
+            {"pre": "llama-bpe", "bos_token_id": None},
+            "begins with a BOS, but the file has no tokenizer.ggml.bos_token_id",
+        ),
+        ({"eos_token_id": 8}, "tokenizer.ggml.eos_token_id = 8, but there are 8 tokens"),
         ({"pre": None}, "tokenizer.ggml.pre = None is not one of"),
         ({"token_type": None}, "the file has no tokenizer.ggml.token_type"),
     ],
@@ -261,6 +270,31 @@ def test_whether_text_begins_with_bos(changes, prefix):
 def test_other_gguf_tokenizers_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         Tokenizer.from_gguf(Reader(**changes))
+
+
+def test_an_end_that_the_gguf_calls_ordinary_is_markup_nevertheless():
+    tokenizer = Tokenizer.from_gguf(Reader(token_type=[3, 1, 1, 1, 1, 1, 1, 1]))
+    assert tokenizer.encode("a</s>") == [2, 1] and tokenizer.has_markup("</s>")
+
+
+def test_gguf_without_a_bos():
+    tokenizer = Tokenizer.from_gguf(Reader(bos_token_id=None))
+    assert (tokenizer.bos, tokenizer.eos, tokenizer.prefix) == (None, 1, [])
+
+
+def test_a_folder_goes_before_the_gguf_and_the_gguf_before_nothing(tmp_path):
+    tokenizer = byte_tokenizer()
+    keys = {"tokenizer.chat_template": "theirs", "bos_token_id": START, "eot_token_id": 7, "eos_token_id": 9}
+    reader = Reader(model="unknown")
+    reader.fields |= {k if "." in k else f"tokenizer.ggml.{k}": Field(v) for k, v in keys.items()}
+    tokenizer.save(tmp_path)
+    found = Tokenizer.from_gguf(reader, tmp_path)
+    assert found.encode("xab") == tokenizer.encode("xab") and found.chat_template == CHATML
+    assert (found.bos, found.eos, found.stops) == (START, END, {END, 7})
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        (tmp_path / name).unlink()
+    found = Tokenizer.from_gguf(reader, tmp_path)
+    assert (found.bos, found.eos, found.stops, found.chat_template) == (START, 9, {9, 7}, "theirs")
 
 
 def test_user_defined_tokens_are_whole_but_not_markup():
