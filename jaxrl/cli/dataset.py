@@ -6,7 +6,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from jaxrl.data.linting import lint
-from jaxrl.data.recipes import FORMATS
+from jaxrl.data.reading.recipes import FORMATS
 from jaxrl.lm.pretrained.weights import load_tokenizer
 
 

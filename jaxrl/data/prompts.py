@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Int
 
-from jaxrl.data.folders import raw_rows
-from jaxrl.data.recipes import take
+from jaxrl.data.reading.folders import raw_rows
+from jaxrl.data.reading.recipes import take
 from jaxrl.data.rows import Row, Text, prompt_of
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.types import InputError

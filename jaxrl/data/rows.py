@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl.data.conversations import Row
-from jaxrl.data.folders import raw_rows
-from jaxrl.data.recipes import take
+from jaxrl.data.reading.conversations import Row
+from jaxrl.data.reading.folders import raw_rows
+from jaxrl.data.reading.recipes import take
 from jaxrl.types import InputError
 
 Text = str | list[dict[str, Any]]

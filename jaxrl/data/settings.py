@@ -1,6 +1,6 @@
 """The settings that every algorithm which learns from data shares: which rows, and how they are gone through."""
 
-from jaxrl.data.recipes import FORMATS
+from jaxrl.data.reading.recipes import FORMATS
 from jaxrl.settings import config, leaf, static
 from jaxrl.types import InputError
 

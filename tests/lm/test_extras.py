@@ -42,7 +42,7 @@ def test_control_needs_none_of_them(tmp_path):
         ("from jaxrl import lm; lm.load_model('smollm2-135m')", "gguf", "lm"),
         ("from jaxrl import lm; lm.load_model('organisation/name')", "huggingface_hub", "lm"),
         ("from jaxrl.lm.text.tokenizer import Tokenizer; Tokenizer.from_gguf(None)", "tokenizers", "lm"),
-        ("from jaxrl.data.folders import raw_rows; raw_rows('FOLDER/rows.parquet')", "pyarrow", "lm"),
+        ("from jaxrl.data.reading.folders import raw_rows; raw_rows('FOLDER/rows.parquet')", "pyarrow", "lm"),
         ("sys.path.append('experiments'); import sentiment; sentiment.Judges()", "spacy", "sentiment"),
     ],
 )

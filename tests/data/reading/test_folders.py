@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from jaxrl.data.folders import raw_rows
 from jaxrl.data.linting import lint
+from jaxrl.data.reading.folders import raw_rows
 from jaxrl.data.rows import read, read_rows
 from jaxrl.types import InputError
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaxrl.data.linting import lint
 from jaxrl.data.prompts import read_prompts
-from jaxrl.data.recipes import FORMATS, RECIPES, named, plain, take
+from jaxrl.data.reading.recipes import FORMATS, RECIPES, named, plain, take
 from jaxrl.data.rows import given_rows, prompt_of, read, understand
 from jaxrl.types import InputError
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl.data import conversations
-from jaxrl.data.conversations import HUMAN, Row, first, has, settled
+from jaxrl.data.reading import conversations
+from jaxrl.data.reading.conversations import HUMAN, Row, first, has, settled
 from jaxrl.settings import closest
 from jaxrl.types import InputError
 
@@ -82,6 +82,8 @@ def named(row: Any, prompts: bool = False) -> str:
 
 def plain(value: Any) -> Any:
     """What JSON can hold, however deep: times as ISO text, decimals as numbers, arrays as lists; others as they are."""
+    if type(value) in (str, int, float, bool):  # nearly all there is
+        return value
     if isinstance(value, dict):
         return {key: plain(held) for key, held in value.items()}
     if isinstance(value, list | tuple):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxrl.data.files import READERS, Raw, kind_of, read_file
+from jaxrl.data.reading.files import READERS, Raw, kind_of, read_file
 from jaxrl.settings import closest
 from jaxrl.types import InputError
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from jaxrl.data.files import kind_of, read_file
-from jaxrl.data.folders import raw_rows
+from jaxrl.data.reading.files import kind_of, read_file
+from jaxrl.data.reading.folders import raw_rows
 from jaxrl.data.rows import read, read_rows
 from jaxrl.types import InputError
 
