@@ -73,6 +73,11 @@ SHAPES = [  # (the recipe that "auto" takes, a row, what it becomes)
         ANSWER | {"prompt": [user("b"), assistant("c"), user("q")]},
     ),
     ("qa", {"system_prompt": "s", "question": "q", "response": "a"}, {"system": "s", **ANSWER}),
+    ("json", {"messages": json.dumps(TALK)}, {"messages": TALK}),
+    ("json", {"conversations": json.dumps([human("q"), gpt("a")])}, {"messages": TALK}),
+    ("json", {"chosen": json.dumps(TALK), "rejected": json.dumps([user("q"), assistant("no")])}, {
+        "chosen": TALK, "rejected": [user("q"), assistant("no")]
+    }),
     ("plain", {"prompt": "q", "completion": "a", "question": "?"}, {"prompt": "q", "completion": "a"}),
     ("plain", {"messages": TALK, "conversations": [human("?")]}, {"messages": TALK}),
     ("plain", {"prompt": "q", "chosen": "yes", "rejected": "no", "messages": None}, {"prompt": "q"}),
@@ -97,11 +102,6 @@ ASKED = [  # (the recipe, a row, what it becomes by it)
     ("hh", {"prompt": "q", **HH}, {"prompt": "\n\nHuman: q\n\nAssistant:"}),
     ("qa", {"prompt": "q", "response": "a"}, ANSWER),
     ("qa", {"input": "q", "output": "a"}, ANSWER),
-    ("json", {"messages": json.dumps(TALK)}, {"messages": TALK}),
-    ("json", {"conversations": json.dumps([human("q"), gpt("a")])}, {"messages": TALK}),
-    ("json", {"prompt": "q", "chosen": json.dumps(TALK), "rejected": json.dumps([user("q"), assistant("no")])}, {
-        "chosen": TALK, "rejected": [user("q"), assistant("no")]
-    }),
 ]  # fmt: skip
 
 
@@ -113,6 +113,13 @@ def test_shapes_that_may_be_meant_otherwise_are_asked_for(name, row, expected):
     assert {k: made[k] for k in expected} == expected
     if "prompt" in row and "chosen" in row:  # the other remedy of the sentence works as well
         assert given_rows([row], "plain").rows == [row]
+
+
+def test_recipes_that_are_named_take_more_than_is_sure():
+    texts = {"system": "s", "prompt": "q", "chosen": "yes", "rejected": "no"}
+    assert given_rows([texts], "orca").rows == [{"system": "s", **PAIR}]
+    assert given_rows([{"system": "s", "prompt": "q", "completion": "a"}], "orca").rows == [{"system": "s", **ANSWER}]
+    assert named({"prompt": '[{"role": "user"', "completion": "c"}) == "plain"  # it begins like JSON, and is none
 
 
 def test_two_recipes_that_fit_are_asked_about():
@@ -163,7 +170,7 @@ def test_calls_of_functions():
         ("json", {"messages": str(TALK)}, "has messages .*, which is not JSON .*json.dumps"),
         ("auto", {"question": "q"}, "has no `completion`"),
         ("auto", {"question": 3, "answer": "a"}, "has no text as `question` or `query`"),
-        ("auto", {"question": "q", "answer": 3}, "has completion .*3.*; it must be text"),
+        ("auto", {"question": "q", "answer": 3}, "has completion .*3"),
         ("auto", {"instruction": "i", "input": ["x"], "output": "o"}, "has no text as `input`"),
         ("auto", {"instruction": "i", "history": "x", "output": "o"}, "has history 'x'; it must be a list of"),
         ("alpaca", {"instruction": None, "output": "o"}, "has no `instruction`; it has instruction, output"),
@@ -232,7 +239,7 @@ def test_values_of_tables_become_what_json_holds():
         "messages": talk, "n": 3, "nan": "NaN", "x": 0.5, "day": "2024-01-02", "raw": b"\xff",
         "took": "0:00:01", "pair": [1, ["00:00:00"]],
     }  # fmt: skip
-    assert understand(made).completions == ["a"] and plain(plain(row)) == made
+    assert understand(made).prompt == talk[:1] and plain(plain(row)) == made
 
 
 def test_prompts_by_recipe(tmp_path):
