@@ -6,8 +6,9 @@
     scripts/run experiments/finetune.py kto --path thumbs.jsonl --name runs/mine/model --buckets 64 128 256
 
 Rows are {prompt, completion} or {messages} for sft, {prompt, chosen, rejected} for dpo, {prompt, completion, label} for
-kto. Look at the file first: `jaxrl data lint mine.jsonl`. Ends with the held-out figures before and after, what the
-model says along the way (samples.jsonl), and a folder that transformers loads.
+kto; `--format` names other shapes, and `--split` a part of a folder. Look at them first: `jaxrl data lint mine.jsonl`.
+Ends with the held-out figures before and after, what the model says along the way (samples.jsonl), and a folder that
+transformers loads.
 """
 
 import sys

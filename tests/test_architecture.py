@@ -46,7 +46,7 @@ ONLY_IN = {
     "mujoco": {"reports/animation.py"},
     "tokenizers": {"lm/text/tokenizer.py", "lm/text/bpe.py", "lm/text/sentencepiece.py"},
     "jinja2": {"lm/text/templates.py"},
-    "pyarrow": {"data/files.py"},
+    "pyarrow": {"data/reading/files.py"},
 }
 FORBIDDEN = {"pickle", "distrax", "rlax", "torch", "transformers", "trl"}
 

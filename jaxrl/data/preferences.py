@@ -22,7 +22,7 @@ from jaxrl.data.messages import strings
 from jaxrl.data.prompts import encode_example, keep_end, lengths, padded
 from jaxrl.data.rows import Row, understand
 from jaxrl.data.settings import DataConfig
-from jaxrl.lm.text.tokenizer import Tokenizer
+from jaxrl.lm.text.tokenizer import Exchange, Tokenizer
 from jaxrl.lm.transformer import ModelConfig
 from jaxrl.lm.vocabulary import check_ids
 from jaxrl.types import InputError
@@ -114,36 +114,48 @@ def encode_rows(
             raise InputError(f"row {number} {error}") from error
         if first not in (None, example.format):
             raise InputError(f"row {number} is of {example.format}, but the first row is of {first}; encode them apart")
-        first, prompt = example.format, made[0].prompt
-        whole = (tuple(prompt), *(tuple(e.answer) for e in made), example.label)
-        counts["duplicates"] += whole in seen
+        first, whole = example.format, (tuple(made[0].prompt), *(tuple(e.answer) for e in made), example.label)
+        told = {
+            "duplicates": whole in seen,
+            "markup": any(map(tokenizer.has_markup, strings([example.prompt, example.completions]))),
+            "unknown": tokenizer.unknown is not None and any(tokenizer.unknown in e.prompt + e.answer for e in made),
+            "empty_prompts": not made[0].prompt,
+            "empty_completions": bool(made[0].prompt) and not all(e.answer for e in made),
+        }
         seen.add(whole)
-        counts["markup"] += any(map(tokenizer.has_markup, strings([example.prompt, example.completions])))
-        if not prompt or not all(e.answer for e in made):
-            counts["empty_completions" if prompt else "empty_prompts"] += 1
-            continue
-        prompt_id = prompts.setdefault(whole[0], len(prompts))
-        ended = [e.answer if e.ended else [*e.answer, tokenizer.eos] for e in made]
-        short, cut = _fit(prompt, ended, tokenizer.prefix, max_length, max_prompt_length)
-        if len(cut) == 2 and cut[0] == cut[1]:
-            counts["identical"] += 1
-            continue
-        label = None if example.label is None else float(example.label)
-        sides = [
-            Sequences(np.array([*short, *c], np.int32), len(short), len(c) == len(e), label, prompt_id)
-            for c, e in zip(cut, ended, strict=True)
-        ]
-        if model is not None:
-            for side in sides:
+        if not told["empty_prompts"] and not told["empty_completions"]:
+            prompt_id = prompts.setdefault(whole[0], len(prompts))
+            sides, cut = _sides(made, example.label, prompt_id, tokenizer, (max_length, max_prompt_length))
+            same = len(sides) == 2 and np.array_equal(sides[0].tokens, sides[1].tokens)
+            told |= {"identical": True} if same else {"kept": True, **cut}
+            for side in sides if model is not None else ():
                 check_ids(side.tokens, model, f"row {number}")
-        counts["truncated_prompts"] += len(short) < len(prompt)
-        counts["truncated_completions"] += sum(not side.whole for side in sides)
-        counts["unknown"] += tokenizer.unknown is not None and any(tokenizer.unknown in side.tokens for side in sides)
-        encoded.append(tuple(sides))
-    counts |= {"rows": len(rows), "kept": len(encoded)}
+            encoded += [] if same else [sides]
+        for name, count in told.items():
+            counts[name] += count
+    counts["rows"] = len(rows)
     if not encoded:
         raise InputError(f"none of {len(rows)} rows is left ({', '.join(f'{k} {v}' for k, v in counts.items() if v)})")
     return Encoded(encoded, counts, tokenizer.pad, first)
+
+
+def _sides(
+    made: Sequence[Exchange],
+    good: bool | None,
+    prompt_id: int,
+    tokenizer: Tokenizer,
+    limits: tuple[int, int | None],
+) -> tuple[tuple[Sequences, ...], dict[str, int]]:
+    """A row as it is learned from, with its ends and within the limits; and what was cut of it, to be counted."""
+    ended = [e.answer if e.ended else [*e.answer, tokenizer.eos] for e in made]
+    prompt, cut = _fit(made[0].prompt, ended, tokenizer.prefix, *limits)
+    label = None if good is None else float(good)
+    sides = tuple(
+        Sequences(np.array([*prompt, *c], np.int32), len(prompt), len(c) == len(e), label, prompt_id)
+        for c, e in zip(cut, ended, strict=True)
+    )
+    shorter = len(prompt) < len(made[0].prompt)
+    return sides, {"truncated_prompts": shorter, "truncated_completions": sum(not side.whole for side in sides)}
 
 
 def bucketed(encoded: Encoded, buckets: Sequence[int]) -> tuple[Completions | Pairs, ...]:

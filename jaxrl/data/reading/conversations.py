@@ -86,8 +86,12 @@ def of_sharegpt(row: Any) -> Row:
 
 
 def are_json(row: Any) -> bool:
-    """Whether some column is text that looks like messages, as JSON or Python print them."""
-    return isinstance(row, dict) and any(_is_json(row.get(name)) for name in (*OURS, *TALKS))
+    """Whether some column is text that is messages, as JSON."""
+    texts = [row[name] for name in (*OURS, *TALKS) if has(row, name) and _is_json(row[name])]
+    try:
+        return any(map(is_message, (json.loads(text)[0] for text in texts)))
+    except (ValueError, RecursionError):
+        return False
 
 
 def of_json(row: Row) -> Row:
@@ -127,7 +131,7 @@ def _message(value: Any) -> Row:
 
 
 def _is_json(value: Any) -> bool:
-    return isinstance(value, str) and value.lstrip().startswith("[{") and ("role" in value or "from" in value)
+    return isinstance(value, str) and value.lstrip().startswith("[{")
 
 
 def _parsed(name: str, text: Any) -> Any:

@@ -189,16 +189,24 @@ def _plain_table(read: Callable[[Any], Any], name: str, kind: str) -> list[dict[
         table.validate(full=True)  # damage is an error here, and a crash of the process further down
         if "[ns" in str(table.schema):  # Python's times end at microseconds
             table = table.cast(pa.schema([f.with_type(_micro(f.type, pa)) for f in table.schema]), safe=False)
-        rows = table.to_pylist()
-        features = (
-            json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-        )
-    except (pa.ArrowException, OSError, ValueError, OverflowError, AttributeError) as error:
+        rows, classes = table.to_pylist(), _classes(table)
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise InputError(f"{name} is not {kind}, or damaged: {error}; fetch or write it again") from error
-    for column, names in ((c, f["names"]) for c, f in features.items() if f.get("_type") == "ClassLabel"):
+    for column, names in classes.items():
         for row in rows:
             row[column] = _class(column, row[column], names)
     return rows
+
+
+def _classes(table: Any) -> dict[str, list[str]]:
+    """The names of classes, by column, where `datasets` wrote a description of such columns beside the data."""
+    described = json.loads((table.schema.metadata or {}).get(b"huggingface", b"null"))
+    try:
+        features = {} if described is None else described["info"]["features"] or {}
+        kept = {column: features[column] for column in features if column in table.column_names}
+        return {column: kind["names"] for column, kind in kept.items() if kind.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"its description is of no known kind ({error})") from error
 
 
 def _micro(kind: Any, pa: Any) -> Any:

@@ -55,7 +55,7 @@ def raw_rows(path: str | Path, split: str | None = None) -> Raw:
         elif part.of not in (None, 1):
             notes.append(f"{path.name} is one shard of {part.of}; give its folder to read them all")
         if len(part.files) > 1:
-            notes.append(f"{_forms(part)[-2]} is {len(part.files)} files, {part.files[0].name} … {part.files[-1].name}")
+            notes.append(f"{part.split!r} is {len(part.files)} files, {part.files[0].name} … {part.files[-1].name}")
         for file in part.files:
             read = read_file(file)
             rows += read.rows

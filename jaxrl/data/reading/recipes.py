@@ -75,13 +75,14 @@ def named(row: Any, prompts: bool = False) -> str:
     if not fits:
         return "plain"
     ways = [f"format = {name!r} (--format {name}) for {RECIPES[name].about}" for name in fits]
-    if ours and not isinstance(row.get("messages"), str):
-        ways.append("format = 'plain' (--format plain) for the text as it is")
+    ways += ["format = 'plain' (--format plain) for the text as it is"] if ours else []
     raise InputError(f"has {', '.join(row)}, which may be meant in more than one way; say {'; or '.join(ways)}")
 
 
 def plain(value: Any) -> Any:
     """What JSON can hold, however deep: times as ISO text, decimals as numbers, arrays as lists; others as they are."""
+    if type(value) in (str, int, float, bool):  # nearly all there is
+        return value
     if isinstance(value, dict):
         return {key: plain(held) for key, held in value.items()}
     if isinstance(value, list | tuple):
@@ -132,8 +133,10 @@ def _user(row: Row, text: str) -> list[Row]:
 
 
 def _of_orca(row: Row) -> Row:
-    prompt = _user(row, _text(row, "question"))
-    return _asked(row, prompt, chosen=first(row, "chosen"), rejected=first(row, "rejected"))
+    prompt = _user(row, _text(row, "question", "prompt"))
+    if has(row, "chosen") or has(row, "rejected"):
+        return _asked(row, prompt, chosen=first(row, "chosen"), rejected=first(row, "rejected"))
+    return _asked(row, prompt, completion=first(row, "completion", "response", "answer"))
 
 
 def _of_alpaca(row: Row) -> Row:
@@ -180,10 +183,11 @@ RECIPES = {
     "json": Recipe(
         "messages that are written as JSON text in their columns",
         conversations.of_json,
-        maybe=conversations.are_json,
+        sure=conversations.are_json,
     ),
     "orca": Recipe(
-        "{question, chosen, rejected}[, system]: the question is the user's message, the answers the assistant's",
+        "{question, chosen, rejected}[, system]: the question (or prompt) is the user's message, the answers the"
+        " assistant's",
         _of_orca,
         sure=lambda row: has(row, "question", "chosen", "rejected"),
     ),

@@ -74,6 +74,11 @@ SHAPES = [  # (the recipe that "auto" takes, a row, what it becomes)
         ANSWER | {"prompt": [user("b"), assistant("c"), user("q")]},
     ),
     ("qa", {"system_prompt": "s", "question": "q", "response": "a"}, {"system": "s", **ANSWER}),
+    ("json", {"messages": json.dumps(TALK)}, {"messages": TALK}),
+    ("json", {"conversations": json.dumps([human("q"), gpt("a")])}, {"messages": TALK}),
+    ("json", {"chosen": json.dumps(TALK), "rejected": json.dumps([user("q"), assistant("no")])}, {
+        "chosen": TALK, "rejected": [user("q"), assistant("no")]
+    }),
     ("plain", {"prompt": "q", "completion": "a", "question": "?"}, {"prompt": "q", "completion": "a"}),
     ("plain", {"messages": TALK, "conversations": [human("?")]}, {"messages": TALK}),
     ("plain", {"prompt": "q", "chosen": "yes", "rejected": "no", "messages": None}, {"prompt": "q"}),
@@ -98,11 +103,6 @@ ASKED = [  # (the recipe, a row, what it becomes by it)
     ("hh", {"prompt": "q", **HH}, {"prompt": "\n\nHuman: q\n\nAssistant:"}),
     ("qa", {"prompt": "q", "response": "a"}, ANSWER),
     ("qa", {"input": "q", "output": "a"}, ANSWER),
-    ("json", {"messages": json.dumps(TALK)}, {"messages": TALK}),
-    ("json", {"conversations": json.dumps([human("q"), gpt("a")])}, {"messages": TALK}),
-    ("json", {"prompt": "q", "chosen": json.dumps(TALK), "rejected": json.dumps([user("q"), assistant("no")])}, {
-        "chosen": TALK, "rejected": [user("q"), assistant("no")]
-    }),
 ]  # fmt: skip
 
 
@@ -114,6 +114,13 @@ def test_shapes_that_may_be_meant_otherwise_are_asked_for(name, row, expected):
     assert {k: made[k] for k in expected} == expected
     if "prompt" in row and "chosen" in row:  # the other remedy of the sentence works as well
         assert given_rows([row], "plain").rows == [row]
+
+
+def test_recipes_that_are_named_take_more_than_is_sure():
+    texts = {"system": "s", "prompt": "q", "chosen": "yes", "rejected": "no"}
+    assert given_rows([texts], "orca").rows == [{"system": "s", **PAIR}]
+    assert given_rows([{"system": "s", "prompt": "q", "completion": "a"}], "orca").rows == [{"system": "s", **ANSWER}]
+    assert named({"prompt": '[{"role": "user"', "completion": "c"}) == "plain"  # it begins like JSON, and is none
 
 
 def test_two_recipes_that_fit_are_asked_about():
@@ -131,7 +138,7 @@ def test_two_recipes_that_fit_are_asked_about():
         (f"{Q} a{R} x", f"{Q} b", (Q, f" a{R} x", " b")),
     ],
 )
-def test_the_question_dialogues_ends_where_the_last_shared_turn_begins(chosen, rejected, expected):
+def test_the_prompt_of_dialogues_ends_where_the_last_shared_turn_begins(chosen, rejected, expected):
     (made,), notes = given_rows([{"chosen": chosen, "rejected": rejected}], "hh")
     assert (made["prompt"], made["chosen"], made["rejected"]) == expected
     assert ("1 of 1 rows part before the last answer" in notes[-1]) == ("Human:" in expected[1])
