@@ -8,17 +8,22 @@ from jaxrl.data import prepare
 from jaxrl.data.rows import Row
 from jaxrl.evaluators import Ask
 from jaxrl.evaluators.samples import first_prompts
-from jaxrl.lm import LanguageModel, Pretrained, language_model, load_model, save_model
+from jaxrl.lm import LanguageModel, LMConfig, Pretrained, language_model, load_adapter, load_model, save_model
+from jaxrl.lm.lora import attach, scale_of
+from jaxrl.lm.pretrained.adapters import save_adapters
+from jaxrl.lm.pretrained.weights import is_adapter
 from jaxrl.runs.driver import RunResult, run
-from jaxrl.settings import check
+from jaxrl.settings import check, replace
 from jaxrl.training import program
 from jaxrl.types import InputError, Params, TrainState
 
 
 class Tuned(NamedTuple):
-    """result: of `run`. params: the model after training, adapters merged. base: what it was before.
+    """result: of `run`. params: the model after training, adapters merged. base: what it was before; its adapters are
+    on where they were continued.
 
-    counts: of the training rows, what was truncated, dropped or odd. folder: safetensors, config.json and tokenizer.
+    counts: of the training rows, what was truncated, dropped or odd. folder: safetensors, config and tokenizer, of the
+    whole model or of the adapters alone.
     """
 
     result: RunResult
@@ -36,17 +41,25 @@ def finetune(
     *,
     samples: int = 0,
     sample_length: int = 64,
+    adapter_only: bool = False,
     **options: Any,
 ) -> Tuned:
     """Load `config.lm`, learn from rows as `config` says (SFT, DPO, KTO), and save the model in the run's directory.
 
     rows: to train on; None reads `config.data.path`. held_out: to measure on; None splits off `config.data.held_out`.
     samples: at every evaluation, complete so many of the held-out prompts by up to `sample_length` tokens, into
-    samples.jsonl, and measure the KL to the model before. options: as for `run`: seed, run_dir, resume, schedule,
-    progress, probe. Raises InputError as `load_model`, `read_rows` and `run` do.
+    samples.jsonl, and measure the KL to the model before. adapter_only: save the adapters alone, as PEFT does, in
+    run_dir/adapter, and not the model with them merged in run_dir/model. options: as for `run`: seed, run_dir, resume,
+    schedule, progress, probe. Raises InputError as `load_model`, `read_rows` and `run` do.
+
+    With `config.lm.lora_continue` training starts from the adapter that `config.lm.name` is. What DPO and KTO compare
+    with is then the model as given, base and adapter: it is what the policy is when training starts.
     """
     check(config)
-    base = load_model(config.lm.name)
+    if adapter_only:
+        _check_adapter_only(config.lm)
+    base, lm, whole = _loaded(config.lm)
+    config = replace(config, lm=lm)
     if base.tokenizer is None:
         raise InputError(f"lm.name = {config.lm.name!r} has no tokenizer; put its tokenizer.json beside the weights")
     model = language_model(base.config, dtype=config.lm.dtype, remat=config.lm.remat)
@@ -56,12 +69,49 @@ def finetune(
     if samples:
         prompts = first_prompts(data.held_out or data.train, samples)
         given["samples"] = Ask(prompts, sample_length, base.tokenizer)
-    learned = program(config, **given).export
+    learned, name = program(config, **given).export, "adapter" if adapter_only else "model"
 
     def export(state: TrainState, run_dir: Path) -> None:
-        folder = run_dir / "model"
-        if not folder.exists():  # it does on a resume of a run that had ended
+        folder = run_dir / name
+        if folder.exists():  # it does on a resume of a run that had ended
+            return
+        if adapter_only:
+            save_adapters(folder, replace(lm, name=whole), state.learner.trained, base.tokenizer)
+        else:
             save_model(folder, base.config, learned(state.learner), base.tokenizer)
 
     result = run(config, **options, **given, export=export)
-    return Tuned(result, model, learned(result.state.learner), base, counts, result.run_dir / "model")
+    return Tuned(result, model, learned(result.state.learner), base, counts, result.run_dir / name)
+
+
+_ADAPTER = ("lora_rank", "lora_alpha", "lora_targets", "lora_rank_stabilized")
+
+
+def _loaded(lm: LMConfig) -> tuple[Pretrained, LMConfig, str]:
+    """The model to train, an adapter to continue attached; the settings, with that adapter's; the whole model's name.
+
+    Raises InputError for settings that are not the adapter's.
+    """
+    if not lm.lora_continue:
+        return load_model(lm.name), lm, lm.name
+    base, own, adapters = load_adapter(lm.name)
+    taken = {name: getattr(own, name) for name in _ADAPTER}
+    given = {**taken, **{name: getattr(lm, name) for name in _ADAPTER if lm.lora_rank}}
+    for name, value in taken.items():
+        same = set(given[name]) == set(value) if name == "lora_targets" else given[name] == value
+        if not same:
+            raise InputError(
+                f"lm.{name} = {given[name]!r}, and the adapter that lm.lora_continue goes on from has {value!r}; leave "
+                "out all that it says itself"
+            )
+    return base._replace(params=attach(base.params, adapters, scale_of(own))), replace(lm, **taken), own.name
+
+
+def _check_adapter_only(lm: LMConfig) -> None:
+    if not lm.lora_rank and not lm.lora_continue:
+        raise InputError("adapter_only saves adapters, and with lm.lora_rank = 0 there are none; set lm.lora_rank")
+    if not lm.lora_continue and is_adapter(lm.name):
+        raise InputError(
+            f"lm.name = {lm.name!r} is an adapter: another one, saved alone, has no whole model to be loaded on; set "
+            "lm.lora_continue to train this one on, or merge it first (`jaxrl merge`)"
+        )
