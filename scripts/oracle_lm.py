@@ -1,11 +1,12 @@
 """Reference values for language models from torch and transformers, which jaxrl itself never imports.
 
-Runs in an environment of its own (torch, transformers, gguf), named on the command line:
+Runs in an environment of its own (torch, transformers, peft, gguf), named on the command line:
     PYTHON scripts/oracle_lm.py tiny tests/lm/golden
     PYTHON scripts/oracle_lm.py rope tests/lm/golden/rope.json
     PYTHON scripts/oracle_lm.py pieces tests/lm/text/golden/pieces.json
+    PYTHON scripts/oracle_lm.py adapters tests/lm/pretrained/golden
     PYTHON scripts/oracle_lm.py smollm GGUF_DIR tests/lm/golden/smollm2.json
-    PYTHON scripts/oracle_lm.py logits MODEL_DIR tokens.npy logits.npy [--gguf FILE]
+    PYTHON scripts/oracle_lm.py logits MODEL_DIR tokens.npy logits.npy [--gguf FILE] [--adapter DIR]
     PYTHON scripts/oracle_lm.py generate MODEL_DIR prompts.json continuations.json [--gguf FILE] --new 64
     PYTHON scripts/oracle_lm.py speed MODEL_DIR [--gguf FILE] --batch 1 16 --new 128 --threads 2
 
@@ -13,8 +14,9 @@ tiny      a small random model of each architecture: config, tensor names, token
 rope      logits and greedy continuations of tiny models with every scaling of the rotary frequencies, on rows longer
           than the first context; both spellings of the config
 pieces    SentencePiece's BPE trained on the texts below, with and without a space before text: pieces, ids of strings
+adapters  low-rank adapters of tiny models as PEFT saves them: config, tensor names, tokens, logits
 smollm    fingerprints of SmolLM2's logits on 20 texts, and greedy continuations of 10 prompts
-logits    all logits of a right-padded token array [B, L], float32
+logits    all logits of a right-padded token array [B, L], float32, of a model or of a PEFT adapter on it
 generate  greedy continuations of a list of prompts of token ids, never stopped early
 speed     tokens per second of transformers' own sampling
 
@@ -28,10 +30,13 @@ import io
 import json
 import random
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import peft
+import safetensors.torch
 import sentencepiece
 import torch
 import transformers
@@ -394,6 +399,52 @@ def rope(options):
     write(options.out, {"recipe": RECIPE, "cases": found})
 
 
+# Adapters.
+
+SOME = {"r": 3, "lora_alpha": 2, "task_type": "CAUSAL_LM"}
+ADAPTERS = {
+    # name: (tiny model, settings of PEFT)
+    "plain": ("llama", {**SOME, "target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.05}),
+    "rslora": ("qwen2", {**SOME, "target_modules": "all-linear", "use_rslora": True}),
+    "some_layers": ("mistral", {**SOME, "target_modules": ["o_proj", "down_proj"], "layers_to_transform": [0, 2]}),
+    "pattern": ("smollm", {**SOME, "target_modules": r".*\.(q|up)_proj", "exclude_modules": ["layers.1.mlp.up_proj"]}),
+}
+
+
+def adapter_golden(name, folder):
+    """A tiny model with an adapter of the recipe's weights, saved in `folder` as PEFT saves it."""
+    base, settings = ADAPTERS[name]
+    model = tiny_model(base)
+    tokens = np.random.RandomState(0).randint(0, SHARED["vocab_size"], (2, LENGTH)).tolist()
+    before = logits_of(model, tokens)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(**settings)).eval()
+    with torch.no_grad():
+        for key, value in peft.get_peft_model_state_dict(adapted).items():
+            value.copy_(torch.from_numpy(tensor(key, tuple(value.shape))))
+    adapted.save_pretrained(folder / name)
+    saved = safetensors.torch.load_file(folder / name / "adapter_model.safetensors")
+    tensors = {key: saved[key].numpy() for key in sorted(saved)}
+    logits = logits_of(adapted, tokens)
+    assert np.abs(logits - before).max() > LEAST_EFFECT, name
+    return {
+        "recipe": RECIPE,
+        "base": base,
+        "config": json.loads((folder / name / "adapter_config.json").read_text()),
+        "sha256": digest(tensors),
+        "tensors": [[key, list(value.shape)] for key, value in tensors.items()],
+        "tokens": tokens,
+        "logits": short(logits[:, ::3].reshape(-1, logits.shape[-1])),
+    }
+
+
+def adapters(options):
+    """Golden files of adapters: the logits of every third token."""
+    Path(options.out).mkdir(parents=True, exist_ok=True)
+    for name in ADAPTERS:
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(options.out) / f"adapter_{name}.json", adapter_golden(name, Path(folder)))
+
+
 # SmolLM2.
 
 LONG = (
@@ -593,6 +644,8 @@ def logits(options):
     """All logits of a token array, a few rows at a time."""
     tokens = np.load(options.tokens)
     model = load_text_model(options.folder, options.gguf)
+    if options.adapter:
+        model = peft.PeftModel.from_pretrained(model, options.adapter).eval()
     rows = [logits_of(model, tokens[start : start + 4]) for start in range(0, len(tokens), 4)]
     np.save(options.out, np.concatenate(rows))
 
@@ -636,13 +689,14 @@ def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (tiny, rope, pieces, smollm, logits, generate, speed):
+    for command in (tiny, rope, pieces, adapters, smollm, logits, generate, speed):
         sub = commands.add_parser(command.__name__, help=command.__doc__)
         sub.set_defaults(run=command, threads=1)
         names = {
             tiny: ["out"],
             rope: ["out"],
             pieces: ["out"],
+            adapters: ["out"],
             smollm: ["folder", "out"],
             logits: ["folder", "tokens", "out"],
             generate: ["folder", "prompts", "out"],
@@ -650,7 +704,9 @@ def arguments():
         }
         for name in names[command]:
             sub.add_argument(name)
-        if command not in (tiny, rope, pieces):
+        if command is logits:
+            sub.add_argument("--adapter")
+        if command not in (tiny, rope, pieces, adapters):
             sub.add_argument("--gguf", default=GGUF if command is smollm else None)
         if command in (generate, speed):
             sub.add_argument("--new", type=int, default=64)

@@ -4,9 +4,9 @@
 under the policy and the reference, take the loss of the pair, step. Every score is a sum of log-probabilities over the
 completion's tokens, its end token included; what differs between DPO, IPO, SimPO and the rest is one line of `LOSSES`.
 
-The reference is the model as it was given: the same parameters with adapters off, a frozen copy, or its log-probs
-computed beforehand; all three go through the same code, so the loss starts at ln 2, up to rounding: `check_start`
-holds it to that.
+The reference is the model as it was given, an adapter that is continued included: the same parameters without what is
+trained, a frozen copy, or its log-probs computed beforehand; all three go through the same code, so the loss starts at
+ln 2, up to rounding: `check_start` holds it to that.
 
 Is it going well? rewards/margin and rewards/accuracy rise, and eval_loss falls. The chosen log-probs may fall too: only
 the margin is trained. Trouble is when rewards/chosen falls by many nats while the margin hardly grows (lower the
@@ -28,9 +28,9 @@ from jaxrl.data.arrays import Data, DataBatch
 from jaxrl.data.preferences import Pairs
 from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.evaluators import Ask
-from jaxrl.lm.log_probs import Scores, completion_scores
+from jaxrl.lm.log_probs import Scores
 from jaxrl.lm.lora import trained
-from jaxrl.lm.reference import check_cache_read, check_cached, start_tolerance
+from jaxrl.lm.reference import check_cache_read, check_cached, score_sides, start_tolerance
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import losses
@@ -213,11 +213,11 @@ def make(c: DPO, model: LanguageModel, params: Params, num_updates: int) -> Algo
             return jnp.zeros(len(rows.chosen.length)), jnp.zeros(len(rows.chosen.length))
         if c.reference == "cached":
             return rows.chosen.ref_log_prob, rows.rejected.ref_log_prob
-        scores = score(model, moving if c.sync_every else params, rows, c.lm.logit_chunk)
+        scores = score_sides(model, moving if c.sync_every else params, rows, c.lm.logit_chunk)
         return jax.lax.stop_gradient((scores[0].log_prob, scores[1].log_prob))
 
     def loss(moving: Params, weights: Params, batch: DataBatch) -> tuple[m.Mean, Metrics]:
-        chosen, rejected = score(model, tuned.model(weights), batch.rows, c.lm.logit_chunk)
+        chosen, rejected = score_sides(model, tuned.model(weights), batch.rows, c.lm.logit_chunk)
         ref = reference(moving, batch.rows)
         pair = Pair(chosen.log_prob, rejected.log_prob, *ref, chosen.length, rejected.length)
         preference = LOSSES[c.loss].function(c, pair)
@@ -249,14 +249,6 @@ def make(c: DPO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         return sum_over(part, batch, c.loop.micro_batch_size)
 
     return Algorithm(init, update, policy=None, measure=measure)
-
-
-def score(model: LanguageModel, params: Params, rows: Pairs, chunk: int | None) -> tuple[Scores, Scores]:
-    """(chosen, rejected): both sides in one forward pass, chosen rows first."""
-    rows = Pairs(*(side._replace(label=None, ref_log_prob=None) for side in rows))
-    both = jax.tree.map(lambda *sides: jnp.concatenate(sides), *rows)
-    scores, half = completion_scores(model, params, both, chunk), len(rows.chosen.length)
-    return jax.tree.map(lambda x: x[:half], scores), jax.tree.map(lambda x: x[half:], scores)
 
 
 def wpo_weight(scores: Scores) -> Float[Array, " B"]:

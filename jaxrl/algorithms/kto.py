@@ -4,7 +4,8 @@ One update: estimate z0, how far the policy has moved from the reference, on pro
 compare every answer's log-ratio with it. z0 belongs to the whole batch of the update: it is summed over micro-batches
 first, divided and clamped once, so that neither their size nor the number of devices changes the loss.
 
-The reference is the model as it was given: the same parameters with adapters off, or a frozen copy.
+The reference is the model as it was given, an adapter that is continued included: the same parameters without what is
+trained, or a frozen copy.
 
 Is it going well? rewards/margin rises, and rewards/accuracy, the share of answers on the right side of z0; logps/chosen
 may fall all the same. A batch in which all prompts are equal has z0 = 0.

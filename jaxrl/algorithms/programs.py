@@ -127,8 +127,10 @@ def with_cached_reference(config: Any, model: LanguageModel, params: Params, dat
     if config.reference != "cached":
         return data
     replace(config, reference="frozen", reference_cache="").check_data(data)  # before hours of scoring
-    # The number at the end tells how they are computed: it changes with the arithmetic.
-    identity = fingerprint((params, data, model.config, model.dtype, 1))
+    at_once, chunk = config.loop.micro_batch_size or config.loop.batch_size, config.lm.logit_chunk
+    # Whatever rounds otherwise is another reference. The number at the end changes with the arithmetic.
+    program = (at_once, chunk, jax.devices()[0].device_kind, jax.__version__, 2)
+    identity = fingerprint((params, data, model.config, model.dtype, *program))
     path = Path(config.reference_cache or cache() / "reference" / f"{identity}.npz")
-    buckets = with_reference(data.train + data.held_out, path, identity, model, params, config.loop.batch_size)
+    buckets = with_reference(data.train + data.held_out, path, identity, model, params, at_once, chunk)
     return Data(buckets[: len(data.train)], buckets[len(data.train) :])

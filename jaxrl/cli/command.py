@@ -6,6 +6,8 @@ jaxrl generate smollm2-135m "Why is the sky blue?" --chat --temperature 0
 
 jaxrl data lint reviews.jsonl --max-length 64
 
+jaxrl merge runs/mine/adapter merged
+
 jaxrl bench --envs brax/humanoid --num-envs 256
 """
 
@@ -17,13 +19,17 @@ from jaxrl.cli.benchmark import bench
 from jaxrl.cli.dataset import data
 from jaxrl.cli.experiment import sentences
 from jaxrl.cli.generation import generate
+from jaxrl.cli.merging import merge
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line. Bad input is a sentence on stderr and exit status 2."""
     with sentences():
         tyro.extras.subcommand_cli_from_dict(
-            {"generate": generate, "data": data, "bench": bench}, args=argv, prog="jaxrl", description=__doc__
+            {"generate": generate, "data": data, "merge": merge, "bench": bench},
+            args=argv,
+            prog="jaxrl",
+            description=__doc__,
         )
 
 

@@ -34,7 +34,7 @@ def generate(
     """Continue a prompt, word by word as it comes.
 
     Args:
-        model: "smollm2-135m", a .gguf file, a folder of safetensors, or "organisation/name" on the hub.
+        model: "smollm2-135m", a .gguf file, a folder of safetensors or an adapter, or "organisation/name" of the hub.
         prompt: The text to continue.
         chat: Put the prompt as a user's message, in the model's chat template.
         markup: What special tokens are that the prompt spells (<|im_end|>): plain text, or tokens.

@@ -85,7 +85,7 @@ def encode_example(
         if not example.prompt:
             return [Exchange([], [], False) for _ in example.completions]
         columns = _columns(example, date) | {"goes_on": example.goes_on, "markup": markup}
-        made = [tokenizer.encode_exchange(example.prompt, answer, **columns) for answer in example.completions]
+        made = tokenizer.encode_exchanges(example.prompt, example.completions, **columns)
         told = zip(made, example.completions, strict=True)
         return [e._replace(answer=[]) if says_nothing(answer) else e for e, answer in told]
     prompt, tokens = encode_text(example.prompt, tokenizer, markup), markup == "tokens"

@@ -4,7 +4,9 @@ from jaxrl.lm.completion import complete as complete
 from jaxrl.lm.log_probs import TokenStats as TokenStats
 from jaxrl.lm.log_probs import completion_stats as completion_stats
 from jaxrl.lm.log_probs import per_token_log_probs as per_token_log_probs
+from jaxrl.lm.pretrained.adapters import save_adapters as save_adapters
 from jaxrl.lm.pretrained.weights import Pretrained as Pretrained
+from jaxrl.lm.pretrained.weights import load_adapter as load_adapter
 from jaxrl.lm.pretrained.weights import load_model as load_model
 from jaxrl.lm.pretrained.weights import save_model as save_model
 from jaxrl.lm.sampling import Generation as Generation

@@ -1,8 +1,8 @@
 """How far a language model is from its reference: log-probs computed once and kept in a file, and divergences."""
 
+import uuid
 import zipfile
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrl.lm.log_probs import CHUNK, TokenRows, completion_mask, completion_scores, completion_stats
+from jaxrl.lm.log_probs import CHUNK, Scores, TokenRows, completion_mask, completion_scores, completion_stats
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.settings import check_unread
 from jaxrl.types import InputError, Params, PyTree
@@ -52,24 +52,37 @@ def exact_kl(
     return jnp.sum(jnp.where(where, per_token, 0.0), axis=1)
 
 
+def score_sides(model: LanguageModel, params: Params, rows: PyTree, chunk: int | None = CHUNK) -> tuple[Scores, ...]:
+    """Scores of single answers, (answers,), or of pairs, (chosen, rejected): in one forward pass, chosen rows first."""
+    sides = [TokenRows(side.tokens, side.prompt_length, side.length) for side in _sides(rows)]
+    scores, n = completion_scores(model, params, jax.tree.map(lambda *x: jnp.concatenate(x), *sides), chunk), len(sides)
+    return tuple(jax.tree.map(lambda x, i=i: jnp.split(x, n)[i], scores) for i in range(n))
+
+
 def with_reference(
-    buckets: tuple[PyTree, ...], path: Path, identity: str, model: LanguageModel, params: Params, batch_size: int
+    buckets: tuple[PyTree, ...],
+    path: Path,
+    identity: str,
+    model: LanguageModel,
+    params: Params,
+    batch_size: int,
+    chunk: int | None = CHUNK,
 ) -> tuple[PyTree, ...]:
     """The rows with `ref_log_prob` filled in: read from `path`, or computed and written there.
 
-    identity: of everything that the numbers depend on (weights, rows, dtype). Raises InputError if the file was made
-    for another identity, or is damaged: stale numbers are refused, never silently used or replaced.
+    batch_size, chunk: rows in a forward pass and tokens whose logits exist at the same time, as in training: bfloat16
+    rounds otherwise in other shapes, by a tenth of a nat on a text. identity: of everything that the numbers depend on
+    (weights, rows, dtype, shapes). Processes may call this at once: each writes a file of its own, and the last to be
+    renamed stays. Raises InputError if the file was made for another identity, or is damaged: stale numbers are
+    refused, never silently used or replaced.
     """
     sides = [side for rows in buckets for side in _sides(rows)]
     if path.exists():
         found = _read(path, identity, [side.length.shape for side in sides])
     else:
-        score = jax.jit(partial(_log_prob, model))
-        found = [_compute(score, params, side, batch_size) for side in sides]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".tmp.npz")
-        np.savez(draft, identity=np.array(identity), **{str(i): x for i, x in enumerate(found)})
-        draft.replace(path)
+        score = jax.jit(lambda params, rows: [x.log_prob for x in score_sides(model, params, rows, chunk)])
+        found = [x for rows in buckets for x in _compute(score, params, rows, batch_size)]
+        _write(path, {"identity": np.array(identity), **{str(i): x for i, x in enumerate(found)}})
     filled = iter([side._replace(ref_log_prob=x) for side, x in zip(sides, found, strict=True)])
     return tuple(
         next(filled) if hasattr(rows, "tokens") else type(rows)(next(filled), next(filled)) for rows in buckets
@@ -93,14 +106,24 @@ def check_cache_read(config: Any) -> None:
 
 
 def start_tolerance(config: Any) -> float:
-    """How far from its value a loss may start where policy and reference are equal: a cached reference was computed in
-    batches of another shape, which round otherwise.
+    """How far from its value a loss may start where policy and reference are equal: they are computed alike, but not
+    by one and the same program, and bfloat16 keeps three digits of what lies in between.
     """
-    return 1e-4 if config.reference == "cached" else 1e-6
+    return 1e-3 if config.lm.dtype == "bfloat16" else 1e-6
 
 
 def _sides(rows: PyTree) -> tuple[Any, ...]:
     return (rows,) if hasattr(rows, "tokens") else tuple(rows)
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}.npz")
+    try:
+        np.savez(draft, **arrays)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _read(path: Path, identity: str, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
@@ -119,12 +142,8 @@ def _read(path: Path, identity: str, shapes: list[tuple[int, ...]]) -> list[np.n
     return found
 
 
-def _compute(score: Callable, params: Params, rows: Any, batch_size: int) -> np.ndarray:
-    count = len(rows.length)
+def _compute(score: Callable, params: Params, rows: PyTree, batch_size: int) -> list[np.ndarray]:
+    count = len(_sides(rows)[0].length)
     batches = np.arange(-(-count // batch_size) * batch_size).reshape(-1, batch_size) % count
-    made = [score(params, rows.tokens[i], rows.prompt_length[i], rows.length[i]) for i in batches]
-    return np.concatenate([np.asarray(x) for x in made])[:count]
-
-
-def _log_prob(model: LanguageModel, params: Params, tokens: Array, prompt_length: Array, length: Array) -> Array:
-    return completion_scores(model, params, TokenRows(tokens, prompt_length, length)).log_prob
+    made = [score(params, jax.tree.map(lambda x, i=i: x[i], rows)) for i in batches]
+    return [np.concatenate([np.asarray(x) for x in side])[:count] for side in zip(*made, strict=True)]

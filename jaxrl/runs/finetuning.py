@@ -8,19 +8,23 @@ from jaxrl.data import prepare
 from jaxrl.data.rows import Row
 from jaxrl.evaluators import Ask
 from jaxrl.evaluators.samples import first_prompts
-from jaxrl.lm import LanguageModel, Pretrained, language_model, load_model, save_model
+from jaxrl.lm import LanguageModel, LMConfig, Pretrained, language_model, load_adapter, load_model, save_model
+from jaxrl.lm.lora import attach, scale_of
+from jaxrl.lm.pretrained.adapters import save_adapters
+from jaxrl.lm.pretrained.weights import is_adapter
 from jaxrl.lm.vocabulary import check_tokenizer, grow
 from jaxrl.runs.driver import RunResult, run
-from jaxrl.settings import check
+from jaxrl.settings import check, replace
 from jaxrl.training import program
 from jaxrl.types import InputError, Params, TrainState
 
 
 class Tuned(NamedTuple):
-    """result: of `run`. params: the model after training, adapters merged. base: what it was before.
+    """result: of `run`. params: the model after training, adapters merged. base: what it was before; its adapters are
+    on where they were continued.
 
     counts: of all rows, what was truncated, dropped, odd or held out. notes: sentences on what was made of them.
-    folder: safetensors, config.json and tokenizer.
+    folder: safetensors, config and tokenizer, of the whole model or of the adapters alone.
     """
 
     result: RunResult
@@ -39,22 +43,25 @@ def finetune(
     *,
     samples: int = 0,
     sample_length: int = 64,
+    adapter_only: bool = False,
     **options: Any,
 ) -> Tuned:
     """Load `config.lm`, learn from rows as `config` says (SFT, DPO, KTO), and save the model in the run's directory.
 
     rows: to train on; None reads `config.data.path`. held_out: to measure on; None splits off `config.data.held_out`.
     samples: at every evaluation, complete so many of the held-out prompts by up to `sample_length` tokens, into
-    samples.jsonl, and measure the KL to the model before. options: as for `run`: seed, run_dir, resume, schedule,
-    progress, probe. Raises InputError as `load_model`, `read_rows` and `run` do.
+    samples.jsonl, and measure the KL to the model before. adapter_only: save the adapters alone, as PEFT does, in
+    run_dir/adapter, and not the model with them merged in run_dir/model. options: as for `run`: seed, run_dir, resume,
+    schedule, progress, probe. Raises InputError as `load_model`, `read_rows` and `run` do.
+
+    With `config.lm.lora_continue` training starts from the adapter that `config.lm.name` is. What DPO and KTO compare
+    with is then the model as given, base and adapter: it is what the policy is when training starts.
     """
     check(config)
-    base = load_model(config.lm.name)
-    if base.tokenizer is None:
-        raise InputError(f"lm.name = {config.lm.name!r} has no tokenizer; put its tokenizer.json beside the weights")
-    if config.lm.grow_vocabulary:
-        base = base._replace(**grow(base.config, base.params, base.tokenizer.vocab_size)._asdict())
-    check_tokenizer(base.tokenizer, base.config)
+    if adapter_only:
+        _check_adapter_only(config.lm)
+    base, lm, whole = _loaded(config.lm)
+    config = replace(config, lm=lm)
     model = language_model(base.config, dtype=config.lm.dtype, remat=config.lm.remat)
     data, counts, notes = prepare(
         config.data, base.tokenizer, rows, held_out, learns_from=config.learns_from, model=base.config
@@ -65,12 +72,64 @@ def finetune(
         room = base.config.max_position_embeddings
         prompts = first_prompts(data.held_out or data.train, samples, at_most=room - 1)
         given["samples"] = Ask(prompts, min(sample_length, room - int(prompts.length.max())), base.tokenizer)
-    learned = program(config, **given).export
+    learned, name = program(config, **given).export, "adapter" if adapter_only else "model"
 
     def export(state: TrainState, run_dir: Path) -> None:
-        folder = run_dir / "model"
-        if not folder.exists():  # it does on a resume of a run that had ended
+        folder = run_dir / name
+        if folder.exists():  # it does on a resume of a run that had ended
+            return
+        if adapter_only:
+            save_adapters(folder, replace(lm, name=whole), state.learner.trained, base.tokenizer)
+        else:
             save_model(folder, base.config, learned(state.learner), base.tokenizer, base.generation)
 
     result = run(config, **options, **given, export=export)
-    return Tuned(result, model, learned(result.state.learner), base, counts, notes, result.run_dir / "model")
+    return Tuned(result, model, learned(result.state.learner), base, counts, notes, result.run_dir / name)
+
+
+_ADAPTER = ("lora_rank", "lora_alpha", "lora_targets", "lora_rank_stabilized")
+
+
+def _loaded(lm: LMConfig) -> tuple[Pretrained, LMConfig, str]:
+    """The model to train, an adapter to continue attached; the settings, with that adapter's; the whole model's name.
+
+    Raises InputError for settings that are not the adapter's.
+    """
+    if not lm.lora_continue:
+        return _with_room(load_model(lm.name), lm), lm, lm.name
+    base, own, adapters = load_adapter(lm.name)
+    taken = {name: getattr(own, name) for name in _ADAPTER}
+    given = {**taken, **{name: getattr(lm, name) for name in _ADAPTER if lm.lora_rank}}
+    for name, value in taken.items():
+        same = set(given[name]) == set(value) if name == "lora_targets" else given[name] == value
+        if not same:
+            raise InputError(
+                f"lm.{name} = {given[name]!r}, and the adapter that lm.lora_continue goes on from has {value!r}; leave "
+                "out all that it says itself"
+            )
+    base = _with_room(base, lm)
+    return base._replace(params=attach(base.params, adapters, scale_of(own))), replace(lm, **taken), own.name
+
+
+def _with_room(base: Pretrained, lm: LMConfig) -> Pretrained:
+    """The model with its tokenizer, every id of which that begins or ends a text it has an embedding for."""
+    if base.tokenizer is None:
+        raise InputError(f"lm.name = {lm.name!r} has no tokenizer; put its tokenizer.json beside the weights")
+    if lm.grow_vocabulary:
+        base = base._replace(**grow(base.config, base.params, base.tokenizer.vocab_size)._asdict())
+    check_tokenizer(base.tokenizer, base.config)
+    return base
+
+
+def _check_adapter_only(lm: LMConfig) -> None:
+    if lm.grow_vocabulary:
+        raise InputError(
+            "adapter_only saves no embedding, and lm.grow_vocabulary = True changes it; leave one of them out"
+        )
+    if not lm.lora_rank and not lm.lora_continue:
+        raise InputError("adapter_only saves adapters, and with lm.lora_rank = 0 there are none; set lm.lora_rank")
+    if not lm.lora_continue and is_adapter(lm.name):
+        raise InputError(
+            f"lm.name = {lm.name!r} is an adapter: another one, saved alone, has no whole model to be loaded on; set "
+            "lm.lora_continue to train this one on, or merge it first (`jaxrl merge`)"
+        )

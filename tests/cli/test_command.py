@@ -3,13 +3,15 @@
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 from gguf import GGUFWriter
 
 from jaxrl.cli import command
-from jaxrl.lm.pretrained.weights import save_model
-from tests.helpers.families import config_of, params_of
+from jaxrl.lm import LMConfig, load_model, save_adapters, save_model
+from jaxrl.lm.lora import init_adapters
+from tests.helpers.families import assert_same, config_of, params_of
 from tests.helpers.tokenizers import byte_tokenizer
 
 
@@ -129,3 +131,26 @@ def test_lint_names_the_malformed_row(folder, tmp_path, capsys):
     file.write_text("\n".join(rows))
     sentence = refused(capsys, "data", "lint", file, "--model", folder)
     assert "row 17" in sentence and "completion" in sentence and "text" in sentence
+
+
+def test_merge_makes_one_model_of_an_adapter_and_its_base(folder, tmp_path, capsys):
+    base = load_model(folder)
+    settings = LMConfig(str(folder), lora_rank=2, lora_targets=("v_proj",))
+    adapters = jax.tree.map(lambda x: x + 0.1, init_adapters(jax.random.key(0), base.params, 2, ("v_proj",)))
+    save_adapters(tmp_path / "adapter", settings, adapters)
+    assert said(capsys, "merge", tmp_path / "adapter", tmp_path / "merged")[0].split() == [
+        "model",
+        str(tmp_path / "merged"),
+    ]
+    assert_same(load_model(tmp_path / "merged").params, load_model(tmp_path / "adapter").params)
+    greedy = ("ab", "--max-new-tokens", 8, "--temperature", 0)
+    said_by = [said(capsys, "generate", tmp_path / name, *greedy)[0] for name in ("adapter", "merged")]
+    assert said_by[0] == said_by[1] != said(capsys, "generate", folder, *greedy)[0]
+    assert "is no adapter" in refused(capsys, "merge", folder, tmp_path / "again")
+    assert "not empty" in refused(capsys, "merge", tmp_path / "adapter", tmp_path / "merged")
+
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(file.read_text().replace(str(folder), "nowhere"))
+    assert "there is no model 'nowhere'" in refused(capsys, "merge", tmp_path / "adapter", tmp_path / "again")
+    said(capsys, "merge", tmp_path / "adapter", tmp_path / "again", "--base", folder, "--dtype", "bfloat16")
+    assert load_model(tmp_path / "again", "bfloat16").params.embed.dtype == "bfloat16"

@@ -11,7 +11,7 @@ from jaxrl import replace
 from jaxrl.algorithms.sft import SFT
 from jaxrl.data import Completions, DataBatch
 from jaxrl.lm import lora
-from jaxrl.lm.lora import TARGETS, Adapter, attach, init_adapters, merge, trained
+from jaxrl.lm.lora import TARGETS, Adapter, attach, init_adapters, merge, scale_of, trained
 from jaxrl.lm.sampling import generate
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.transformer import Linear, language_model, unstack
@@ -151,6 +151,51 @@ def test_what_is_trained(key, before):
     whole = trained(LMConfig(), PARAMS)
     for made in (whole.init(key), whole.model(PARAMS), whole.merged(PARAMS)):
         assert_same(made, PARAMS)
+
+
+def test_the_scale_by_hand():
+    # α = 6, r = 4: 6/4, or rank-stabilized 6/√4
+    assert scale_of(LMConfig(lora_rank=4, lora_alpha=6.0)) == 1.5
+    assert scale_of(LMConfig(lora_rank=4, lora_alpha=6.0, lora_rank_stabilized=True)) == 3.0
+
+
+@pytest.mark.parametrize("stabilized", [False, True])
+def test_training_goes_on_from_adapters_that_are_on(key, before, stabilized):
+    settings = replace(SETTINGS, lora_alpha=5.0, lora_rank_stabilized=stabilized, lora_continue=True)
+    adapters, scale = drawn(targets=settings.lora_targets), scale_of(settings)
+    given = attach(PARAMS, adapters, scale)
+    tuned = trained(settings, given)
+    start = tuned.init(key)
+    for name, (a, b) in adapters.items():
+        np.testing.assert_array_equal(start[name].a, a)
+        close(start[name].b, b, 1e-7)
+    close(hidden(tuned.model(start), TOKENS), hidden(given, TOKENS), 1e-6)
+    # what comes after replaces them, and is not added to them
+    after = drawn(1, settings.lora_targets)
+    close(hidden(tuned.model(after), TOKENS), hidden(attach(PARAMS, after, scale), TOKENS), 0)
+    assert_same(tuned.merged(after), merge(PARAMS, after, scale))
+    assert_same(jax.tree.map(np.asarray, PARAMS), before)
+
+
+def test_adapters_that_are_on_are_not_trained_over_or_forgotten():
+    given = attach(PARAMS, drawn(targets=SETTINGS.lora_targets), 2.0)
+    for settings in (LMConfig(), SETTINGS):
+        with pytest.raises(ValueError, match="lora_continue = False, and the parameters have adapters on; set it, or"):
+            trained(settings, given)
+    on = replace(SETTINGS, lora_continue=True)
+    with pytest.raises(ValueError, match="lora_continue = True, and the parameters have no adapters on"):
+        trained(on, PARAMS)
+    for settings in (replace(on, lora_rank=2), replace(on, lora_targets=("q_proj",))):
+        with pytest.raises(
+            ValueError, match=r"have rank 3 and targets \('q_proj', 'up_proj'\), and the settings lora_r"
+        ):
+            trained(settings, given)
+
+
+def test_merging_keeps_the_precision_of_the_weights():
+    narrow = jax.tree.map(lambda x: x.astype("bfloat16"), PARAMS)
+    merged = merge(narrow, drawn(), SCALE)
+    assert {x.dtype for x in jax.tree.leaves(merged)} == {jnp.dtype("bfloat16")}
 
 
 def test_fine_tuning_keeps_state_for_adapters_only_and_leaves_the_base(before, key):

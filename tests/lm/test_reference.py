@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -174,7 +175,31 @@ def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
     path = tmp_path / "reference.npz"
     with pytest.raises(InterruptedError):
         with_reference(BUCKETS[2:], path, "one", MODEL, PARAMS, 3)
-    assert not path.exists()
+    assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     with_reference(BUCKETS[2:], path, "one", MODEL, PARAMS, 3)
     assert [p.name for p in tmp_path.iterdir()] == ["reference.npz"]
+
+
+def test_two_that_score_at_once_both_end_with_the_file(tmp_path, monkeypatch):
+    # as seeds of a sweep do: both have written before either renames
+    save, both_wrote, failed = np.savez, threading.Barrier(2), []
+
+    def slowly(*arguments, **arrays):
+        save(*arguments, **arrays)
+        both_wrote.wait(timeout=60)
+
+    def score():
+        try:
+            with_reference(BUCKETS[2:], tmp_path / "reference.npz", "one", MODEL, PARAMS, 3)
+        except Exception as error:
+            failed.append(error)
+
+    monkeypatch.setattr(np, "savez", slowly)
+    workers = [threading.Thread(target=score) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not failed and [p.name for p in tmp_path.iterdir()] == ["reference.npz"]
+    with_reference(BUCKETS[2:], tmp_path / "reference.npz", "one", None, None, 3)

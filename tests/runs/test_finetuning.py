@@ -4,13 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrl.algorithms import DPO, SFT
+from jaxrl.algorithms import DPO, KTO, SFT
 from jaxrl.config_file import load_config
-from jaxrl.data import DataConfig, prepare
-from jaxrl.lm import LMConfig, complete, load_model, save_model
+from jaxrl.data import DataConfig, prepare, unpair
+from jaxrl.lm import LMConfig, complete, language_model, load_adapter, load_model, save_model
+from jaxrl.reports.rows import read_metrics
 from jaxrl.runs.driver import Schedule
 from jaxrl.runs.finetuning import finetune
 from jaxrl.settings import replace
+from jaxrl.training import program
 from tests.helpers.families import assert_same, config_of, params_of
 from tests.helpers.tokenizers import CHATML, byte_tokenizer
 
@@ -129,3 +131,102 @@ def test_what_was_made_of_the_rows_is_told(tmp_path):
     config = SFT(lm=saved(tmp_path / "m", vocab_size=259), data=DataConfig(held_out=0.2))
     tuned = finetune(replace(config, batch_size=4), rows, run_dir=tmp_path / "r", **QUICK)
     assert tuned.notes == ("12 pairs, of which the chosen answers are learned from",)
+
+
+# --- adapters
+
+
+PAIRS = [{"prompt": f"{a}+{b}=", "chosen": "sum", "rejected": "no"} for a in range(5) for b in range(5)]
+
+
+def same_words(*folders):
+    """Whether models say the same logits of some text."""
+    loaded = [load_model(folder) for folder in folders]
+    tokens = np.array([loaded[0].tokenizer.encode("1+2=sum")])
+    logits = [language_model(x.config).apply(x.params, tokens) for x in loaded]
+    return max(float(abs(logits[0] - x).max()) for x in logits) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def adapter(folder, tmp_path_factory):
+    """The folder of an adapter that has learned something, and of the same merged."""
+    settings = LMConfig(str(folder), lora_rank=2, lora_alpha=3.0, lora_rank_stabilized=True)
+    config = replace(SFT(lm=settings, data=DataConfig(held_out=0.2)), batch_size=10, learning_rate=0.05)
+    place = tmp_path_factory.mktemp("adapter")
+    tuned = finetune(config, ROWS, run_dir=place / "alone", adapter_only=True, **QUICK)
+    whole = finetune(config, ROWS, run_dir=place / "whole", **QUICK)
+    assert tuned.folder == place / "alone" / "adapter" and not (place / "alone" / "model").exists()
+    return tuned.folder, whole.folder
+
+
+def test_an_adapter_saved_alone_is_the_merged_model(adapter, folder):
+    assert same_words(*adapter) and not same_words(adapter[0], folder)
+    assert load_model(adapter[0]).tokenizer.stops == load_model(folder).tokenizer.stops
+
+
+@pytest.mark.parametrize(("algorithm", "reference"), [(DPO, "frozen"), (DPO, "cached"), (KTO, "frozen")])
+def test_an_adapter_is_continued_from_where_it_was(adapter, tmp_path, monkeypatch, algorithm, reference):
+    monkeypatch.setenv("JAXRL_CACHE", str(tmp_path))
+    settings = LMConfig(str(adapter[0]), lora_continue=True)
+    config = algorithm(lm=settings, data=DataConfig(held_out=0.2), reference=reference)
+    config = replace(config, batch_size=5, max_updates=2, learning_rate=0.01, warmup=0.0)
+    rows = PAIRS if algorithm is DPO else unpair(PAIRS, 0)
+    tuned = finetune(config, rows, run_dir=tmp_path / "run", adapter_only=True, **QUICK)
+    before, *_, last = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert abs(before["eval_rewards/chosen"]) < 1e-6 and last["eval_rewards/chosen"] != 0
+    if algorithm is DPO:
+        assert abs(before["eval_preference_loss"] - np.log(2)) < 1e-6
+    ran = load_config(tmp_path / "run" / "config.yaml", {"dpo": DPO, "kto": KTO}).lm
+    _, own, start = load_adapter(adapter[0])
+    assert (ran.lora_rank, ran.lora_alpha, ran.lora_targets) == (2, 3.0, own.lora_targets)
+    _, after, learned = load_adapter(tuned.folder)
+    assert after == own, "the base is the whole model below, not the adapter"
+    assert float(abs(learned["q_proj"].b - start["q_proj"].b).max()) > 1e-4
+
+
+def test_no_update_gives_the_adapter_back(adapter, tmp_path):
+    config = SFT(lm=LMConfig(str(adapter[0]), lora_continue=True), data=DataConfig(held_out=0.2))
+    config = replace(config, max_updates=1, learning_rate=0.0, batch_size=5)
+    tuned = finetune(config, ROWS, run_dir=tmp_path / "run", **QUICK)
+    assert same_words(adapter[0], tuned.folder)
+    again = finetune(config, ROWS, run_dir=tmp_path / "run", resume=True, **QUICK)
+    assert_same(again.params, tuned.params)
+
+
+def test_a_new_adapter_on_a_merged_one_starts_level(adapter, tmp_path):
+    config = replace(DPO(lm=LMConfig(str(adapter[0]), lora_rank=2)), batch_size=5, max_updates=1, learning_rate=0.0)
+    tuned = finetune(config, PAIRS, run_dir=tmp_path / "run", **QUICK)
+    assert same_words(adapter[0], tuned.folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "only", "words"),
+    [
+        ({}, True, "adapter_only saves adapters, and with lm.lora_rank = 0 there are none; set lm.lora_rank"),
+        (
+            {"lora_rank": 4},
+            True,
+            "is an adapter: another one, saved alone, .* set lm.lora_continue .*, or merge it first",
+        ),
+        ({"lora_rank": 4, "lora_continue": True}, False, r"lm.lora_rank = 4, and the adapter .* has 2; leave out all"),
+        ({"lora_rank": 2, "lora_continue": True}, False, r"lm.lora_alpha = 16.0, and the adapter .* has 3.0"),
+        ({"lora_alpha": 3.0, "lora_continue": True}, False, "lora_alpha = 3 is not read with lora_rank = 0"),
+    ],
+)
+def test_settings_that_do_not_fit_the_adapter_are_sentences(adapter, tmp_path, settings, only, words):
+    config = SFT(lm=LMConfig(str(adapter[0]), **settings))
+    with pytest.raises(ValueError, match=words):
+        finetune(config, ROWS, run_dir=tmp_path / "run", adapter_only=only, **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_continuing_needs_an_adapter(folder, tmp_path):
+    with pytest.raises(ValueError, match="is no adapter: it has no adapter_config.json"):
+        finetune(SFT(lm=LMConfig(str(folder), lora_continue=True)), ROWS, run_dir=tmp_path / "run", **QUICK)
+    config = SFT(lm=LMConfig(str(folder), lora_rank=2, lora_continue=True))
+    data = prepare(config.data, byte_tokenizer(), ROWS).data
+    base = load_model(folder)
+    with pytest.raises(
+        ValueError, match="lora_continue = True, and the parameters have no adapters on; `attach` them, or"
+    ):
+        program(config, network=language_model(base.config), params=base.params, data=data)

@@ -1,7 +1,10 @@
 """A folder of safetensors: one file, or several with an index that says which array is in which."""
 
+import contextlib
 import json
 import math
+import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,11 @@ MODEL, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 class SafeTensors(Mapping):
-    """The arrays in a folder's safetensors files by name, read when asked for."""
+    """The arrays in a folder's safetensors files by name, read when asked for. model: the file, if there is but one."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, model: str = MODEL):
         safe_open, self._homes = package("safetensors", "pretrained weights").safe_open, {}
-        for file in _files(folder):
+        for file in _files(folder, model):
             try:
                 handle = safe_open(file, framework="np")
             except Exception as error:
@@ -39,9 +42,9 @@ class SafeTensors(Mapping):
         return len(self._homes)
 
 
-def _files(folder: Path) -> list[Path]:
-    names = {MODEL}
-    if not (folder / MODEL).is_file() and (folder / INDEX).is_file():
+def _files(folder: Path, model: str) -> list[Path]:
+    names = {model}
+    if model == MODEL and not (folder / MODEL).is_file() and (folder / INDEX).is_file():
         names = set(read_json(folder / INDEX).get("weight_map", {}).values())
         if any(Path(name).name != name for name in names):
             raise InputError(f"{folder / INDEX} names files outside its folder; download it again")
@@ -50,6 +53,25 @@ def _files(folder: Path) -> list[Path]:
             pickled = ", only .bin files, and unpickling those could run code" if list(folder.glob("*.bin")) else ""
             raise InputError(f"{folder} has no {name}{pickled}; download it again, or save the model as safetensors")
     return [folder / name for name in sorted(names)]
+
+
+@contextlib.contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `folder` at the end: that appears whole or not at all.
+
+    Raises InputError if `folder` holds anything.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already and not empty; name a new folder, or remove it first")
+    temporary = folder.absolute().parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_tensors(folder: Path, tensors: Iterable[Tensor], itemsize: int, max_shard_bytes: float) -> None:

@@ -100,7 +100,7 @@ def disassemble(
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     if wrong := sorted(path for path in {**shapes, **wanted} if shapes.get(path) != wanted.get(path)):
         raise InputError(
-            f"the parameters are not of this config: it has no place, or another shape, for {_listing(wrong)}"
+            f"the parameters are not of this config: it has no place, or another shape, for {listing(wrong)}"
         )
     for path, leaf in leaves.items():
         layered, transposed = path.startswith(".layers."), path.endswith(".kernel.value")
@@ -133,12 +133,12 @@ def _compare_names(
 ) -> None:
     if missing := sorted(wanted - found):
         raise InputError(
-            f"{source} lacks {_listing(missing)}, which its config calls for; {_where_else(missing, found, names)}"
+            f"{source} lacks {listing(missing)}, which its config calls for; {_where_else(missing, found, names)}"
         )
     allowed = wanted | ({names[".head.kernel.value"]} if config.tie_word_embeddings else set())
     if unknown := sorted(name for name in found - allowed if not name.endswith(IGNORED)):
         raise InputError(
-            f"{source} holds {_listing(unknown)}, for which a {config.model_type} model has no place; "
+            f"{source} holds {listing(unknown)}, for which a {config.model_type} model has no place; "
             "it is another architecture than its config says, or has an adapter to be merged first"
         )
 
@@ -162,6 +162,7 @@ def _check_tied_head(config: ModelConfig, tensors: Mapping, names: Mapping[str, 
         )
 
 
-def _listing(names: list[str], shown: int = 8) -> str:
+def listing(names: list[str], shown: int = 8) -> str:
+    """The first few of them, and how many more there are."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more

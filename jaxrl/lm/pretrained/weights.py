@@ -4,8 +4,6 @@ A folder that holds only pytorch_model.bin is refused: unpickling a download run
 """
 
 import re
-import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,18 +11,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl.lm.extras import package
+from jaxrl.lm.lora import Adapters, merge, scale_of
 from jaxrl.lm.pretrained import assets
+from jaxrl.lm.pretrained.adapters import TENSORS, base_name, is_adapter_folder, read_adapters
 from jaxrl.lm.pretrained.gguf_reader import open_gguf, read_gguf
 from jaxrl.lm.pretrained.hf_config import check_savable, from_hf_config, to_hf_config
-from jaxrl.lm.pretrained.safetensors_folder import INDEX, SafeTensors, read_json, write_json, write_tensors
+from jaxrl.lm.pretrained.safetensors_folder import INDEX, SafeTensors, appearing, read_json, write_json, write_tensors
 from jaxrl.lm.pretrained.tensors import HF, assemble, disassemble
+from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import Decoder, ModelConfig
-from jaxrl.settings import closest
+from jaxrl.settings import closest, replace
 from jaxrl.types import InputError
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ["model*.safetensors", INDEX, "*.json", "*.jinja"]
+_HUB_FILES = ["model*.safetensors", INDEX, TENSORS, "*.json", "*.jinja"]
 
 
 class Pretrained(NamedTuple):
@@ -43,11 +44,15 @@ def load_model(name_or_path: str | Path, dtype: str = "float32", *, with_tokeniz
     """A pretrained model with its parameters in `dtype`.
 
     name_or_path: an asset ("smollm2-135m"), a .gguf file or a folder of just one, a folder of safetensors with its
-    config.json, or "organisation/name" on the Hugging Face hub. The tokenizer is None where there is none beside the
-    weights; one beside a .gguf file goes before the one inside it. What is loaded can be saved.
+    config.json, or "organisation/name" on the Hugging Face hub. A folder of a PEFT adapter gives the model that it
+    names as its base, the adapter merged. The tokenizer is None where there is none beside the weights; one beside a
+    .gguf file goes before the one inside it. What is loaded can be saved.
     Raises InputError with a sentence if it cannot be found, is damaged, or is a model that jaxrl does not compute.
     """
     path = _resolve(name_or_path)
+    if is_adapter_folder(path):
+        base, settings, adapters = load_adapter(path, dtype, with_tokenizer=with_tokenizer)
+        return base._replace(params=merge(base.params, adapters, scale_of(settings)))
     if path.is_dir():
         folder, told = path, (path / "tokenizer.json").is_file()
         config = from_hf_config(read_json(path / "config.json"), str(path / "config.json"))
@@ -62,9 +67,51 @@ def load_model(name_or_path: str | Path, dtype: str = "float32", *, with_tokeniz
     return Pretrained(config, params, tokenizer, read_json(generation) if generation.is_file() else None)
 
 
+class Adapted(NamedTuple):
+    """A model and adapters for it, not attached. settings: those of adapters, and the model's name."""
+
+    base: Pretrained
+    settings: LMConfig
+    adapters: Adapters
+
+
+def load_adapter(
+    name_or_path: str | Path, dtype: str = "float32", *, base: str | None = None, with_tokenizer: bool = True
+) -> Adapted:
+    """A PEFT adapter, from its folder or the hub, and the model that it is for.
+
+    base: that model, where it is not where the adapter's config says. The tokenizer is the adapter's own where it has
+    one. Raises InputError as `load_model` does, and for an adapter that jaxrl does not compute.
+    """
+    path = _resolve(name_or_path)
+    if not is_adapter_folder(path):
+        raise InputError(f"{name_or_path} is no adapter: it has no adapter_config.json; load_model loads whole models")
+    named = base or base_name(path)
+    try:
+        model = load_model(named, dtype, with_tokenizer=with_tokenizer)
+    except InputError as error:
+        where = f"set base_model_name_or_path in {path / 'adapter_config.json'} to where it lies"
+        raise InputError(f"the adapter {path} is for the model {named!r}: {error}; or {where}") from error
+    settings, adapters = read_adapters(path, model.params)
+    if with_tokenizer and (path / "tokenizer.json").is_file():
+        own = _tokenizer(lambda: Tokenizer.from_folder(path))
+        if model.tokenizer is not None:  # ends of turns are written beside the model
+            own.more_stops |= model.tokenizer.stops
+        model = model._replace(tokenizer=own)
+    return Adapted(model, replace(settings, name=named), adapters)
+
+
+def is_adapter(name_or_path: str | Path) -> bool:
+    """Whether this is an adapter, to be merged into a model. Arguments and errors as for `load_model`."""
+    return is_adapter_folder(_resolve(name_or_path))
+
+
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     """The tokenizer of a model, without its weights. Arguments and errors as for `load`."""
-    return _read_tokenizer(_resolve(name_or_path))
+    path = _resolve(name_or_path)
+    if is_adapter_folder(path) and not (path / "tokenizer.json").is_file():
+        return load_tokenizer(base_name(path))
+    return _read_tokenizer(path)
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
@@ -90,15 +137,10 @@ def save_model(
     stored less 1, as its files have them: exact for weights of at least 0.5, else to rounding.
     Raises InputError with a sentence if the folder holds anything, or if an adapter has not been merged.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already and not empty; name a new folder, or remove it first")
     ids = {f"{k}_token_id": getattr(tokenizer, k, None) for k in ("bos", "eos", "pad")}
     generation = _generation(tokenizer, generation or {}, ids)
     written = to_hf_config(config, dtype=dtype, token_ids=ids)
-    temporary = folder.absolute().parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
-    temporary.mkdir(parents=True)
-    try:
+    with appearing(Path(folder)) as temporary:
         tensors = disassemble(config, params, HF, _shifted(config, -1.0), dtype)
         write_tensors(temporary, tensors, 4 if dtype == "float32" else 2, max_shard_bytes)
         write_json(temporary / "config.json", written)
@@ -106,11 +148,6 @@ def save_model(
             tokenizer.save(temporary)
         if generation:
             write_json(temporary / "generation_config.json", generation)
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _generation(tokenizer: Tokenizer | None, given: Mapping[str, Any], ids: Mapping[str, int | None]) -> dict[str, Any]:

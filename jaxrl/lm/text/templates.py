@@ -108,3 +108,9 @@ def continued(write: Callable[..., str], prompt: list[Message]) -> str:
         raise InputError("ends its prompt with a turn of the assistant that the chat template does not write as it is")
     whole = text[place : place + len(said.lstrip())] == said.lstrip()
     return text[: place + len(said.lstrip() if whole else said.strip())]
+
+
+def joined(prompt: list[Message], answer: Message) -> list[Message]:
+    """The conversation in which the answer goes on with the prompt's last message."""
+    *before, begun = prompt
+    return [*before, {**begun, **answer, "content": begun["content"] + answer.get("content", "")}]

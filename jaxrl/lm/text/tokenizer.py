@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from jaxrl.lm.extras import package
 from jaxrl.lm.text import fragments
 from jaxrl.lm.text.folder import ROLES, ids_of, read_folder, write_folder
-from jaxrl.lm.text.templates import GUARD, Message, continued, guarded, opening, render, split_markup
+from jaxrl.lm.text.templates import GUARD, Message, continued, guarded, joined, opening, render, split_markup
 from jaxrl.types import InputError
 
 
@@ -50,7 +50,7 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self._backend, self.special, self.chat_template = backend, special, chat_template
-        self.templates, self._stops = templates or {}, frozenset(stops)
+        self.templates, self.more_stops = templates or {}, frozenset(stops)
         for role, token in special.items():
             if backend.token_to_id(token) is None:
                 raise InputError(f"{role} = {token!r} is not in the vocabulary; name a token that is")
@@ -61,7 +61,7 @@ class Tokenizer:
         first = backend.encode("", add_special_tokens=True).ids
         self.prefix = [self.bos] if first and first[0] == self.bos else []
         self._markup = _pattern([token for token in added.values() if token.special])
-        self._special_ids = {i for i, token in added.items() if token.special} | self._stops | ({self.eos} - {None})
+        self._special_ids = {i for i, token in added.items() if token.special} | self.more_stops | ({self.eos} - {None})
 
     @classmethod
     def from_folder(cls, path: str | Path) -> "Tokenizer":
@@ -93,7 +93,7 @@ class Tokenizer:
         template, templates, stops = found.get("tokenizer.chat_template"), {}, {*ids_of(found.get("eot_token_id"))}
         if told is not None:
             special = {**{k: v for k, v in special.items() if v is not None}, **told.special}
-            template, templates, stops = told.chat_template or template, told.templates, stops | told._stops
+            template, templates, stops = told.chat_template or template, told.templates, stops | told.more_stops
         return cls(backend, special, chat_template=template, templates=templates, stops=stops)
 
     @property
@@ -101,7 +101,7 @@ class Tokenizer:
         """The ids that end a generation: EOS, those that the model's files name, and what its chat template puts after
         an answer.
         """
-        return self._stops | {i for i in (self.eos, self._end_of_turn()) if i is not None}
+        return self.more_stops | {i for i in (self.eos, self._end_of_turn()) if i is not None}
 
     def encode(self, text: str, specials: bool = True) -> list[int]:
         """The ids of a text from its start on: no BOS, no EOS. With specials=False, markup in it is plain text."""
@@ -158,41 +158,40 @@ class Tokenizer:
         messages, variables = self._guarded((list(messages), variables), markup)
         write = functools.partial(self.render, **variables)
         if add_generation_prompt and messages and messages[-1]["role"] == "assistant":
-            return self._rendered(continued(write, messages))
-        return self._rendered(write(messages, add_generation_prompt))
+            return self._rendered(continued(write, messages), self._backend)
+        return self._rendered(write(messages, add_generation_prompt), self._backend)
 
-    def encode_exchange(
+    def encode_exchanges(
         self,
         prompt: Sequence[Message],
-        answer: Message,
+        answers: Sequence[Message],
         *,
         goes_on: bool = False,
         markup: str = "text",
         **variables: Any,
-    ) -> Exchange:
-        """Prompt and answer as the chat template writes them: what it adds once the answer is there is the answer, with
-        its end of turn, its thoughts and its tool calls.
+    ) -> list[Exchange]:
+        """A prompt with each answer, as the chat template writes them: what it adds once an answer is there is the
+        answer, with its end of turn, its thoughts and its tool calls.
 
-        goes_on: the prompt's last turn is the assistant's, and the answer goes on with it. Other arguments as for
+        goes_on: the prompt's last turn is the assistant's, and the answers go on with it. Other arguments as for
         `encode_chat`. Raises InputError if the template refuses the messages, or an answer changes what it writes
         before.
         """
-        prompt, answer, variables = self._guarded((list(prompt), answer, variables), markup)
+        prompt, answers, variables = self._guarded((list(prompt), list(answers), variables), markup)
         write = functools.partial(self.render, **variables)
         before = continued(write, prompt) if goes_on else opening(write, prompt)
-        if goes_on:
-            *prompt, begun = prompt
-            answer = {**begun, **answer, "content": begun["content"] + answer.get("content", "")}
-        text = write([*prompt, answer], False)
-        if not text.startswith(before):
-            raise InputError(
-                f"has an answer that the chat template opens otherwise than {before[-40:]!r}, with which it asks for "
-                "one; give chat_template_kwargs that suit the answer, or prompt and answer as text"
-            )
-        first, both = self._rendered(before), self._rendered(text)
-        joint = both[: len(first)] == first  # else a token would span the boundary
-        ids = both[len(first) :] if joint else self._rendered(text[len(before) :], start=False)
-        return Exchange(first, ids, self.ends(ids))
+        ids, made = self._rendered(before, self._backend), []
+        backend = self._after_markup if ids and ids[-1] in self._special_ids else self._inside
+        for answer in answers:
+            text = write(joined(prompt, answer) if goes_on else [*prompt, answer], False)
+            if not text.startswith(before):
+                raise InputError(
+                    f"has an answer that the chat template opens otherwise than {before[-40:]!r}, with which it asks "
+                    "for one; give chat_template_kwargs that suit the answer, or prompt and answer as text"
+                )
+            added = self._rendered(text[len(before) :], backend)
+            made.append(Exchange(ids, added, self.ends(added)))
+        return made
 
     def ends(self, ids: Sequence[int]) -> bool:
         """Whether the last of the ids, white space aside, is a special token or a stop."""
@@ -224,10 +223,9 @@ class Tokenizer:
     def _guarded(self, value: Any, markup: str) -> Any:
         return value if markup == "tokens" else tuple(guarded(x, self._markup) for x in value)
 
-    def _rendered(self, text: str, start: bool = True) -> list[int]:
-        """The ids of what a template wrote, guarded text as plain text. start: whether it is the start of a text."""
-        backend = self._backend if start else self._inside
-        if GUARD not in text:
+    def _rendered(self, text: str, backend: Any) -> list[int]:
+        """The ids of what a template wrote, guarded text as plain text. backend: for a text in this place."""
+        if GUARD not in text and backend is self._backend:
             return _encode(backend, text)
         ids = []
         for plain, token in split_markup(text, self._markup):

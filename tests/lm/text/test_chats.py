@@ -23,7 +23,7 @@ def tokenizers():
 def test_prompt_and_answer_are_those_of_transformers(tokenizers, kind, n):
     (template, prompt, answer, given), golden, tokenizer = CASES[n], GOLDEN[kind][n], tokenizers[kind]
     tokenizer.chat_template = TEMPLATES[template]
-    made = tokenizer.encode_exchange(prompt, answer, **given, **NOW)
+    made = tokenizer.encode_exchanges(prompt, [answer], **given, **NOW)[0]
     assert made.prompt == golden["prompt"]
     assert tokenizer.encode_chat(prompt, **given, **NOW) == golden["prompt"]
     assert made.prompt + made.answer == golden["both"]
@@ -34,7 +34,7 @@ def test_prompt_and_answer_are_those_of_transformers(tokenizers, kind, n):
 def test_what_a_template_refuses(tokenizers, template, prompt, reason):
     tokenizers["byte"].chat_template = TEMPLATES[template]
     with pytest.raises(ValueError, match=f"the chat template refuses the messages: .*{reason}"):
-        tokenizers["byte"].encode_exchange(prompt, A)
+        tokenizers["byte"].encode_exchanges(prompt, [A])
 
 
 def test_the_end_of_a_turn_stops_a_generation(tokenizers):
@@ -54,7 +54,7 @@ def test_thoughts_that_are_asked_for_and_then_dropped_are_no_prompt():
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
     )
-    made = tokenizer.encode_exchange([Q], say("assistant", "<the answer"))
+    made = tokenizer.encode_exchanges([Q], [say("assistant", "<the answer")])[0]
     assert (
         tokenizer.decode(made.prompt).endswith("assistant\n")
         and tokenizer.decode(made.answer) == "<the answer<|im_end|>"
@@ -65,7 +65,7 @@ def test_an_answer_that_changes_what_stands_before_it_is_refused():
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}"
     with pytest.raises(ValueError, match="writes differently once it is answered, from '1What is"):
-        tokenizer.encode_exchange([Q], A)
+        tokenizer.encode_exchanges([Q], [A])
 
 
 def test_an_answer_that_the_template_opens_otherwise_is_refused():
@@ -73,7 +73,7 @@ def test_an_answer_that_the_template_opens_otherwise_is_refused():
     tokenizer.chat_template = TEMPLATES["think block"]
     thought = say("assistant", "4", reasoning_content="2 and 2")
     with pytest.raises(ValueError, match="opens otherwise than .*give chat_template_kwargs that suit"):
-        tokenizer.encode_exchange([Q], thought, enable_thinking=False)
+        tokenizer.encode_exchanges([Q], [thought], enable_thinking=False)
 
 
 @pytest.mark.parametrize("template, end", [("default system", "<|im_end|>\n"), ("trim", "<|over|>")])
@@ -81,8 +81,8 @@ def test_a_turn_of_the_assistant_is_gone_on_with(template, end):
     tokenizer = byte_tokenizer(more=MARKUP)
     tokenizer.chat_template = TEMPLATES[template]
     begun, answer = say("assistant", "It is "), say("assistant", "4.")
-    made = tokenizer.encode_exchange([Q, begun], answer, goes_on=True)
-    whole = tokenizer.encode_exchange([Q], say("assistant", "It is 4."))
+    made = tokenizer.encode_exchanges([Q, begun], [answer], goes_on=True)[0]
+    whole = tokenizer.encode_exchanges([Q], [say("assistant", "It is 4.")])[0]
     assert made.prompt + made.answer == whole.prompt + whole.answer
     assert tokenizer.encode_chat([Q, begun]) == made.prompt
     trimmed = template == "trim"  # the space before the answer is the answer's where the template cut it off
@@ -131,7 +131,7 @@ def test_what_swallows_space_beside_it_does_so_where_a_text_is_cut():
 
 def test_a_talk_of_several_turns_by_hand():
     tokenizer = byte_tokenizer()
-    made = tokenizer.encode_exchange([*TALK, Q], A)
+    made = tokenizer.encode_exchanges([*TALK, Q], [A])[0]
     text = "<|im_start|>user\nHi <|im_end|>\n<|im_start|>assistant\n Yo<|im_end|>\n<|im_start|>user\nWhat is 2+2?"
     assert tokenizer.decode(made.prompt) == text + "<|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.decode(made.answer) == "It is 4.<|im_end|>\n" and made.ended
