@@ -18,6 +18,8 @@ from jaxrl.settings import check, replace
 from jaxrl.training import program
 from jaxrl.types import InputError, Params, TrainState
 
+_ADAPTER = ("lora_rank", "lora_alpha", "lora_targets", "lora_rank_stabilized")
+
 
 class Tuned(NamedTuple):
     """result: of `run`. params: the model after training, adapters merged. base: what it was before; its adapters are
@@ -85,9 +87,6 @@ def finetune(
 
     result = run(config, **options, **given, export=export)
     return Tuned(result, model, learned(result.state.learner), base, counts, notes, result.run_dir / name)
-
-
-_ADAPTER = ("lora_rank", "lora_alpha", "lora_targets", "lora_rank_stabilized")
 
 
 def _loaded(lm: LMConfig) -> tuple[Pretrained, LMConfig, str]:

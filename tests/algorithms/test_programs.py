@@ -61,6 +61,32 @@ def test_a_cached_reference_starts_level(algorithm, batch_size, micro, dtype, to
         assert abs(figures["preference_loss"] - np.log(2)) < tolerance
 
 
+@pytest.mark.parametrize(("algorithm", "micro"), [(DPO, None), (DPO, 2), (KTO, 2)])
+def test_it_is_scored_in_the_shapes_of_training(algorithm, micro, params, tmp_path, monkeypatch):
+    # what makes the start level in bfloat16, on whatever device: other shapes may round otherwise
+    monkeypatch.setenv("JAXRL_CACHE", str(tmp_path))
+    config = algorithm(data=DataConfig(held_out=0.25, buckets=(48, 80)), reference="cached")
+    config, seen = replace(config, batch_size=8, micro_batch_size=micro, logit_chunk=32), set()
+    plain = language_model(MODEL)
+
+    def hidden(params, tokens):
+        seen.add(("rows", tokens.shape))
+        return plain.hidden(params, tokens)
+
+    def unembed(params, hidden):
+        seen.add(("logits", hidden.shape))
+        return plain.unembed(params, hidden)
+
+    model = plain._replace(hidden=hidden, unembed=unembed)
+    rows = pairs() if algorithm is DPO else unpair(pairs(), 0)
+    data = config.complete_data(model, params, prepare(config.data, byte_tokenizer(), rows).data)
+    scored = set(seen)
+    seen.clear()
+    p = program(config, network=model, params=params, data=data)
+    jax.eval_shape(lambda key: p.evaluators[0].measure(key, p.algorithm.init(key), 0), jax.random.key(0))
+    assert scored and scored <= seen
+
+
 def test_numbers_of_other_shapes_are_not_taken(params, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXRL_CACHE", str(tmp_path))
     config = replace(DPO(reference="cached"), batch_size=8)
