@@ -15,6 +15,8 @@ Text = str | list[Message]
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _OTHERS = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "chatbot": "assistant"}
 _OTHERS |= {"ai": "assistant", "model": "assistant"}
+_THOUGHTS = ("reasoning_content", "thinking", "reasoning")
+_VALUES = ("arguments", "parameters")
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # half of a pair of UTF-16 units, which JSON can spell and UTF-8 cannot
 
 
@@ -33,9 +35,9 @@ def text_or_messages(name: str, value: Any) -> Text:
 
 
 def without_nulls(value: Any) -> Any:
-    """The same without keys of null, at any depth."""
+    """The same without keys of null, at any depth but in what a tool is called with, where null is a value."""
     if isinstance(value, dict):
-        return {key: without_nulls(x) for key, x in value.items() if x is not None}
+        return {key: x if key in _VALUES else without_nulls(x) for key, x in value.items() if x is not None}
     return [without_nulls(x) for x in value] if isinstance(value, list) else value
 
 
@@ -49,7 +51,16 @@ def strings(value: Any) -> list[str]:
 
 def says_nothing(message: Message) -> bool:
     """Whether a message has neither words, thoughts nor calls."""
-    return not any(value for key, value in message.items() if key not in ("role", "name"))
+    return not any(message.get(key) for key in ("content", "tool_calls", *_THOUGHTS))
+
+
+def alike(one: Message, other: Message) -> bool:
+    """Whether two messages say the same, up to white space around it and to keys that say nothing."""
+
+    def what(message: Message) -> tuple:
+        return message["role"], str(message.get("content", "")).strip(), message.get("tool_calls")
+
+    return what(one) == what(other)
 
 
 def _message(name: str, value: Any) -> Message:
@@ -64,7 +75,10 @@ def _message(name: str, value: Any) -> Message:
             "the file with data.format = 'sharegpt'"
         )
     if isinstance(content, list) and content and all(_is_text(part) for part in content):
-        return found | {"content": "".join(part if isinstance(part, str) else part["text"] for part in content)}
+        content = found["content"] = "".join(part if isinstance(part, str) else part["text"] for part in content)
+    thought = next((found[key] for key in _THOUGHTS if key in found), None)
+    if thought is not None:  # templates read it by one of two names
+        found = {"thinking": thought, **found, "reasoning_content": thought}
     calls = role == "assistant" and len(found) > 1 and content is None  # an assistant may call a tool and say nothing
     if not isinstance(content, str) and not calls:
         raise InputError(f"has {name} with {value!r:.80}; each message must be {{role, content}} with text")
@@ -72,4 +86,6 @@ def _message(name: str, value: Any) -> Message:
 
 
 def _is_text(part: Any) -> bool:
-    return isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("text"), str) and len(part) <= 2)
+    kinds = ("text", "input_text", "output_text")
+    spoken = isinstance(part, dict) and part.get("type", "text") in kinds and isinstance(part.get("text"), str)
+    return isinstance(part, str) or spoken

@@ -71,7 +71,7 @@ def encode_text(prompt: str, tokenizer: Tokenizer, markup: str = "text") -> list
     """BOS if the tokenizer adds one, and the text begins with none; then the text. markup: what special tokens that it
     spells are, "text" or "tokens".
     """
-    ids = tokenizer.encode(prompt, specials=markup == "tokens")
+    ids = tokenizer.encode(prompt, specials=markup == "tokens", goes_on=True)
     return ids if tokenizer.prefix and ids[:1] == tokenizer.prefix else [*tokenizer.prefix, *ids]
 
 

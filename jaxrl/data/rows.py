@@ -9,19 +9,18 @@ column `system` is the first turn. Other columns are kept and never looked at. E
 file and row.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxrl.data.messages import Message, Text, text_or_messages, without_nulls
+from jaxrl.data.columns import with_columns
+from jaxrl.data.messages import Message, Text, alike, text_or_messages
 from jaxrl.data.reading.conversations import Row
 from jaxrl.data.reading.folders import raw_rows
 from jaxrl.data.reading.recipes import take
 from jaxrl.types import InputError
 
 _FORMATS = "{prompt, chosen, rejected}, {prompt, completion} or {messages}"
-_TEMPLATE = ("tools", "documents", "chat_template_kwargs")
 
 
 class Example(NamedTuple):
@@ -108,7 +107,7 @@ def understand(row: Row) -> Example:
     style, label = "text" if isinstance(prompt, str) else "messages", None
     if "label" in has and kind == "completions":
         kind, label = "labelled completions", _label(row["label"])
-    prompt, columns = _with_columns(row, has, prompt)
+    prompt, columns = with_columns(row, prompt)
     answers = [_answer(completion, prompt) for completion in completions]
     return Example(f"{kind} ({style})", prompt, answers, label, columns, goes_on)
 
@@ -119,7 +118,7 @@ def question(row: Row) -> Example:
         return understand(row)
     has = {name for name, value in row.items() if value is not None}
     _need(row, has, "prompt")
-    prompt, columns = _with_columns(row, has, text_or_messages("prompt", row["prompt"]))
+    prompt, columns = with_columns(row, text_or_messages("prompt", row["prompt"]))
     return Example("prompts", prompt, [], None, columns, _ends_with_assistant(prompt))
 
 
@@ -147,42 +146,6 @@ def _turn(prompt: Text, answer: Text) -> Text:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) and isinstance(answer, list) else prompt
 
 
-def _with_columns(row: Row, has: set[str], prompt: Text) -> tuple[Text, dict[str, Any]]:
-    """The prompt, a `system` column its first turn, and what the chat template is given beside it."""
-    if isinstance(prompt, str):
-        if row.get("system"):
-            raise InputError(
-                "has a `system` column, for which a prompt of text has no place; give prompt and answers as messages, "
-                "or read the file with data.format = 'orca'"
-            )
-        return prompt, {}
-    columns = {name: _parsed(name, row[name]) for name in _TEMPLATE if name in has and row[name]}
-    switches = columns.pop("chat_template_kwargs", {})
-    return _system(row.get("system"), prompt) + prompt, columns | switches
-
-
-def _system(value: Any, prompt: list[Message]) -> list[Message]:
-    if value and not isinstance(value, str):
-        raise InputError(f"has `system` {value!r:.60}; it must be text, the first turn of the conversation")
-    turn = [{"role": "system", "content": text_or_messages("system", value)}] if value else []
-    if turn == prompt[:1]:
-        return []
-    if turn and prompt and prompt[0]["role"] == "system":
-        raise InputError("has a `system` column and another system message in its prompt; drop one of the two")
-    return turn
-
-
-def _parsed(name: str, value: Any) -> Any:
-    try:
-        value = json.loads(value) if isinstance(value, str) and value else value
-    except ValueError as error:
-        raise InputError(f"has `{name}` {value!r:.60}, which is not JSON ({error}); mend or drop it") from error
-    if not isinstance(value, dict if name == "chat_template_kwargs" else list):
-        wanted = "an object" if name == "chat_template_kwargs" else "a list"
-        raise InputError(f"has `{name}` {value!r:.60}; it must be {wanted}, for the chat template")
-    return without_nulls(value)
-
-
 def _conversation(value: Any) -> tuple[Text, list[Text]]:
     messages = text_or_messages("messages", value)
     if isinstance(messages, str) or not messages or messages[-1]["role"] != "assistant":
@@ -198,12 +161,11 @@ def _pair(row: Row, has: set[str]) -> tuple[Text, list[Text]]:
         _need(row, has, "prompt")
         return prompt, [chosen, rejected]
     most = min(len(chosen), len(rejected)) - 1  # the answers themselves are never prompt, be they equal
-    common = next((i for i in range(max(most, 0)) if chosen[i] != rejected[i]), max(most, 0))
+    common = next((i for i in range(max(most, 0)) if not alike(chosen[i], rejected[i])), max(most, 0))
     shared = chosen[:common]
     answers = [chosen[common:], rejected[common:]]
     if isinstance(prompt, list):
-        told = shared[: len(prompt)] == prompt or (shared and prompt[-len(shared) :] == shared)
-        shared = max(shared, prompt, key=len) if told else prompt + shared
+        shared = _united(prompt, shared)
     elif prompt is not None and not shared:
         shared = _turn(prompt, chosen)
     elif prompt is not None and prompt.strip() not in (message.get("content", "").strip() for message in shared):
@@ -216,6 +178,17 @@ def _pair(row: Row, has: set[str]) -> tuple[Text, list[Text]]:
             "has answers that are messages but no prompt; give it as messages, or open both answers with it"
         )
     return shared, answers
+
+
+def _united(prompt: list[Message], shared: list[Message]) -> list[Message]:
+    """The prompt, and what both answers open with, which may repeat all of it, a part of it, or more than it."""
+    longer, shorter = (prompt, shared) if len(prompt) >= len(shared) else (shared, prompt)
+    size = len(shorter)
+    if any(all(map(alike, part, shorter)) for part in (longer[:size], longer[len(longer) - size :])):
+        return longer
+    if any(alike(one, other) for one in prompt for other in shared):
+        raise InputError("has a prompt of which the answers repeat a part; open both with all of it or with none")
+    return prompt + shared
 
 
 def _answer(completion: Text, prompt: Text) -> str | Message:

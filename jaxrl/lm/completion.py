@@ -19,7 +19,7 @@ def complete(
 
     sampling: as for `generate`, max_new_tokens among them; a completion ends with any of the tokenizer's stop tokens.
     """
-    encoded = [[*tokenizer.prefix, *tokenizer.encode(prompt, specials=False)] for prompt in prompts]
+    encoded = [[*tokenizer.prefix, *tokenizer.encode(prompt, specials=False, goes_on=True)] for prompt in prompts]
     if not encoded or not all(encoded):
         empty = next((i for i, ids in enumerate(encoded, 1) if not ids), None)
         what = f"prompt {empty} is empty, and the tokenizer adds no BOS to it" if empty else "there are no prompts"

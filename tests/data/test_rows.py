@@ -74,6 +74,41 @@ def test_messages_that_both_answers_repeat_are_the_prompt():
         assert understand(row)[:4] == ("pairs (messages)", opening, [assistant("yes"), assistant("no")], None)
 
 
+def test_a_prompt_that_the_answers_repeat_in_other_words_is_told_once():
+    system, other = {"role": "system", "content": "s"}, user("q ") | {"id": 1}
+    for prompt, opening, expected in (
+        ([user("q")], [system, user("q")], [system, user("q")]),
+        ([system, user("q")], [other], [system, user("q")]),
+        ([user("q")], [other], [user("q")]),
+        ([system], [user("q")], [system, user("q")]),
+    ):
+        row = {"prompt": prompt, "chosen": [*opening, assistant("a")], "rejected": [*opening, assistant("b")]}
+        assert understand(row).prompt == expected
+    row = {
+        "prompt": [user("p"), user("q")],
+        "chosen": [user("p"), assistant("a")],
+        "rejected": [user("p"), assistant("b")],
+    }
+    assert understand(row).prompt == row["prompt"]
+    with pytest.raises(ValueError, match="the answers repeat a part; open both with all of it or with none"):
+        part = [user("q"), user("r")]
+        understand(
+            {"prompt": [system, user("q")], "chosen": [*part, assistant("a")], "rejected": [*part, assistant("b")]}
+        )
+
+
+def test_thoughts_have_the_name_that_templates_read():
+    for name in ("reasoning", "thinking", "reasoning_content"):
+        (answer,) = understand({"messages": [user("q"), assistant("a") | {name: "t"}]}).completions
+        assert answer["reasoning_content"] == answer["thinking"] == "t"
+
+
+def test_null_is_a_value_where_tools_are_called():
+    call = {"id": None, "function": {"name": "f", "arguments": {"unit": None}}}
+    (answer,) = understand({"messages": [user("q"), assistant("") | {"tool_calls": [call]}]}).completions
+    assert answer["tool_calls"] == [{"function": {"name": "f", "arguments": {"unit": None}}}]
+
+
 def test_a_prompt_of_text_is_the_users_turn_where_the_answers_are_messages():
     pair = understand({"prompt": "p", "chosen": [assistant("a")], "rejected": [assistant("b")]})
     assert pair[:3] == ("pairs (messages)", [user("p")], [assistant("a"), assistant("b")])
@@ -92,14 +127,16 @@ def test_parts_of_text_are_one_content():
     assert understand({"messages": [user(parts), assistant("c")]}).prompt == [user("ab")]
     with pytest.raises(ValueError, match="has messages with .*each message must be"):
         understand({"messages": [user([{"type": "image", "url": "x"}]), assistant("c")]})
+    with pytest.raises(ValueError, match="each message must be"):
+        understand({"messages": [user("q"), assistant([{"type": "thinking", "text": "hm"}])]})
 
 
 def test_what_the_template_gets_beside_the_messages():
-    tools = [{"name": "f", "parameters": {"x": None}}]
+    tools = [{"name": "f", "parameters": {"x": None}, "strict": None}]
     row = {"messages": [user("q"), assistant("a")], "tools": json.dumps(tools), "documents": [{"text": "d"}]}
     found = understand(row | {"system": "Be terse.", "chat_template_kwargs": {"enable_thinking": False}})
     assert found.prompt == [{"role": "system", "content": "Be terse."}, user("q")]
-    assert found.columns == {"tools": [{"name": "f", "parameters": {}}], "documents": [{"text": "d"}]} | {
+    assert found.columns == {"tools": [{"name": "f", "parameters": {"x": None}}], "documents": [{"text": "d"}]} | {
         "enable_thinking": False
     }
     assert understand({"messages": [*found.prompt, assistant("a")], "system": "Be terse."}).prompt == found.prompt
@@ -113,6 +150,12 @@ def test_what_the_template_gets_beside_the_messages():
         ({"messages": [user("q"), assistant("a")], "system": 3}, "has `system` 3; it must be text"),
         ({"messages": [user("q"), assistant("a")], "tools": "{oops"}, "has `tools` '{oops', which is not JSON"),
         ({"messages": [user("q"), assistant("a")], "tools": {"name": "f"}}, "has `tools` .*it must be a list"),
+        ({"messages": [user("q"), assistant("a")], "tools": ["{oops"]}, "has `tools` .*which is not JSON"),
+        ({"messages": [user("q"), assistant("a")], "tools": [3]}, "it must be a list of objects"),
+        (
+            {"messages": [user("q"), assistant("a")], "chat_template_kwargs": {"messages": []}},
+            "chat_template_kwargs with messages, which the row itself says",
+        ),
         ({"messages": [{"role": "human", "content": "q"}, assistant("a")]}, "role 'human' .*call 'user'; .*'sharegpt'"),
         ({"messages": [{"role": "User", "content": "q"}, assistant("a")]}, "role 'User' .*call 'user'"),
         (

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxrl.types import InputError
 
+_FLAGS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -19,28 +20,35 @@ class Found(NamedTuple):
     stops: list[int]
 
 
-def read_folder(folder: Path, from_file: Callable[[str], Any]) -> Found:
-    """What a folder with tokenizer.json says. Raises InputError if there is none, or a file that cannot be read."""
+def read_folder(folder: Path, tokenizers: Any) -> Found:
+    """What a folder with tokenizer.json says. tokenizers: the package, which only tokenizer.py knows.
+
+    Raises InputError if there is none, or a file that cannot be read.
+    """
     file = folder / "tokenizer.json"
     if not file.is_file():
         remedy = "load it with transformers' AutoTokenizer and save_pretrained it there"
         raise InputError(f"{folder} has no tokenizer.json; {remedy}")
     try:
-        backend = from_file(str(file))
+        backend = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing more special
         raise InputError(f"{file} is no tokenizer that can be read ({error}); download it again") from error
     config, tokens = _json(folder / "tokenizer_config.json"), _json(folder / "special_tokens_map.json")
     model, generation = _json(folder / "config.json"), _json(folder / "generation_config.json")
+    _add_tokens(backend, config, tokenizers.AddedToken)
     ends = [*ids_of(generation.get("eos_token_id")), *ids_of(model.get("eos_token_id"))]
-    special = {}
-    for role in ROLES:
-        token = config.get(role) or tokens.get(role)
-        token = token["content"] if isinstance(token, dict) else token
-        by_id = ends if role == "eos_token" else ids_of(model.get(f"{role}_id"))
-        if token is None and by_id:
-            token = backend.id_to_token(by_id[0])
-        if token is not None:
-            special[role] = token
+    named = {role: _content(token) for role, token in {**tokens, **config}.items() if role.endswith("_token")}
+    named |= {role: _content(token) for role, token in _objects(config.get("extra_special_tokens")).items()}
+    if not config:  # by id, then; where it names no BOS, templates write none
+        for role in ("bos_token", "pad_token", "unk_token"):
+            named.setdefault(role, next(map(backend.id_to_token, ids_of(model.get(f"{role}_id"))), None))
+    if named.get("eos_token") is None and ends:
+        named["eos_token"] = backend.id_to_token(ends[0])
+    special = {
+        role: token
+        for role, token in named.items()
+        if token is not None and (role in ROLES or backend.token_to_id(token) is not None)
+    }
     return Found(backend, special, _templates(folder, config), ends)
 
 
@@ -61,6 +69,30 @@ def write_folder(folder: Path, backend: str, special: dict[str, str], templates:
 def ids_of(value: int | list[int] | None) -> list[int]:
     """The ids in a field that may hold none, one or several."""
     return [] if value is None else list(value) if isinstance(value, list) else [value]
+
+
+def _add_tokens(backend: Any, config: dict[str, Any], token_of: Callable[..., Any]) -> None:
+    """What tokenizer_config.json calls special, or adds at the end, and tokenizer.json does not."""
+    told = {int(i): token for i, token in _objects(config.get("added_tokens_decoder")).items()}
+    for i, token in sorted(told.items()):
+        place, special = backend.token_to_id(token["content"]), bool(token.get("special"))
+        if (place is None and i == backend.get_vocab_size()) or (place == i and special):
+            add = backend.add_special_tokens if special else backend.add_tokens
+            add([token_of(**{name: token[name] for name in _FLAGS if name in token})])
+    known = backend.get_added_tokens_decoder()
+    for token in config.get("additional_special_tokens") or []:
+        place = backend.token_to_id(_content(token) or "")
+        flags = {name: getattr(known.get(place), name) for name in _FLAGS[:-1] if place in known}
+        if place is not None:
+            backend.add_special_tokens([token_of(**{"content": _content(token), **flags}, special=True)])
+
+
+def _content(token: Any) -> Any:
+    return token.get("content") if isinstance(token, dict) else token if isinstance(token, str) else None
+
+
+def _objects(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _templates(folder: Path, config: dict[str, Any]) -> dict[str, str]:

@@ -22,8 +22,13 @@ def inside(backend: Any) -> Any:
     )
 
 
-def after_markup(backend: Any) -> Any:
-    """The tokenizer of a text that follows on a special token, as the tokenizer itself treats it there: Metaspace knows
+def to_be_continued(backend: Any) -> Any:
+    """The tokenizer of the start of a text: nothing is stripped where it will go on."""
+    return _changed(backend, {"Strip": lambda spec: {**spec, "strip_right": False}})
+
+
+def after_token(backend: Any) -> Any:
+    """The tokenizer of a text that follows on an added token, as the tokenizer itself treats it there: Metaspace knows
     that this is not the first text, the others do not.
     """
 

@@ -7,16 +7,16 @@ that they spell is guarded, goes through the template as text, and comes out as 
 import datetime
 import functools
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
 from jaxrl.lm.extras import package
+from jaxrl.lm.text.markup import GUARD
 from jaxrl.types import InputError
 
 Message = dict[str, Any]
 
-GUARD = "\ufdd0"  # a code point that Unicode reserves for no text at all
+_UNSAID = "\ufdd1"  # another code point that Unicode reserves for no text at all
 
 
 def render(source: str, now: datetime.date | None = None, **variables: Any) -> str:
@@ -25,30 +25,13 @@ def render(source: str, now: datetime.date | None = None, **variables: Any) -> s
     now: the day for templates that ask for it; by default the day on which they do. Raises InputError if the template
     refuses.
     """
-    jinja2 = package("jinja2", "chat templates")
+    package("jinja2", "chat templates")
     day = now or datetime.datetime.now()
     try:
-        return compiled(source).render(strftime_now=day.strftime, **variables)
-    except (jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupError) as error:
-        raise InputError(f"the chat template refuses the messages: {error}") from error
-
-
-def guarded(value: Any, markup: re.Pattern) -> Any:
-    """The same with GUARD inside every special token that any text of it spells."""
-    if isinstance(value, str):
-        return markup.sub(lambda found: found[0][:1] + GUARD + found[0][1:], value)
-    if isinstance(value, dict):
-        return {guarded(name, markup): guarded(x, markup) for name, x in value.items()}
-    return [guarded(x, markup) for x in value] if isinstance(value, list) else value
-
-
-def split_markup(text: str, markup: re.Pattern) -> list[tuple[str, str | None]]:
-    """The text, cut at its special tokens: (what stands before one, the token), the last with None."""
-    parts, start = [], 0
-    for found in markup.finditer(text):
-        parts.append((text[start : found.start()], next(filter(None, found.groups()))))
-        start = found.end()
-    return [*parts, (text[start:], None)]
+        text = compiled(source).render(**variables, strftime_now=day.strftime)
+    except Exception as error:  # a template is somebody's program: whatever it raises, it refuses
+        raise InputError(f"the chat template refuses the messages: {error or type(error).__name__}") from error
+    return text.replace(f"\\u{ord(GUARD):x}", GUARD)  # of what it wrote as Python or JSON would spell it
 
 
 @functools.lru_cache(maxsize=32)
@@ -70,8 +53,8 @@ def compiled(source: str) -> Any:
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    def tojson(value: Any, **options: Any) -> str:
-        return json.dumps(value, ensure_ascii=False, **options)  # jinja's own would escape < and >
+    def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)  # jinja's own would escape < and >
 
     extensions = [Generation, loopcontrols]
     env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
@@ -86,28 +69,31 @@ def opening(write: Callable[..., str], prompt: list[Message]) -> str:
 
     write(messages, add_generation_prompt) -> text. Raises InputError if an answer changes what stands before it.
     """
-    asked, alone = write(prompt, True), write(prompt, False)
-    answered = write([*prompt, {"role": "assistant", "content": "\ufdd1"}], False)  # no template writes that by itself
+    asked, answered = write(prompt, True), write([*prompt, {"role": "assistant", "content": _UNSAID}], False)
     same = next((i for i, (a, b) in enumerate(zip(asked, answered, strict=False)) if a != b), len(asked))
-    if asked.startswith(alone) and same < len(alone):
-        raise InputError(
-            "has a conversation that the chat template writes differently once it is answered, from "
-            f"{alone[same : same + 40]!r} on; give prompt and answer as text"
-        )
+    for message in prompt:
+        said = str(message.get("content", "")).strip()
+        if said in asked and said not in asked[:same]:
+            raise InputError(
+                "has a conversation that the chat template writes differently once it is answered, from "
+                f"{asked[same : same + 40]!r} on; give prompt and answer as text"
+            )
     return asked[:same]
 
 
 def continued(write: Callable[..., str], prompt: list[Message]) -> str:
-    """The conversation up to the end of its last message, the assistant's, which is to be gone on with.
+    """The conversation up to the last word of its last message, the assistant's, which is to be gone on with.
 
-    Raises InputError if the template does not write that message as it is.
+    Raises InputError if that message says nothing, or the template does not write what it says.
     """
-    said, text = prompt[-1]["content"], write(prompt, False)
-    place = text.rfind(said.strip())
-    if place < 0 or not said.strip():
-        raise InputError("ends its prompt with a turn of the assistant that the chat template does not write as it is")
-    whole = text[place : place + len(said.lstrip())] == said.lstrip()
-    return text[: place + len(said.lstrip() if whole else said.strip())]
+    *before, begun = prompt
+    if not begun.get("content"):
+        raise InputError("ends its prompt with a turn of the assistant that says nothing; drop that turn")
+    text = write([*before, {**begun, "content": begun["content"] + _UNSAID + " "}], False)
+    said, found, after = text.partition(_UNSAID)
+    if not found:
+        raise InputError("ends its prompt with a turn of the assistant that the chat template does not write")
+    return said if after.startswith(" ") else said.rstrip()  # where it trims what is said, it would trim this
 
 
 def joined(prompt: list[Message], answer: Message) -> list[Message]:

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,8 @@ from typing import Any, NamedTuple
 from jaxrl.lm.extras import package
 from jaxrl.lm.text import fragments
 from jaxrl.lm.text.folder import ROLES, ids_of, read_folder, write_folder
-from jaxrl.lm.text.templates import GUARD, Message, continued, guarded, joined, opening, render, split_markup
+from jaxrl.lm.text.markup import GUARD, Marks, guarded, pattern_of, split_tokens
+from jaxrl.lm.text.templates import Message, continued, joined, opening, render
 from jaxrl.types import InputError
 
 
@@ -50,18 +50,23 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self._backend, self.special, self.chat_template = backend, special, chat_template
-        self.templates, self.more_stops = templates or {}, frozenset(stops)
+        self.templates, self.more_stops, self._known_marks = templates or {}, frozenset(stops), None
         for role, token in special.items():
             if backend.token_to_id(token) is None:
                 raise InputError(f"{role} = {token!r} is not in the vocabulary; name a token that is")
+        known = {token.content for token in backend.get_added_tokens_decoder().values()}
+        backend.add_special_tokens([token for token in special.values() if token not in known])  # whole, and no text
         self.bos, self.eos, self.pad, unknown = (backend.token_to_id(special.get(name, "")) for name in ROLES)
         self.unknown = None if unknown in (self.bos, self.eos, self.pad) else unknown
-        added = backend.get_added_tokens_decoder()
-        self.vocab_size = max([backend.get_vocab_size(), *(i + 1 for i in added)])
+        self._added = backend.get_added_tokens_decoder()
+        self.vocab_size = max([backend.get_vocab_size(), *(i + 1 for i in self._added)])
         first = backend.encode("", add_special_tokens=True).ids
         self.prefix = [self.bos] if first and first[0] == self.bos else []
-        self._markup = _pattern([token for token in added.values() if token.special])
-        self._special_ids = {i for i, token in added.items() if token.special} | self.more_stops | ({self.eos} - {None})
+        self._tokens = pattern_of(self._added.values())
+        normalized = any(token.special and token.normalized for token in self._added.values())
+        self._spelt_otherwise = normalized and backend.normalizer is not None  # as "<|END|>", which no guard would find
+        self._special_ids = {i for i, token in self._added.items() if token.special} | self.more_stops
+        self._special_ids |= {self.eos} - {None}
 
     @classmethod
     def from_folder(cls, path: str | Path) -> "Tokenizer":
@@ -71,7 +76,7 @@ class Tokenizer:
         stop tokens from generation_config.json; templates from chat_template.jinja and additional_chat_templates/, or
         tokenizer_config.json. Raises InputError if there is no tokenizer.json, or none that can be read.
         """
-        found = read_folder(Path(path), _tokenizers().Tokenizer.from_file)
+        found = read_folder(Path(path), _tokenizers())
         default = found.templates.pop("default", None)
         return cls(found.backend, found.special, chat_template=default, templates=found.templates, stops=found.stops)
 
@@ -103,9 +108,13 @@ class Tokenizer:
         """
         return self.more_stops | {i for i in (self.eos, self._end_of_turn()) if i is not None}
 
-    def encode(self, text: str, specials: bool = True) -> list[int]:
-        """The ids of a text from its start on: no BOS, no EOS. With specials=False, markup in it is plain text."""
-        return _encode(self._backend, text) if specials else self._plain(self._backend, text)
+    def encode(self, text: str, specials: bool = True, goes_on: bool = False) -> list[int]:
+        """The ids of a text from its start on: no BOS, no EOS. With specials=False, markup in it is plain text.
+
+        goes_on: more text follows, which `encode_inside` encodes.
+        """
+        backend = self._open if goes_on else self._backend
+        return _encode(backend, text) if specials else self._plain(backend, text)
 
     def encode_inside(self, text: str, specials: bool = True) -> list[int]:
         """The ids of a text that goes on from other text: nothing is put before it, so that the two together decode to
@@ -145,7 +154,8 @@ class Tokenizer:
         if template is None:
             raise InputError("the tokenizer has no chat template; give prompt and completion as text, or set one")
         asked = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
-        return render(template, **{**self.special, **variables, **asked})
+        nothing = {"tools": None, "documents": None}  # as templates expect it
+        return render(template, **{**self.special, **nothing, **variables, **asked})
 
     def encode_chat(
         self, messages: Sequence[Message], add_generation_prompt: bool = True, *, markup: str = "text", **variables: Any
@@ -181,7 +191,7 @@ class Tokenizer:
         write = functools.partial(self.render, **variables)
         before = continued(write, prompt) if goes_on else opening(write, prompt)
         ids, made = self._rendered(before, self._backend), []
-        backend = self._after_markup if ids and ids[-1] in self._special_ids else self._inside
+        backend = self._after_token if ids and ids[-1] in self._added else self._inside
         for answer in answers:
             text = write(joined(prompt, answer) if goes_on else [*prompt, answer], False)
             if not text.startswith(before):
@@ -189,7 +199,7 @@ class Tokenizer:
                     f"has an answer that the chat template opens otherwise than {before[-40:]!r}, with which it asks "
                     "for one; give chat_template_kwargs that suit the answer, or prompt and answer as text"
                 )
-            added = self._rendered(text[len(before) :], backend)
+            added = self._rendered(text[self._end_of_token(text, len(before)) :], backend)
             made.append(Exchange(ids, added, self.ends(added)))
         return made
 
@@ -199,8 +209,8 @@ class Tokenizer:
         return last in self._special_ids
 
     def has_markup(self, text: str) -> bool:
-        """Whether the text spells a special token."""
-        return self._markup.search(text) is not None
+        """Whether the text spells a special token, or another with which the chat template marks turns."""
+        return self._marks().pattern.search(text) is not None
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, which transformers reads alike."""
@@ -217,34 +227,60 @@ class Tokenizer:
         return fragments.inside(self._backend)
 
     @functools.cached_property
-    def _after_markup(self) -> Any:
-        return fragments.after_markup(self._backend)
+    def _open(self) -> Any:
+        return fragments.to_be_continued(self._backend)
+
+    @functools.cached_property
+    def _after_token(self) -> Any:
+        return fragments.after_token(self._backend)
+
+    def _marks(self) -> Marks:
+        """What people's words must not become: special tokens, and others that the template writes around a turn."""
+        template = self.chat_template
+        if self._known_marks is None or self._known_marks[0] != template:
+            try:
+                turn = "" if template is None else self.render([{"role": "user", "content": GUARD}])
+            except InputError:  # a template for other conversations
+                turn = ""
+            written = {found[found.lastindex] for found in self._tokens.finditer(turn)}
+            marks = {i: t for i, t in self._added.items() if i in self._special_ids or t.content in written}
+            # a single character has no inside to be guarded
+            pattern = pattern_of(token for token in marks.values() if len(token.content) > 1)
+            self._known_marks = (template, Marks(pattern, frozenset(marks) - {self.unknown}))
+        return self._known_marks[1]
 
     def _guarded(self, value: Any, markup: str) -> Any:
-        return value if markup == "tokens" else tuple(guarded(x, self._markup) for x in value)
+        return value if markup == "tokens" else tuple(guarded(x, self._marks().pattern) for x in value)
+
+    def _end_of_token(self, text: str, place: int) -> int:
+        """The place, or the end of the token that swallows the white space around it."""
+        swallowing = (found.end() for found in self._tokens.finditer(text) if found.start() < place < found.end())
+        return next(swallowing, place)
 
     def _rendered(self, text: str, backend: Any) -> list[int]:
         """The ids of what a template wrote, guarded text as plain text. backend: for a text in this place."""
-        if GUARD not in text and backend is self._backend:
+        if GUARD not in text and backend is self._backend and not self._spelt_otherwise:
             return _encode(backend, text)
         ids = []
-        for plain, token in split_markup(text, self._markup):
+        for plain, token in split_tokens(text, self._tokens):
             if plain:
                 ids += self._plain(backend, plain.replace(GUARD, ""))
             if token is not None:
                 ids.append(self._backend.token_to_id(token))
-            backend = self._after_markup
+            backend = self._after_token
         return ids
 
     def _plain(self, backend: Any, text: str) -> list[int]:
         """The ids of a text in which markup is plain text."""
-        ids = _encode(backend, text, as_text=True)
-        if self._special_ids.isdisjoint(ids):
+        ids, marks = _encode(backend, text, as_text=True), self._marks()
+        if marks.ids.isdisjoint(ids):
             return ids
-        # Unigram knows special tokens as words too: it is kept from them by a cut inside each
-        cuts = [0, *(found.start(found.lastindex) + 1 for found in self._markup.finditer(text)), len(text)]
+        # Unigram knows special tokens as words too, and some that mark turns are not special: each is cut in two
+        cuts = [0, *(found.start(found.lastindex) + 1 for found in marks.pattern.finditer(text)), len(text)]
+        if len(cuts) == 2:
+            raise InputError(f"spells a special token in other characters, {text[:60]!r}; leave them out of the text")
         first, *rest = [text[a:b] for a, b in itertools.pairwise(cuts)]
-        return [*_encode(backend, first, as_text=True), *(i for part in rest for i in self._plain(self._inside, part))]
+        return [*self._plain(backend, first), *(i for part in rest for i in self._plain(self._inside, part))]
 
     def _end_of_turn(self) -> int | None:
         talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": GUARD}]
@@ -252,20 +288,13 @@ class Tokenizer:
             end = self.render(talk, False).rpartition(GUARD)[2]
         except InputError:  # no template, or one that is for other conversations
             return None
-        found = self._markup.search(end)
-        return found and self._backend.token_to_id(split_markup(end, self._markup)[0][1])
+        ends = (self._backend.token_to_id(token) for _, token in split_tokens(end, self._tokens) if token)
+        return next((i for i in ends if i in self._special_ids), None)
 
 
 def _encode(backend: Any, text: str, *, as_text: bool = False) -> list[int]:
     backend.encode_special_tokens = as_text
     return backend.encode(text, add_special_tokens=False).ids
-
-
-def _pattern(markup: Iterable[Any]) -> re.Pattern:
-    longest_first, space = sorted(markup, key=lambda token: len(token.content), reverse=True), r"\s*"
-    # some of them swallow the white space beside them
-    spelt = [space * t.lstrip + f"({re.escape(t.content)})" + space * t.rstrip for t in longest_first]
-    return re.compile("|".join(spelt) or "(?!)")
 
 
 def _tokenizers() -> Any:

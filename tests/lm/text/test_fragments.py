@@ -71,3 +71,14 @@ def test_a_message_that_spells_markup_is_cut_without_a_trace(family):
     plain = [{"role": "user", "content": "a b"}]
     whole = tokenizer.encode_chat(plain)
     assert whole[-3:] == ids[-3:]  # what follows on a special token is the same ids, whether the text was cut or not
+
+
+def test_what_is_stripped_from_a_text_is_not_stripped_where_it_goes_on():
+    from tokenizers import normalizers
+
+    tokenizer = made()["byte-level"]
+    backend = type(tokenizer._backend).from_str(tokenizer._backend.to_str())
+    backend.normalizer = normalizers.Strip()
+    tokenizer = type(tokenizer)(backend, tokenizer.special)
+    ((side,),) = encode_rows([{"prompt": " Q: ", "completion": " yes "}], tokenizer, max_length=99).rows
+    assert tokenizer.decode(side.tokens) == "Q:  yes </s>"
