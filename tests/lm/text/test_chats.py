@@ -190,7 +190,7 @@ def test_a_turn_that_says_nothing_cannot_be_gone_on_with():
 
 def test_a_question_never_becomes_a_part_of_the_answer():
     tokenizer = byte_tokenizer()
-    tokenizer.chat_template = (  # the last turn is written otherwise than others, and there is an end if none is asked for
+    tokenizer.chat_template = (
         "{% for m in messages %}{% if loop.last %}S {% endif %}{{ m.content }}{% endfor %}"
         "{% if not add_generation_prompt %}<|im_end|>{% endif %}"
     )
