@@ -8,7 +8,6 @@ from typing import Literal
 import jax
 from tyro.conf import Positional
 
-from jaxrl.data.prompts import encode_text
 from jaxrl.lm.pretrained.weights import load_model
 from jaxrl.lm.sampling import stream
 from jaxrl.lm.transformer import language_model
@@ -55,7 +54,7 @@ def generate(
     if chat:
         ids = tokenizer.encode_chat([{"role": "user", "content": prompt}], markup=markup)
     else:
-        ids = encode_text(prompt, tokenizer, markup)
+        ids = tokenizer.encode_prompt(prompt, markup)
     check_tokenizer(tokenizer, loaded.config)
     if markup == "text" and tokenizer.has_markup(prompt):
         print("special tokens in the prompt are plain text; --markup tokens makes them tokens", file=sys.stderr)

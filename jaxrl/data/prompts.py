@@ -61,18 +61,10 @@ def encode_prompt(asked: Example, tokenizer: Tokenizer, markup: str = "text", da
     to speak, or up to its last word so far. Without messages, or with neither BOS nor text: nothing.
     """
     if isinstance(asked.prompt, str):
-        return encode_text(asked.prompt, tokenizer, markup)
+        return tokenizer.encode_prompt(asked.prompt, markup)
     if not asked.prompt:
         return []
     return tokenizer.encode_chat(asked.prompt, markup=markup, **_columns(asked, date))
-
-
-def encode_text(prompt: str, tokenizer: Tokenizer, markup: str = "text") -> list[int]:
-    """BOS if the tokenizer adds one, and the text begins with none; then the text. markup: what special tokens that it
-    spells are, "text" or "tokens".
-    """
-    ids = tokenizer.encode(prompt, specials=markup == "tokens", goes_on=True)
-    return ids if tokenizer.prefix and ids[:1] == tokenizer.prefix else [*tokenizer.prefix, *ids]
 
 
 def encode_example(
@@ -88,7 +80,7 @@ def encode_example(
         made = tokenizer.encode_exchanges(example.prompt, example.completions, **columns)
         told = zip(made, example.completions, strict=True)
         return [e._replace(answer=[]) if says_nothing(answer) else e for e, answer in told]
-    prompt, tokens = encode_text(example.prompt, tokenizer, markup), markup == "tokens"
+    prompt, tokens = tokenizer.encode_prompt(example.prompt, markup), markup == "tokens"
     encode = tokenizer.encode_inside if example.prompt else tokenizer.encode
     answers = [encode(text, specials=tokens) for text in example.completions]
     return [Exchange(prompt, ids, tokens and tokenizer.ends(ids)) for ids in answers]

@@ -13,13 +13,21 @@ from jaxrl.types import InputError, Key, Params
 
 
 def complete(
-    model: LanguageModel, params: Params, tokenizer: Tokenizer, prompts: Sequence[str], key: Key, **sampling: Any
+    model: LanguageModel,
+    params: Params,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    key: Key,
+    *,
+    markup: str = "text",
+    **sampling: Any,
 ) -> list[str]:
     """What the model says after each prompt, without the prompt and without special tokens.
 
-    sampling: as for `generate`, max_new_tokens among them; a completion ends with any of the tokenizer's stop tokens.
+    markup: what special tokens that a prompt spells are, "text" or "tokens", as in DataConfig. sampling: as for
+    `generate`, max_new_tokens among them; a completion ends with any of the tokenizer's stop tokens.
     """
-    encoded = [[*tokenizer.prefix, *tokenizer.encode(prompt, specials=False, goes_on=True)] for prompt in prompts]
+    encoded = [tokenizer.encode_prompt(prompt, markup) for prompt in prompts]
     if not encoded or not all(encoded):
         empty = next((i for i, ids in enumerate(encoded, 1) if not ids), None)
         what = f"prompt {empty} is empty, and the tokenizer adds no BOS to it" if empty else "there are no prompts"

@@ -116,6 +116,13 @@ class Tokenizer:
         backend = self._open if goes_on else self._backend
         return _encode(backend, text) if specials else self._plain(backend, text)
 
+    def encode_prompt(self, text: str, markup: str = "text") -> list[int]:
+        """The ids of a text that the model is to go on with: BOS if this tokenizer adds one and the text begins with
+        none, then the text. markup: what special tokens that it spells are, "text" or "tokens".
+        """
+        ids = self.encode(text, specials=markup == "tokens", goes_on=True)
+        return ids if self.prefix and ids[:1] == self.prefix else [*self.prefix, *ids]
+
     def encode_inside(self, text: str, specials: bool = True) -> list[int]:
         """The ids of a text that goes on from other text: nothing is put before it, so that the two together decode to
         their concatenation.
