@@ -59,7 +59,7 @@ def updated(monkeypatch, config, own=LOGP, kl=KL_LOGP, label=LABEL):
     """(gradient, metrics) of one update of the golden batch."""
     monkeypatch.setattr(kto, "completion_scores", given_scores)
     as_arrays = lambda own, kl: {"own": jnp.asarray(own, jnp.float32), "kl": jnp.asarray(kl, jnp.float32)}  # noqa: E731
-    algorithm = config.make(None, as_arrays(REF, KL_REF), 1)
+    algorithm = config.make(MODEL, as_arrays(REF, KL_REF), 1)
     learner = algorithm.init(jax.random.key(0))._replace(trained=as_arrays(own, kl))
     four = np.full(4, 2, np.int32)
     batch = batch_of(Completions(np.ones((4, 5), np.int32), four, four + 3, np.float32(label), np.arange(4)))
@@ -559,3 +559,14 @@ def test_no_rows_at_all_are_refused():
 
 if __name__ == "__main__":
     killed_run(COURSE, GIVEN, Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume")
+
+
+def test_a_prompt_and_anothers_completion_end_with_the_context():
+    # rows of 3 + 1 and 1 + 3 tokens: the long prompt with the long completion is 6, of which the context holds 5
+    tokens = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.int32)
+    rows = Completions(tokens, np.array([3, 1]), np.array([4, 4]), None, np.arange(2))
+    other = jnp.array([1, 0])
+    whole, cut = (kto.cross(rows, other, None, context) for context in (None, 5))
+    np.testing.assert_array_equal(whole.tokens[0][:6], [1, 2, 3, 6, 7, 8])
+    assert whole.length.tolist() == [6, 2] and cut.length.tolist() == [5, 2] and cut.tokens.shape == (2, 5)
+    np.testing.assert_array_equal(cut.tokens[0], [1, 2, 3, 6, 7])

@@ -16,7 +16,7 @@ import pytest
 from jaxrl import replace
 from jaxrl.algorithms import DPO, KTO, dpo, kto
 from jaxrl.data import Completions, DataBatch, Pairs
-from jaxrl.lm import log_probs
+from jaxrl.lm import log_probs, reference
 from jaxrl.lm.log_probs import completion_scores
 from jaxrl.lm.pretrained.hf_config import from_hf_config
 from jaxrl.lm.pretrained.weights import from_hf_tensors, to_hf_tensors
@@ -239,7 +239,7 @@ def rounded(params):
 
 MUTANTS = {
     # record, what is replaced by what
-    "means for sums": ("dpo", (dpo, "completion_scores", averaged)),
+    "means for sums": ("dpo", (reference, "completion_scores", averaged)),
     "the end token masked out": ("dpo", (log_probs, "completion_mask", without_end)),
     "the reference left out": ("dpo", (dpo.LOSSES, "dpo", dpo.Loss(without_reference))),
     "the reference rounded to bfloat16": ("dpo", None),
