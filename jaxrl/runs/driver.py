@@ -83,7 +83,8 @@ def run(
     config: an algorithm's config. seed: of everything, 0 … 2³²-1. run_dir: by default a new directory under runs/.
     given: what the config takes beside itself, as for `train`: env and network, or network, params, data and samples.
     Other arguments:
-    resume: go on from the newest checkpoint in run_dir, exactly; rows logged after it are cut and written again.
+    resume: go on from the newest checkpoint in run_dir that is whole, exactly; rows logged after it are cut and written
+    again. A damaged one is moved aside, with a warning.
     schedule: how often to log, evaluate and save. progress: show a bar.
     probe(state, key): further figures of every evaluation along the way, logged as eval_*.
     export(state, run_dir): writes what else is to be kept of the final state, before any picture is drawn.
@@ -147,9 +148,12 @@ def _checked_seed(seed: Any) -> int:
 
 def _start(p: Program, compiled: Compiled, saves: Checkpoints, seed: int, resume: bool) -> TrainState:
     key = jax.random.key(seed)
-    if resume and saves.steps():
-        return saves.restore(jax.eval_shape(p.init, key))
-    return compiled.init(key)
+    if not resume or not saves.steps():
+        return compiled.init(key)
+    found = saves.newest(jax.eval_shape(p.init, key))
+    for note in found.notes:
+        warnings.warn(note, stacklevel=3)
+    return found.tree
 
 
 def _draw(p: Program, run_dir: Path, final: dict[str, Any]) -> None:

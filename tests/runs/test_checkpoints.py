@@ -1,5 +1,7 @@
 """Checkpoints: exact, or refused with a sentence."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import optax
 import pytest
 
 from jaxrl.networks import MLP
-from jaxrl.runs.checkpoints import Checkpoints
+from jaxrl.runs.checkpoints import Checkpoints, Damaged
 
 
 def tree():
@@ -78,3 +80,81 @@ def test_the_newest_are_kept_and_the_newest_is_restored(tmp_path):
 def test_an_empty_directory_says_so(tmp_path):
     with pytest.raises(ValueError, match="no checkpoint in"):
         Checkpoints(tmp_path).restore({"x": jnp.array(0)})
+
+
+def files(directory):
+    return sorted(path for path in directory.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def flipped(path, place):
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def damage(directory):
+    """Flip a bit in the middle of its largest file, which holds the numbers."""
+    largest = max(files(directory), key=lambda path: path.stat().st_size)
+    flipped(largest, largest.stat().st_size // 2)
+
+
+def wide():
+    return {"w": jax.random.normal(jax.random.key(0), (64, 64)), "n": jnp.int32(3), "key": jax.random.key(1)}
+
+
+def test_a_flipped_bit_or_a_cut_in_any_file_is_never_restored_as_it_is(tmp_path):
+    made = Checkpoints(tmp_path / "checkpoints")
+    made.save(1, wide())
+    made.save(2, wide())
+    made.close()
+    template, names = jax.eval_shape(wide), [f.relative_to(tmp_path) for f in files(tmp_path / "checkpoints" / "2")]
+    assert len(names) > 3
+    refused = 0
+    for n, name in enumerate(names):
+        for how in ("flip", "cut", "gone"):
+            copy = tmp_path / f"{n}-{how}"
+            shutil.copytree(tmp_path / "checkpoints", copy / "checkpoints")
+            file = copy / name
+            if how == "flip":
+                flipped(file, 7 * n + file.stat().st_size // 2)
+            elif how == "cut":
+                file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+            else:
+                file.unlink()
+            found = Checkpoints(copy / "checkpoints")
+            try:
+                tree, step, notes = found.newest(template)
+            except ValueError as error:  # of another name in the manifest: refused, with a sentence
+                assert "checkpoint" in str(error)
+                refused += 1
+                continue
+            assert all(bits(a) == bits(b) for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(wide()), strict=True))
+            assert step == 2 or (step == 1 and "going on from step 1" in notes[0] and found.steps() == [1])
+    assert refused < len(names)
+
+
+def test_what_cannot_be_gone_on_from_is_set_aside_and_its_step_can_be_saved_again(tmp_path):
+    made = Checkpoints(tmp_path / "checkpoints")
+    for step in (1, 2):
+        made.save(step, wide())
+    damage(tmp_path / "checkpoints" / "2")
+    with pytest.raises(Damaged, match="the checkpoint of step 2 in .* (is damaged|cannot be read)"):
+        made.restore(jax.eval_shape(wide))
+    _, step, (note,) = made.newest(jax.eval_shape(wide))
+    assert step == 1 and note.endswith("; going on from step 1") and made.steps() == [1]
+    assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["2-0"]
+    made.save(2, wide())
+    assert made.newest(jax.eval_shape(wide))[1:] == (2, [])
+    for step in (1, 2):
+        damage(tmp_path / "checkpoints" / str(step))
+    with pytest.raises(Damaged, match="no checkpoint is whole: start again in another run_dir"):
+        made.newest(jax.eval_shape(wide))
+
+
+def test_a_save_that_writes_nothing_is_an_error(tmp_path):
+    made = Checkpoints(tmp_path)
+    made.save(5, wide())
+    with pytest.raises(Exception, match="5"):
+        made.save(5, wide())
+    with pytest.raises(RuntimeError, match="the checkpoint of step 3 was not written"):
+        made.save(3, wide())  # Orbax passes over steps that are not newer

@@ -185,6 +185,20 @@ def test_restore_compiles_no_further_step(whole, tmp_path):
     assert compile_events(lambda: jax.block_until_ready(step(restored))) == 0
 
 
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before_to_the_same_end(whole, tmp_path):
+    shutil.copytree(whole.run_dir, tmp_path / "run")
+    rows = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    newest = max((tmp_path / "run" / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    largest = max((f for f in newest.rglob("*") if f.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(bytes(content))
+    with pytest.warns(UserWarning, match=f"the checkpoint of step {newest.name} in .*; going on from step 384"):
+        again = run(CONFIG, 3, tmp_path / "run", resume=True, schedule=SCHEDULE, progress=False)
+    assert same_bytes(again.state, whole.state) and (tmp_path / "run" / "metrics.jsonl").read_bytes() == rows
+    assert [path.name for path in (tmp_path / "run" / "damaged").iterdir()] == [f"{newest.name}-0"]
+
+
 def test_a_directory_that_holds_a_run_is_not_overwritten(whole):
     with pytest.raises(ValueError, match="already holds a run; pass resume=True"):
         run(CONFIG, 3, whole.run_dir, progress=False)
