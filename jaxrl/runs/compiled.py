@@ -35,20 +35,23 @@ class Asked(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """init(key) -> state; chunk(leaves, updates) -> (leaves, told), on the leaves of a state, of which `whole` makes it
-    again; read(told) -> (the metrics over those updates, for each of the learner's `floats` whether it is finite
-    throughout); the evaluators; and the MiB that the training program takes.
+    """init(key) -> state; chunk(leaves, updates, told) -> (leaves, told), on the leaves of a state, of which `whole`
+    makes it again; read(told) -> (the metrics over those updates, for each of the learner's `floats` whether it is
+    finite throughout); the evaluators; and the MiB that the training program takes.
 
-    A chunk takes its leaves' memory over. A chunk of no updates tells of the state as it is.
+    A chunk takes its leaves' memory over. A chunk of no updates tells of the state as it is. What it was told by the
+    chunk before it counts too: two that go on from each other tell bit for bit what one of both would.
     """
 
     init: Callable[[Key], TrainState]
-    chunk: Callable[[Leaves, int], tuple[Leaves, Float[Array, " told"]]]
+    chunk: Callable[..., tuple[Leaves, Float[Array, " told"]]]
     whole: Callable[[Leaves], TrainState]
     read: Callable[[Float[Array, " told"]], tuple[dict[str, float], Bool[np.ndarray, " floats"]]]
     floats: list[str]
     evaluators: tuple[Asked, ...]
     memory: dict[str, float]
+    nothing: Float[Array, " told"]
+    """What a first chunk was told."""
 
 
 def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compiled]:
@@ -65,28 +68,27 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
         config, arrays = inputs
         return program(config, **join(arrays))
 
-    names: list[tuple[str, ...]] = []  # of metrics: known once they are traced
-
     def whole(leaves: Leaves) -> TrainState:
         return jax.tree.unflatten(jax.tree.structure(state), leaves)
 
-    def chunk(flat: Leaves, leaves: Leaves, updates: jax.Array) -> tuple[Leaves, jax.Array]:
+    def stepped(inputs: tuple, state: TrainState) -> tuple[TrainState, m.Packed]:
+        state, metrics = remade(inputs).step(state)
+        return state, m.pack(metrics)
+
+    step = jax.jit(stepped, inline=True)  # traced once, for its shapes and for the loop
+
+    def chunk(
+        flat: Leaves, leaves: Leaves, updates: jax.Array, told: Float[Array, " told"]
+    ) -> tuple[Leaves, Float[Array, " told"]]:
         inputs, state = jax.tree.unflatten(structure, flat), whole(leaves)
-
-        def stepped(state: TrainState) -> tuple[TrainState, m.Packed]:
-            state, metrics = remade(inputs).step(state)
-            return state, m.pack(metrics)
-
-        step = jax.jit(stepped, inline=True)  # traced once, for its shapes and for the loop
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, state)[1])
 
         def body(_, carry):
             state, total = carry
-            state, metrics = step(state)
+            state, metrics = step(inputs, state)
             return state, m.add(total, metrics)
 
-        state, metrics = jax.lax.fori_loop(0, updates, body, (state, zeros))
-        names.append(metrics.names)
+        before = m.Packed(packed.names, told[: packed.sums.size].reshape(packed.sums.shape))
+        state, metrics = jax.lax.fori_loop(0, updates, body, (state, before))
         finite = _finite(state.learner).astype(metrics.sums.dtype)
         return jax.tree.leaves(state), jnp.concatenate([metrics.sums.reshape(-1), finite])
 
@@ -95,7 +97,9 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
 
     init = jax.jit(lambda inputs, key: remade(inputs).init(key)).trace(inputs, key)
     state = init.out_info
-    train = jax.jit(chunk, donate_argnums=1).trace(flat, jax.tree.leaves(state), number)
+    packed = jax.eval_shape(step, inputs, state)[1]
+    nothing = np.zeros(packed.sums.size + len(_floats(state.learner)), packed.sums.dtype)
+    train = jax.jit(chunk, donate_argnums=1).trace(flat, jax.tree.leaves(state), number, nothing)
     asked = [jax.jit(measure(i)).trace(inputs, key, state.learner, number) for i in range(len(p.evaluators))]
 
     def compiled() -> Compiled:
@@ -103,18 +107,19 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
         update, start, *ask = _side_by_side([train, init, *asked], [False, True, *briefly])  # the longest first
         update, start = update(), start()
         on_device = jax.device_put(inputs)  # once, not with every chunk
-        flat, count = jax.tree.leaves(on_device), functools.cache(jnp.int32)
+        flat, count, none = jax.tree.leaves(on_device), functools.cache(jnp.int32), jnp.asarray(nothing)
         return Compiled(
             init=lambda key: start(on_device, key),
-            chunk=lambda leaves, updates: update(flat, leaves, count(updates)),
+            chunk=lambda leaves, updates, told=none: update(flat, leaves, count(updates), told),
             whole=whole,
-            read=functools.partial(_read, names[0]),
+            read=functools.partial(_read, packed.names),
             floats=[path for path, _ in _floats(state.learner)],
             evaluators=tuple(
                 Asked(evaluator, functools.partial(_asking, made, on_device))
                 for evaluator, made in zip(p.evaluators, ask, strict=True)
             ),
             memory=_memory(update),
+            nothing=none,
         )
 
     return compiled

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.reports.curve import learning_curve
 from jaxrl.reports.rows import TIMING, read_metrics
@@ -25,7 +27,8 @@ from jaxrl.runs.directory import as_run, begin_run, check_run_dir
 from jaxrl.runs.given import describe
 from jaxrl.runs.header import HEADER, lines, run_header
 from jaxrl.runs.logger import Bar, Logger
-from jaxrl.runs.session import Session
+from jaxrl.runs.preemption import Interrupts
+from jaxrl.runs.session import PARTIAL, Session
 from jaxrl.training import program
 from jaxrl.types import InputError, Key, Program, TrainState
 
@@ -89,7 +92,8 @@ def run(
     probe(state, key): further figures of every evaluation along the way, logged as eval_*.
     export(state, run_dir): writes what else is to be kept of the final state, before any picture is drawn.
     Raises InputError, before anything is compiled or written, for a bad config, a directory that already holds a run,
-    or a resume with another config, seed or thing given. Raises Diverged when the learner is no longer finite.
+    or a resume with another config, seed or thing given. Raises Diverged when the learner is no longer finite, and
+    Stopped, after saving, where SIGTERM or SIGINT (Ctrl-C) asks for it: between updates, within seconds.
     """
     schedule.check()
     seed = _checked_seed(seed)
@@ -99,7 +103,7 @@ def run(
     run_dir = None if run_dir is None else Path(run_dir)
     check_run_dir(run_dir, seed, settings, about, resume)
     with contextlib.ExitStack() as stack:
-        clock = stack.enter_context(Clock())
+        interrupts, clock = stack.enter_context(Interrupts()), stack.enter_context(Clock())
         with clock.compiling():
             compile_all = trace(config, given, p)
         if not resume:
@@ -122,6 +126,8 @@ def run(
             bar=stack.enter_context(contextlib.closing(Bar(p.total_steps, done, progress, p.unit.label.split()[-1]))),
             marks=schedule.marks(p.num_updates),
             probe=probe,
+            interrupts=interrupts,
+            partial=_partial(run_dir, done),
         )
         about = run_header(seed, compiled.memory, cache)
         (run_dir / HEADER).write_text(json.dumps(about, indent=1) + "\n")
@@ -154,6 +160,14 @@ def _start(p: Program, compiled: Compiled, saves: Checkpoints, seed: int, resume
     for note in found.notes:
         warnings.warn(note, stacklevel=3)
     return found.tree
+
+
+def _partial(run_dir: Path, step: int) -> jax.Array | None:
+    """What the row that an earlier session stopped in was told up to `step`."""
+    if not (run_dir / PARTIAL).is_file():
+        return None
+    with np.load(run_dir / PARTIAL) as kept:
+        return jnp.asarray(kept["told"]) if int(kept["step"]) == step else None
 
 
 def _draw(p: Program, run_dir: Path, final: dict[str, Any]) -> None:

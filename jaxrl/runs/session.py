@@ -15,11 +15,14 @@ from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.clock import Clock
 from jaxrl.runs.compiled import Asked, Compiled
 from jaxrl.runs.logger import Bar, Logger
+from jaxrl.runs.preemption import Interrupts, Stopped
 from jaxrl.types import Key, Program, TrainState
 
 # Rows that come faster than people read are written several at a time. Each costs half as much then: the processor's
 # caches, which a chunk of updates takes, are fetched back once for all of them.
 _AT_ONCE, _MOST = 0.25, 16  # seconds, rows
+_POLL = 5.0  # seconds between two questions whether to stop
+PARTIAL = "partial.npz"
 _EVAL = 0x6576616C  # folded into the seed's key: far from any number that training folds or splits
 
 
@@ -41,8 +44,11 @@ class Session:
     bar: Bar
     marks: dict[str, set[int]]
     probe: Callable[[TrainState, Key], dict[str, float]] | None
+    interrupts: Interrupts
     found: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)  # of the last evaluation, by evaluator
     together: int = 1  # rows that are written at once
+    piece: int = 1  # updates between two questions whether to stop
+    partial: jax.Array | None = None  # what a row was told that an earlier session had begun
 
     def train(self, state: TrainState) -> TrainState:
         """All updates that remain."""
@@ -54,8 +60,15 @@ class Session:
         looked = self.marks["evals"] | self.marks["saves"]
         waiting: list[_Row] = []
         for update in sorted(mark for mark in set().union(*self.marks.values()) if mark > done):
-            count, done, began = update - done, update, time.perf_counter()
-            leaves, told = self.compiled.chunk(leaves, count)
+            count, began = update - done, time.perf_counter()
+            leaves, told, left = self._advance(leaves, count)
+            if left:
+                self._rows(waiting, meant)
+                leaves, told = self.compiled.chunk(leaves, 0, told)  # of a row that has not begun nothing was told
+                if bad := self._bad(self.compiled.read(told)[1] | meant):
+                    self._diverged((update - left) * self.p.steps_per_update, bad[0])
+                self._stop(update - left, leaves, told)
+            done = update
             # Rows are written while the next chunk is under way, so that the device never waits for the host.
             if len(waiting) >= self.together:
                 self._rows(waiting, meant)
@@ -69,8 +82,36 @@ class Session:
             self._rows(waiting, meant)
         return self.compiled.whole(leaves)
 
+    def _advance(self, leaves: list[jax.Array], count: int) -> tuple[list[jax.Array], jax.Array, int]:
+        """The updates of one row, in pieces between which it is asked whether to stop: leaves, what they tell, and the
+        updates that are left because it was.
+        """
+        told, self.partial = self.compiled.nothing if self.partial is None else self.partial, None
+        while count and not self.interrupts.asked:
+            piece, began = min(count, self.piece), time.perf_counter()
+            leaves, told = self.compiled.chunk(leaves, piece, told)
+            count -= piece
+            if count:  # or there is nothing to wait for: the row's own end is read later
+                jax.block_until_ready(told)
+                self.piece = max(1, int(piece * _POLL / (time.perf_counter() - began)))
+        return leaves, told, count
+
+    def _stop(self, update: int, leaves: list[jax.Array], told: jax.Array) -> None:
+        """Save what there is between two rows, and end."""
+        step = update * self.p.steps_per_update
+        self.logger.flush()
+        np.savez(self.run_dir / PARTIAL, step=step, told=np.asarray(told))  # before what says that it counts
+        if step and step not in self.saves.steps():
+            self.saves.save(step, self.compiled.whole(leaves))
+        raise Stopped(
+            f"stopped by {self.interrupts.asked} after {step:,} of {self.p.total_steps:,} {self.p.unit.label}; all is "
+            f"saved, and the same command with --run-dir {self.run_dir} --resume (resume=True) goes on with it"
+        )
+
     def _rows(self, rows: list["_Row"], meant: np.ndarray, leaves: list[jax.Array] | None = None) -> None:
         """Wait for some chunks, and log them; `leaves`: evaluate and save what is due after the last."""
+        if not rows:
+            return
         told = [self.compiled.read(row.told) for row in reversed(rows)][::-1]  # waits for the last, once
         before = self.clock.train
         timings = self.clock.chunks(rows[0].began, [row.count * self.p.steps_per_update for row in rows])
@@ -83,7 +124,7 @@ class Session:
         self, update: int, row: dict[str, float], fine: np.ndarray, timing: dict, leaves: list[jax.Array] | None
     ) -> None:
         step = update * self.p.steps_per_update
-        bad = [leaf for leaf, is_fine in zip(self.compiled.floats, fine, strict=True) if not is_fine]
+        bad = self._bad(fine)
         if leaves is not None and not bad and update in self.marks["evals"]:
             row |= self._along(self.compiled.whole(leaves))
         self.logger.row(step, row, timing)
@@ -93,6 +134,9 @@ class Session:
         if leaves is not None and update in self.marks["saves"]:
             self.logger.flush()
             self.saves.save(step, self.compiled.whole(leaves))
+
+    def _bad(self, fine: np.ndarray) -> list[str]:
+        return [leaf for leaf, is_fine in zip(self.compiled.floats, fine, strict=True) if not is_fine]
 
     def final(self, state: TrainState) -> dict[str, Any]:
         """The figures of a run that has ended."""
