@@ -138,7 +138,7 @@ def run(
             export(state, run_dir)
         final = session.final(state)
         (run_dir / "result.json").write_text(json.dumps(final, indent=1) + "\n")
-    _draw(p, run_dir, final)
+        _draw(p, run_dir, final)
     return RunResult(state, final, run_dir)
 
 
