@@ -12,7 +12,6 @@ from jaxrl.algorithms import ALGORITHMS
 from jaxrl.config_file import load_config
 from jaxrl.runs.compilation_cache import enable_compilation_cache
 from jaxrl.runs.driver import RunResult, Schedule, run
-from jaxrl.runs.preemption import Stopped
 from jaxrl.runs.session import Diverged
 from jaxrl.settings import check, closest
 from jaxrl.types import InputError
@@ -106,9 +105,7 @@ class sentences:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         status = next((s for k, s in ((InputError, 2), (Diverged, 3)) if isinstance(error, k)), None)
-        if isinstance(error, Stopped):
-            print(error, file=sys.stderr)
-        elif status is not None:
+        if status is not None:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(status)
 

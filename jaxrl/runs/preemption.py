@@ -7,11 +7,14 @@ from typing import Any
 
 
 class Stopped(SystemExit):
-    """A run was asked to stop, and did: everything is saved. Left to itself it ends the process with status 0."""
+    """A run was asked to stop, and did: everything is saved. Left to itself it ends the process with status 0, and with
+    its sentence on stderr, which Python would say only with status 1.
+    """
 
     def __init__(self, sentence: str):
         super().__init__(0)
         self.sentence = sentence
+        print(sentence, file=sys.stderr, flush=True)
 
     def __str__(self) -> str:
         return self.sentence
