@@ -15,9 +15,9 @@ from jaxtyping import Array, Bool, Float
 from jaxrl.ops import metrics as m
 from jaxrl.ops.platform import compile_lowered
 from jaxrl.runs.directory import cores
-from jaxrl.runs.given import split_given
 from jaxrl.settings import float32
 from jaxrl.training import program
+from jaxrl.training.given import split_given
 from jaxrl.types import Evaluator, Key, Learner, Program, PyTree, TrainState
 
 _SMALL = 2**13  # entries of a leaf

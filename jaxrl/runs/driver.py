@@ -24,12 +24,12 @@ from jaxrl.runs.clock import Clock
 from jaxrl.runs.compilation_cache import enable_compilation_cache
 from jaxrl.runs.compiled import Compiled, trace
 from jaxrl.runs.directory import as_run, begin_run, check_run_dir
-from jaxrl.runs.given import describe
 from jaxrl.runs.header import HEADER, lines, run_header
 from jaxrl.runs.logger import Bar, Logger
 from jaxrl.runs.preemption import Interrupts
 from jaxrl.runs.session import PARTIAL, Session
 from jaxrl.training import program
+from jaxrl.training.given import describe
 from jaxrl.types import InputError, Key, Program, TrainState
 
 

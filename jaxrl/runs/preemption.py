@@ -14,7 +14,7 @@ class Stopped(SystemExit):
     def __init__(self, sentence: str):
         super().__init__(0)
         self.sentence = sentence
-        print(sentence, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{sentence}\n")
 
     def __str__(self) -> str:
         return self.sentence
@@ -43,4 +43,4 @@ class Interrupts:
     def _heard(self, number: int, frame: Any) -> None:
         self.asked = signal.Signals(number).name
         self.__exit__()
-        print(f"{self.asked}: saving, and stopping then; once more stops at once", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{self.asked}: saving, and stopping then; once more stops at once\n")

@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxrl.networks import actor_critic
 from jaxrl.ops.fingerprints import fingerprint, name_of
-from jaxrl.runs.given import describe, split_given
 from jaxrl.spaces import Box, Discrete, Spaces
+from jaxrl.training.given import describe, split_given
 from tests.helpers.environments import Counter
 
 
