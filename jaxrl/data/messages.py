@@ -7,14 +7,12 @@ Keys of null are as if absent: columns of parquet files give every message every
 import re
 from typing import Any
 
+from jaxrl.data.reading.conversations import ROLES
 from jaxrl.types import InputError
 
 Message = dict[str, Any]
 Text = str | list[Message]
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
-_OTHERS = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "chatbot": "assistant"}
-_OTHERS |= {"ai": "assistant", "model": "assistant"}
 _THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 _VALUES = ("arguments", "parameters")
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # half of a pair of UTF-16 units, which JSON can spell and UTF-8 cannot
@@ -68,8 +66,8 @@ def _message(name: str, value: Any) -> Message:
     if not isinstance(found, dict) or not isinstance(found.get("role"), str):
         raise InputError(f"has {name} with {value!r:.80}; each message must be {{role, content}} with text")
     role, content = found["role"], found.get("content")
-    known = _OTHERS.get(role.lower(), role.lower())
-    if known != role and known in ROLES:
+    known = ROLES.get(role.lower(), role)  # templates have roles of their own, too
+    if known != role:
         raise InputError(
             f"has a message of role {role!r} in its {name}, which chat templates call {known!r}; rename it, or read "
             "the file with data.format = 'sharegpt'"

@@ -11,6 +11,7 @@ from jaxrl.data.rows import Row, given_rows, read
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import ModelConfig
+from jaxrl.settings import replace
 from jaxrl.types import InputError
 
 
@@ -45,7 +46,8 @@ def prepare(
     counts, parts = encoded.counts, [encoded.rows]
     held_out = None if held_out is None else list(held_out)
     if held_out:
-        measured, _ = read_encoded(settings, tokenizer, held_out, learns_from=learns_from, model=model)
+        at_hand = replace(settings, split=None)  # which chose from the file
+        measured, _ = read_encoded(at_hand, tokenizer, held_out, learns_from=learns_from, model=model)
         counts, parts = Counter(counts) + Counter(measured.counts), [encoded.rows, measured.rows]
     elif held_out is None and settings.held_out > 0:
         parts = _hold_out(encoded.rows, float(settings.held_out))

@@ -106,12 +106,13 @@ def outcome(tmp_path_factory):
 @hypothesis.given(damaged())
 def test_a_thousand_damaged_rows(outcome, found):
     Config, rows = found
-    hypothesis.event(str(outcome(Config(lm=LMConfig("tiny"), data=DataConfig(held_out=0.25)), rows)))
+    status = outcome(Config(lm=LMConfig("tiny"), data=DataConfig(held_out=0.25)), rows)
+    assert status in (0, 2)
+    hypothesis.event(str(status))
 
 
 def test_undamaged_rows_train(outcome):
     for Config, row in GOOD:
-        assert outcome(Config(lm=LMConfig("tiny"), data=DataConfig(held_out=0.25)), [row] * 4) in (0, 2)
         different = [json.loads(json.dumps(row).replace('"p"', f'"p{i}"').replace("Hi", f"Hi{i}")) for i in range(4)]
         assert outcome(Config(lm=LMConfig("tiny"), data=DataConfig(held_out=0.25)), different) == 0
 
@@ -149,7 +150,9 @@ def test_three_hundred_damaged_files(outcome, tmp_path):
         name, content = found
         (tmp_path / name).write_bytes(content)
         data = DataConfig(str(tmp_path / name), held_out=0.25)
-        hypothesis.event(f"{name} {outcome(SFT(lm=LMConfig('tiny'), data=data), None)}")
+        status = outcome(SFT(lm=LMConfig("tiny"), data=data), None)
+        assert status in (0, 2)
+        hypothesis.event(f"{name} {status}")
 
     each()
     for name, content in files.items():

@@ -90,6 +90,8 @@ def test_split_and_format_are_those_of_the_report(tmp_path):
     assert counts["kept"] == counts["rows"] == 4 and " 4 of 4 rows kept" in report and notes[0] in report
     given = prepare(DataConfig(held_out=0.0), TOKENIZER, [*rows, *rows])
     assert given.notes == notes and given.counts["rows"] == 8
+    beside = prepare(settings, TOKENIZER, held_out=rows[:2])  # the split of the file is no matter of theirs
+    assert (beside.counts["kept"], beside.counts["held_out"]) == (6, 2)
     with pytest.raises(ValueError, match="split = 'test' chooses from a file, and rows are given"):
         prepare(settings, TOKENIZER, rows)
     with pytest.raises(ValueError, match="data.format = 'sharegtp' is not one of .*did you mean 'sharegpt'"):

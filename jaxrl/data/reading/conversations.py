@@ -12,12 +12,15 @@ OURS = ("messages", "prompt", "completion", "chosen", "rejected")
 """The columns that may hold messages in our own rows."""
 TALKS = ("conversations", "conversation")
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-_ROLES = {
-    **dict.fromkeys(("human", "user"), "user"),
-    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "bot", "model", "function_call"), "assistant"),
+_ASSISTANTS = ("gpt", "assistant", "chatgpt", "chatbot", "bing", "bard", "bot", "ai", "model", "function_call")
+ROLES = {
+    **dict.fromkeys(("human", "user", "prompter"), "user"),
+    **dict.fromkeys(_ASSISTANTS, "assistant"),
     **dict.fromkeys(("tool", "observation", "function_response"), "tool"),
     "system": "system",
+    "developer": "developer",
 }
+"""What chat templates call those who speak, by the names that others give them, in small letters."""
 
 
 def has(row: Any, *names: str) -> bool:
@@ -101,7 +104,7 @@ def of_json(row: Row) -> Row:
 
 def _is_foreign(message: Row) -> bool:
     who = message.get("role")
-    return has(message, "from", "value") or (isinstance(who, str) and _ROLES.get(who.lower(), who) != who)
+    return has(message, "from", "value") or (isinstance(who, str) and ROLES.get(who.lower(), who) != who)
 
 
 def _messages(value: Any) -> list[Row]:
@@ -117,9 +120,9 @@ def _message(value: Any) -> Row:
     if not isinstance(value, dict):
         raise InputError(f"has message {value!r:.60}; it must be {{from, value}} or {{role, content}}")
     who, text = first(value, "role", "from"), first(value, "content", "value")
-    role = _ROLES.get(str(who).lower())
+    role = ROLES.get(str(who).lower())
     if role is None:
-        raise InputError(f"has a message by {who!r}; rename that role to one of {', '.join(_ROLES)}")
+        raise InputError(f"has a message by {who!r}; rename that role to one of {', '.join(ROLES)}")
     kept = {k: v for k, v in value.items() if k not in ("role", "from", "content", "value") and v is not None}
     if str(who).lower() == "function_call":
         calls = _parsed(who, text)

@@ -30,7 +30,7 @@ def render(source: str, now: datetime.date | None = None, **variables: Any) -> s
     try:
         text = compiled(source).render(**variables, strftime_now=day.strftime)
     except Exception as error:  # a template is somebody's program: whatever it raises, it refuses
-        raise InputError(f"the chat template refuses the messages: {error or type(error).__name__}") from error
+        raise InputError(f"the chat template refuses the messages: {str(error) or type(error).__name__}") from error
     return text.replace(f"\\u{ord(GUARD):x}", GUARD)  # of what it wrote as Python or JSON would spell it
 
 

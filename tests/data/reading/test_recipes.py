@@ -266,3 +266,12 @@ def test_reading_and_the_report_say_what_was_taken(tmp_path, tokenizer):
     file.write_text(json.dumps(HH) + "\n")
     report = lint(DataConfig(str(file), format="hh"), tokenizer)
     assert "rows are taken as hh: " in report and "Assistant:« yes<|im_end|>»" in report
+
+
+@pytest.mark.parametrize("role", ["human", "prompter", "gpt", "chatbot", "ai", "model", "User", "Developer"])
+def test_a_role_that_is_refused_is_read_by_the_recipe_that_the_sentence_names(role):
+    talk = [{"role": role, "content": "q"}, assistant("a")]
+    with pytest.raises(InputError, match=f"role '{role}' .*data.format = 'sharegpt'"):
+        given_rows([{"messages": talk}], "plain")
+    (made,) = given_rows([{"messages": talk}], "sharegpt").rows
+    assert understand(made).prompt[0]["content"] == "q"
