@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -87,3 +88,9 @@ def tuned(**changes: str | int | None) -> Iterator[None]:
         yield
     finally:
         _changed.pop()
+
+
+def cores() -> int:
+    """How many this process may use."""
+    # A process pinned to one core computes other bits than one on two: XLA splits its sums by the threads it has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -33,12 +33,14 @@ class Damaged(InputError):
 class Checkpoints:
     """The checkpoints of one run, numbered by step, in a directory. The newest `keep` are kept."""
 
-    def __init__(self, directory: str | Path, keep: int = 2):
-        self._directory, self._keep = Path(directory).resolve(), keep
+    def __init__(self, directory: str | Path, keep: int = 2, read_only: bool = False):
+        self._directory, self._keep, self._read_only = Path(directory).resolve(), keep, read_only
 
     @functools.cached_property
     def _manager(self) -> Any:
         ocp = _orbax()
+        if self._read_only:  # beside a run that goes on: nothing of it may be changed
+            return ocp.CheckpointManager(self._directory, options=ocp.CheckpointManagerOptions(read_only=True))
         options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=False)
         return ocp.CheckpointManager(self._directory, options=options)
 
@@ -85,8 +87,8 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
     def newest(self, template: PyTree) -> Newest:
-        """The newest tree that is as it was saved. Damaged ones after it are moved aside, to `damaged` beside the
-        directory, so that their steps can be saved again.
+        """The newest tree that is as it was saved. Unless read_only, damaged ones after it are moved aside, to
+        `damaged` beside the directory, so that their steps can be saved again.
 
         Raises InputError as `restore` does, and Damaged if none is whole.
         """
@@ -97,7 +99,8 @@ class Checkpoints:
             except Damaged as error:
                 notes.append(str(error))
                 continue
-            self._set_aside([s for s in self.steps() if s > step])
+            if not self._read_only:
+                self._set_aside([s for s in self.steps() if s > step])
             return Newest(tree, step, [f"{note}; going on from step {step}" for note in notes])
         if notes:
             raise Damaged(f"{'; '.join(notes)}; no checkpoint is whole: start again in another run_dir")

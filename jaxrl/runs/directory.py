@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import platform
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,9 +18,10 @@ import jax
 import numpy as np
 
 from jaxrl.config_file import load_config, save_config
+from jaxrl.ops.platform import cores
 from jaxrl.types import InputError
 
-_ABOUT, _CONFIG = "run.json", "config.yaml"
+ABOUT, CONFIG = "run.json", "config.yaml"
 
 
 def as_run(config: Any, overrides: Mapping[str, Any]) -> Any:
@@ -42,20 +45,25 @@ def check_run_dir(run_dir: Path | None, seed: int, config: Any, given: dict[str,
         raise InputError(f"run_dir = {run_dir}: {file} is a file; name a directory")
     if resume:
         _same_run(run_dir, seed, config, given)
-    elif (run_dir / _ABOUT).exists():
+    elif (run_dir / ABOUT).exists():
         raise InputError(
             f"{run_dir} already holds a run; pass resume=True (--resume) to go on with it, or another run_dir"
         )
 
 
-def begin_run(run_dir: Path | None, label: str, seed: int, config: Any, given: dict[str, Any]) -> Path:
-    """Make the directory, by default a new one under runs/, and write what is run, and on what."""
+def begin_run(
+    run_dir: Path | None, label: str, seed: int, config: Any, given: dict[str, Any], more: Mapping[str, Any]
+) -> Path:
+    """Make the directory, by default a new one under runs/, and write what is run, and on what. more: further entries
+    of run.json, which a resume does not compare.
+    """
     run_dir = _new_directory(f"{label}_s{seed}_{time.strftime('%Y%m%d-%H%M%S')}") if run_dir is None else run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
-    save_config(config, run_dir / _CONFIG)
-    about = {"seed": seed, "given": given, **machine()}
+    save_config(config, run_dir / CONFIG)
+    typed = {"command": [sys.executable, *sys.argv], "git": git_revision()}
+    about = {"seed": seed, "given": given, **more, **typed, **machine()}
     try:
-        with (run_dir / _ABOUT).open("x") as file:
+        with (run_dir / ABOUT).open("x") as file:
             file.write(json.dumps(about, indent=1) + "\n")
     except FileExistsError:  # somebody else began a run here since it was looked at
         raise InputError(f"{run_dir} already holds a run; pass another run_dir") from None
@@ -74,21 +82,37 @@ def _new_directory(name: str) -> Path:
 
 
 def _same_run(run_dir: Path, seed: int, config: Any, given: dict[str, Any]) -> None:
-    if not (run_dir / _ABOUT).exists():
+    if not (run_dir / ABOUT).exists():
         raise InputError(f"{run_dir} holds no run to resume; leave resume out to start one there")
-    saved = load_config(run_dir / _CONFIG, {type(config).__name__.lower(): type(config)})
+    saved = load_config(run_dir / CONFIG, {type(config).__name__.lower(): type(config)})
     for name, old, new in _differences(saved, config):
         raise InputError(f"{run_dir} was run with {name} = {old}, not {new}; resume with its own config.yaml")
-    then = json.loads((run_dir / _ABOUT).read_text())
+    then = read_about(run_dir)
     if then["seed"] != seed:
         raise InputError(f"{run_dir} was run with seed = {then['seed']}, not {seed}; resume with that seed")
+    check_given(run_dir, then, given)
+    changed = [f"{name} was {then.get(name)}, is {now}" for name, now in machine().items() if then.get(name) != now]
+    if changed:
+        warnings.warn(f"resuming where {'; '.join(changed)}: it goes on, but not bit for bit", stacklevel=5)
+
+
+def read_about(run_dir: Path) -> dict[str, Any]:
+    """run.json. Raises InputError for one that cannot be read."""
+    try:
+        about = json.loads((run_dir / ABOUT).read_text())
+    except ValueError:
+        about = None
+    if not isinstance(about, dict):
+        raise InputError(f"{run_dir / ABOUT} cannot be read: it is empty or cut short")
+    return about
+
+
+def check_given(run_dir: Path, then: dict[str, Any], given: dict[str, Any]) -> None:
+    """Raises InputError unless what is given, as `describe` tells, is what run.json (`then`) says."""
     for name in sorted({*then["given"], *given}):
         was, now = then["given"].get(name), given.get(name)
         if was != now:
             raise InputError(f"{run_dir} was run with {_called(name, was)}, not {_called(name, now)}; resume with that")
-    changed = [f"{name} was {then.get(name)}, is {now}" for name, now in machine().items() if then.get(name) != now]
-    if changed:
-        warnings.warn(f"resuming where {'; '.join(changed)}: it goes on, but not bit for bit", stacklevel=5)
 
 
 def _called(name: str, what: dict[str, str] | None) -> str:
@@ -126,10 +150,15 @@ def machine() -> dict[str, Any]:
     }
 
 
-def cores() -> int:
-    """How many this process may use."""
-    # A process pinned to one core computes other bits than one on two: XLA splits its sums by the threads it has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def git_revision() -> str | None:
+    """What `git describe` says of the working directory, "-dirty" where it has changes; None where it is under no
+    version control.
+    """
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def processor() -> dict[str, str]:

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +22,13 @@ from jaxrl.reports.rows import TIMING, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.clock import Clock
 from jaxrl.runs.compilation_cache import enable_compilation_cache
-from jaxrl.runs.compiled import Compiled, trace
 from jaxrl.runs.directory import as_run, begin_run, check_run_dir
 from jaxrl.runs.header import HEADER, lines, run_header
 from jaxrl.runs.logger import Bar, Logger
 from jaxrl.runs.preemption import Interrupts
 from jaxrl.runs.session import PARTIAL, Session
 from jaxrl.training import program
+from jaxrl.training.compiled import Compiled, trace
 from jaxrl.training.given import describe
 from jaxrl.types import InputError, Key, Program, TrainState
 
@@ -78,6 +78,7 @@ def run(
     progress: bool = True,
     probe: Callable[[TrainState, Key], dict[str, float]] | None = None,
     export: Callable[[TrainState, Path], None] | None = None,
+    more: Mapping[str, Any] = {},
     **given: Any,
 ) -> RunResult:
     """Train on the host, with everything a person wants to keep in `run_dir`.
@@ -91,6 +92,7 @@ def run(
     schedule: how often to log, evaluate and save. progress: show a bar.
     probe(state, key): further figures of every evaluation along the way, logged as eval_*.
     export(state, run_dir): writes what else is to be kept of the final state, before any picture is drawn.
+    more: what else run.json is to say of this run.
     Raises InputError, before anything is compiled or written, for a bad config, a directory that already holds a run,
     or a resume with another config, seed or thing given. Raises Diverged when the learner is no longer finite, and
     Stopped, after saving, where SIGTERM or SIGINT (Ctrl-C) asks for it: between updates, within seconds.
@@ -107,7 +109,8 @@ def run(
         with clock.compiling():
             compile_all = trace(config, given, p)
         if not resume:
-            run_dir = begin_run(run_dir, p.label, seed, settings, about)
+            more = {"schedule": dataclasses.asdict(schedule), **more}
+            run_dir = begin_run(run_dir, p.label, seed, settings, about, more)
         saves = stack.enter_context(contextlib.closing(Checkpoints(run_dir / "checkpoints")))
         with clock.compiling():
             compiled = compile_all()

@@ -85,7 +85,9 @@ def finetune(
         else:
             save_model(folder, base.config, learned(state.learner), base.tokenizer, base.generation)
 
-    result = run(config, **options, **given, export=export)
+    asked = {"samples": samples, "sample_length": sample_length, "adapter_only": adapter_only}
+    more = {"finetune": {**asked, "rows": "given" if rows is not None else config.data.path}}
+    result = run(config, **options, **given, export=export, more=more)
     return Tuned(result, model, learned(result.state.learner), base, counts, notes, result.run_dir / name)
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from jaxrl.reports.rows import METRICS, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.clock import Clock
-from jaxrl.runs.compiled import Asked, Compiled
 from jaxrl.runs.logger import Bar, Logger
 from jaxrl.runs.preemption import Interrupts, Stopped
+from jaxrl.training.compiled import Asked, Compiled
 from jaxrl.types import Key, Program, TrainState
 
 # Rows that come faster than people read are written several at a time. Each costs half as much then: the processor's

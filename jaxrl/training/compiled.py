@@ -13,11 +13,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxrl.ops import metrics as m
-from jaxrl.ops.platform import compile_lowered
-from jaxrl.runs.directory import cores
+from jaxrl.ops.platform import compile_lowered, cores
 from jaxrl.settings import float32
-from jaxrl.training import program
 from jaxrl.training.given import split_given
+from jaxrl.training.programs import program
 from jaxrl.types import Evaluator, Key, Learner, Program, PyTree, TrainState
 
 _SMALL = 2**13  # entries of a leaf

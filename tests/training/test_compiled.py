@@ -7,7 +7,7 @@ import pytest
 
 from jaxrl.ops import platform
 from jaxrl.ops.platform import compile_lowered, compiler_options, tuned
-from jaxrl.runs.compiled import _finite
+from jaxrl.training.compiled import _finite
 
 BIG = np.finfo(np.float32).max  # a sum of two is infinite, though each is finite
 
