@@ -21,7 +21,7 @@ SMALL = {"env": EnvConfig(num_envs=4, eval_episodes=4), "total_steps": 4 * 16 * 
 
 
 @pytest.mark.parametrize(
-    "config", [PPO(**SMALL, num_minibatches=2), A2C(**SMALL), Reinforce(**SMALL)], ids=lambda c: type(c).__name__
+    "config", [PPO(**SMALL, num_minibatches=2), A2C(**SMALL), Reinforce(num_steps=500)], ids=lambda c: type(c).__name__
 )
 def test_a_gradient_that_is_not_finite_leaves_everything_it_would_move_bitwise_unchanged(config):
     p = program(config)
@@ -29,7 +29,7 @@ def test_a_gradient_that_is_not_finite_leaves_everything_it_would_move_bitwise_u
     state, _ = jax.jit(p.step)(state)  # so that the optimizer's moments are not zero
     batch = jax.jit(p.batch)(state)
     update = jax.jit(p.algorithm.update)
-    worse = batch._replace(reward=batch.reward.at[3, 1].set(jnp.nan))
+    worse = batch._replace(reward=jnp.full_like(batch.reward, jnp.nan))
     learner, metrics = update(jax.random.key(1), state.learner, worse)
     assert metrics["skipped_updates"].value == 1
     assert same_bytes((learner.params, learner.opt_state), (state.learner.params, state.learner.opt_state))
@@ -96,11 +96,9 @@ def test_one_such_update_is_counted_and_passed_over(tmp_path):
 
 def test_too_many_and_the_run_goes_back_once_then_ends_with_status_3_and_what_can_be_replayed(tmp_path):
     ill = Poisoned(first=5.0)
-    with pytest.warns(UserWarning, match="no gradient of the last 10 updates was finite after 960 environment steps: "):
-        with pytest.raises(
-            Diverged, match=r"no gradient of the last 10 .*good checkpoint is of step 320;.*in .*diverged"
-        ):
-            run(ill, 0, tmp_path / "run", schedule=OFTEN, progress=False)
+    sentence = r"no gradient of the last 10 updates .*good checkpoint is of step 320;.*in .*diverged"
+    with pytest.warns(UserWarning, match="after 960 environment steps: going"), pytest.raises(Diverged, match=sentence):
+        run(ill, 0, tmp_path / "run", schedule=OFTEN, progress=False)
     back = json.loads((tmp_path / "run" / "run.json").read_text())["went_back"]
     assert back["to"] == 5 * STEP and back["backoff"] == 1.0
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == 5 * STEP
@@ -124,7 +122,8 @@ def test_with_a_smaller_step_it_goes_on_and_a_resume_takes_the_same_one(tmp_path
         whole = run(ill, 0, tmp_path / "run", schedule=OFTEN, progress=False, backoff=0.5)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [STEP * n for n in range(1, 25)], "rows of what was undone are gone"
-    assert rows[4]["learning_rate"] == pytest.approx(1e-3) and rows[5]["learning_rate"] == pytest.approx(5e-4)
+    assert rows[4]["learning_rate"] == pytest.approx(1e-3 * 20 / 24), "it falls to 0 along a line"
+    assert rows[5]["learning_rate"] == pytest.approx(5e-4 * 19 / 24)
     saves = Checkpoints(tmp_path / "run" / "checkpoints")
     saves.set_aside([step for step in saves.steps() if step > 23 * STEP])
     again = run(ill, 0, tmp_path / "run", schedule=OFTEN, progress=False, resume=True)
