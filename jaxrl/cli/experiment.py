@@ -31,6 +31,10 @@ class Options:
     """Where to write; by default a new directory under runs/."""
     resume: bool = False
     """Go on with the run in run_dir, exactly."""
+    accept_changes: bool = False
+    """Go on with it although config, seed or what it is given are others than they were."""
+    backoff: float = 1.0
+    """What the learning rate is multiplied by when a run that diverged goes back to its last good checkpoint."""
     schedule: Schedule = Schedule()
     """How often to log, evaluate and save."""
 
