@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import A2C, PPO, EnvConfig, Reinforce, Schedule, cli, program, replace, run
+from jaxrl import A2C, PPO, EnvConfig, Reinforce, Schedule, cli, make, program, replace, run
 from jaxrl.reports.rows import read_metrics
 from jaxrl.runs import Diverged
 from jaxrl.runs.checkpoints import Checkpoints
@@ -16,6 +16,7 @@ from jaxrl.runs.divergence import counts, slower
 from jaxrl.settings import config
 from jaxrl.types import Algorithm, InputError, Program
 from tests.helpers.compare import same_bytes
+from tests.helpers.environments import Flawed
 
 SMALL = {"env": EnvConfig(num_envs=4, eval_episodes=4), "total_steps": 4 * 16 * 24, "num_steps": 16}
 
@@ -140,6 +141,20 @@ def test_a_smaller_step_needs_a_step():
 
     with pytest.raises(InputError, match="backoff = 0.5: Without has no learning_rate to multiply"):
         slower(Without(), 0.5)
+
+
+def test_an_environment_of_which_one_copy_is_flawed_still_teaches_and_what_it_gave_is_counted(tmp_path):
+    env = Flawed.some(make("gymnax/CartPole-v1"), [0.05] + [0.0] * 63)
+    shape = {"num_envs": 64, "env_axis": 0, "eval_episodes": 64}
+    base = cli.named("ppo/cartpole")
+    config = replace(base, env=replace(base.env, **shape), total_steps=409_600, num_minibatches=4)
+    schedule = Schedule(logs=20, evals=1, saves=1)
+    result = run(config, 0, tmp_path / "run", schedule=schedule, progress=False, env=env)
+    assert result.figures["return"] >= 475
+    # One copy's 6,400 steps. A step is bad with 0.05 and again with 0.05 (obs, reward), and so is the first of one in
+    # twenty episodes, each of which ends there: about a tenth in all.
+    assert 450 < result.figures["invalid_steps_in_training"] < 1100
+    assert result.figures["skipped_gradient_steps"] == 0
 
 
 def test_counts_by_hand():
