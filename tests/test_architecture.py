@@ -45,6 +45,7 @@ ONLY_IN = {
         "cli/dataset.py",
         "cli/merging.py",
         "cli/rendering.py",
+        "cli/reporting.py",
     },
     "yaml": {"config_file.py"},
     "rich": {"runs/logger.py", "cli/benchmark.py"},
