@@ -9,6 +9,10 @@ jaxrl data lint reviews.jsonl --max-length 64
 jaxrl merge runs/mine/adapter merged
 
 jaxrl bench --envs brax/humanoid --num-envs 256
+
+jaxrl render runs/mine
+
+jaxrl report runs/mine runs/other
 """
 
 from collections.abc import Sequence

@@ -81,7 +81,7 @@ def _animation(record: Record) -> Markup:
         return el("p", f"{record.animation} is too large to be put into this page ({size / 2**20:.0f} MiB).")
     if record.animation.suffix == ".html":
         inner = record.animation.read_text(encoding="utf-8")
-        frame = el("iframe", srcdoc=inner, sandbox="allow-scripts", title=f"Animation of {caption}", loading="lazy")
+        frame = el("iframe", srcdoc=inner, sandbox="allow-scripts", title=f"Animation of {caption}")
         return el("figure", frame, el("figcaption", caption))
     data = base64.b64encode(record.animation.read_bytes()).decode()
     image = el("img", src=f"data:image/gif;base64,{data}", alt=f"Animation of {caption}")
