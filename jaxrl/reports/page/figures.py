@@ -88,7 +88,11 @@ def chart(known: Chart, groups: Sequence[Group], levels: dict[str, float]) -> Ma
     legend = [_entry(s) for s in series if s.name] if len([s for s in series if s.name]) > 1 else []
     return el(
         "figure",
-        el("figcaption", known.title, el("span", f" {lost} values not finite", class_="warn") if lost else ""),
+        el(
+            "figcaption",
+            known.title,
+            el("span", f" {lost} value{'s' * (lost != 1)} not finite", class_="warn") if lost else "",
+        ),
         plot(known.title, about, series, unit, levels),
         el("p", legend, class_="legend") if legend else "",
         el("output", ""),

@@ -1,6 +1,7 @@
 """The sections of a report, from the header to the command that makes the runs again."""
 
 import base64
+import json
 import time
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -13,6 +14,7 @@ from jaxrl.reports.page.figures import charts, other_charts
 from jaxrl.reports.page.markup import Markup, el, join
 
 MOST_BYTES = 8 * 2**20  # of an animation that is put into the page
+_COPIES = ("env.num_envs", "env.eval_episodes", "env.resets")  # which leave an episode what it is
 _PACKAGES = ("jaxrl", "python", "jax", "jaxlib", "flax", "optax", "brax", "gymnax")
 
 
@@ -98,10 +100,10 @@ def curves(groups: Sequence[Group]) -> Markup:
     if any(len(group.records) > 1 for group in groups):
         told = "Thick: the mean over seeds. Band: from the least to the greatest seed. Thin: each seed."
     if len(groups) > 1:
-        told = " ".join(filter(None, [told, f"Colours: {'; '.join(group.name for group in groups)}."]))
+        told += " Letters are the configs under Results."
     others = other_charts(groups)
     fold = el("details", el("summary", f"Other metrics ({len(others)})"), el("div", others, class_="charts"))
-    return join(el("p", told) if told else "", charts(groups, levels), fold if others else "")
+    return join(el("p", told.strip()) if told else "", charts(groups, levels), fold if others else "")
 
 
 def samples(groups: Sequence[Group]) -> Markup | None:
@@ -148,12 +150,12 @@ def again(groups: Sequence[Group]) -> Markup:
     for record in [record for group in groups for record in group.records]:
         command, given = typed(record), record.about.get("given") or {}
         own = [name for name in given if record.control or name not in ("network", "params", "data", "samples")]
-        parts = [_pre(command) if command else el("p", "What began this run is not known.")]
+        parts = [_typed(command) if command else el("p", "What began this run is not known.")]
         if own:
             parts.append(el("p", f"It was also given, in Python: {', '.join(own)}. The command alone does not say so."))
         if str(record.about.get("git")).endswith("-dirty"):
             parts.append(el("p", "Its checkout had changes that were not committed."))
-        going_on = [el("p", "To go on with it:"), _pre(resumed(record))]
+        going_on = [el("p", "To go on with it:"), _typed(resumed(record))]
         made.append(el("article", el("h3", f"{record.run_dir.name}, seed {record.seed}"), parts, going_on))
     return made[0] if len(made) == 1 else join(made[0], el("details", el("summary", "The other runs"), made[1:]))
 
@@ -162,8 +164,16 @@ def _pre(text: str) -> Markup:
     return el("pre", el("code", text), tabindex=0)
 
 
+def _typed(command: str) -> Markup:
+    """A command, which wraps between its words alone: --seed may not become - and -seed."""
+    words = [join(" " * bool(i), el("span", word)) for i, word in enumerate(command.split(" "))]
+    return el("pre", el("code", words), class_="typed")
+
+
 def _levels(runs: Sequence[Record]) -> dict[str, float]:
-    names = {"zero action": "zero_action_return", "random actions": "random_return"}
+    """What the zero and random actions return, over runs in one and the same environment; else nothing."""
+    apart = {json.dumps({n: x for n, x in r.config.items() if n.startswith("env.") and n not in _COPIES}) for r in runs}
+    names = {"zero action": "zero_action_return", "random actions": "random_return"} if len(apart) == 1 else {}
     found = {label: [(r.result or {}).get(name) for r in runs] for label, name in names.items()}
     known = {label: [x for x in values if isinstance(x, int | float)] for label, values in found.items()}
     return {label: sum(values) / len(values) for label, values in known.items() if values}

@@ -59,7 +59,7 @@ def results(groups: Sequence[Group]) -> Markup:
     rows = [["outcome", *["" for _ in several], *[_word(record) for record in runs]]]
     for name in _figure_names(runs):
         means = [_interval([r.result[name] for r in _ended(g) if _is_number(r.result.get(name))]) for g in several]
-        rows.append([FIGURES.get(name, name), *means, *[number((r.result or {}).get(name)) for r in runs]])
+        rows.append([FIGURES.get(name, name), *means, *[_figure(r, name) for r in runs]])
     caption = "Final figures"
     if several:
         caption += " (mean ± 95 % interval over the n seeds that finished, by Student's t; then each run)"
@@ -116,9 +116,21 @@ def _lost(record: Record, lost: Counter[str]) -> str:
 
 
 def _figure_names(runs: Sequence[Record]) -> list[str]:
-    hidden = {"run_dir", "diverged", "stopped", "num_compilations"}
-    found = dict.fromkeys(n for r in runs for n, x in (r.result or {}).items() if n not in hidden and _is_number(x))
+    found = dict.fromkeys(name for record in runs for name in _figures(record))
     return [*[name for name in FIGURES if name in found], *[name for name in found if name not in FIGURES]]
+
+
+def _figures(record: Record) -> dict[str, Any]:
+    """Those of result.json; of a run that did not finish, those of its last evaluation."""
+    if outcome(record)[0] == "finished":
+        return {n: x for n, x in record.result.items() if n not in ("run_dir", "num_compilations") and _is_number(x)}
+    last = {n: x for row in record.rows for n, x in row.items() if n.startswith("eval_") and _is_number(x)}
+    return {name.removeprefix("eval_"): value for name, value in last.items()}
+
+
+def _figure(record: Record, name: str) -> str:
+    so_far = "" if outcome(record)[0] == "finished" or name not in _figures(record) else " so far"
+    return number(_figures(record).get(name)) + so_far
 
 
 def _ended(group: Group) -> list[Record]:

@@ -133,6 +133,14 @@ def test_seeds_of_one_config_are_a_group_and_others_are_set_apart(tmp_path):
     assert len(groups([runs[0], given])) == 2
 
 
+def test_the_returns_of_doing_nothing_are_drawn_for_runs_in_one_environment_only(tmp_path):
+    here = made(tmp_path / "a")
+    more = made(tmp_path / "b", 1, env={"name": "gymnax/CartPole-v1", "num_envs": 99})
+    there = made(tmp_path / "c", 1, env={"name": "gymnax/CartPole-v1", "time_limit": 9})
+    drawn = [page_of(tmp_path, here, other).text.count("zero action") for other in (more, there)]
+    assert drawn == [1, 0]
+
+
 def test_bad_numbers_are_counted_plainly(tmp_path):
     rows = [
         {"step": 100, "invalid_steps": 0.01, "skipped_updates": 0.0, "value_loss": None, "episode_return": None},
@@ -144,7 +152,7 @@ def test_bad_numbers_are_counted_plainly(tmp_path):
     assert page.row("logged numbers that are not finite") == ["1 of 8 (value_loss 1)"]
     assert page.row("rows during which no episode ended") == ["1 of 2"]
     text = text_of(page)
-    assert "Value loss 1 values not finite" in text and "Episode return 1 values" not in text
+    assert "Value loss 1 value not finite" in text and "Episode return 1 value" not in text
 
 
 def test_how_a_run_ended_is_said(tmp_path):
@@ -159,6 +167,13 @@ def test_how_a_run_ended_is_said(tmp_path):
     text = text_of(page_of(tmp_path, *ends.values()))
     assert "1 finished, 1 diverged, 1 unfinished, 1 stopped" in text
     assert "b: learner.x is not finite" in text and "after 20 of 20 environment steps that are logged" in text
+
+
+def test_a_run_that_did_not_finish_shows_its_last_evaluation_and_no_mean_takes_it_in(tmp_path):
+    rows = [{"step": s, "eval_return": float(s)} for s in (1, 2)]
+    page = page_of(tmp_path, made(tmp_path / "a"), made(tmp_path / "b", 1, result=False, rows=rows))
+    assert page.row("return") == ["100", "100", "2 so far"]
+    assert page.row("outcome") == ["", "finished", "unfinished"]
 
 
 def test_damaged_files_are_left_out_and_named(tmp_path):
