@@ -13,7 +13,7 @@ import sys
 from jaxrl import cli
 from jaxrl.reports.episode import record_episodes, save_recording
 from jaxrl.runs.driver import run
-from jaxrl.runs.session import eval_key
+from jaxrl.runs.judging import eval_key
 
 
 def main() -> None:

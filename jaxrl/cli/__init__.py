@@ -9,4 +9,4 @@ from jaxrl.cli.experiment import parse as parse
 from jaxrl.cli.experiment import preset as preset
 from jaxrl.cli.experiment import report as report
 from jaxrl.cli.experiment import sentences as sentences
-from jaxrl.runs.compilation_cache import enable_compilation_cache as enable_compilation_cache
+from jaxrl.training.compilation_cache import enable_compilation_cache as enable_compilation_cache

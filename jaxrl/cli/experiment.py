@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import jax
 
 from jaxrl.algorithms import ALGORITHMS
 from jaxrl.config_file import load_config
-from jaxrl.runs.compilation_cache import enable_compilation_cache
+from jaxrl.runs.divergence import Diverged
 from jaxrl.runs.driver import RunResult, Schedule, run
-from jaxrl.runs.session import Diverged
+from jaxrl.runs.preemption import Stopped
 from jaxrl.settings import check, closest
+from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -29,6 +31,10 @@ class Options:
     """Where to write; by default a new directory under runs/."""
     resume: bool = False
     """Go on with the run in run_dir, exactly."""
+    accept_changes: bool = False
+    """Go on with it although config, seed or what it is given are others than they were."""
+    backoff: float = 1.0
+    """What the learning rate is multiplied by when a run that diverged goes back to its last good checkpoint."""
     schedule: Schedule = Schedule()
     """How often to log, evaluate and save."""
 
@@ -104,6 +110,10 @@ class sentences:
         return None
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, Stopped) and error.busy:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)  # all is saved and closed; what an evaluation would still find out is not waited for
         status = next((s for k, s in ((InputError, 2), (Diverged, 3)) if isinstance(error, k)), None)
         if status is not None:
             print(f"error: {error}", file=sys.stderr)
