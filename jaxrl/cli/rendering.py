@@ -10,9 +10,9 @@ import numpy as np
 from tyro.conf import Positional
 
 from jaxrl.reports.episode import FORMATS, record_episodes, save_recording
-from jaxrl.runs.compilation_cache import enable_compilation_cache
+from jaxrl.runs.judging import eval_key
 from jaxrl.runs.loading import load_run, saved_run
-from jaxrl.runs.session import eval_key
+from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
 
 

@@ -62,10 +62,15 @@ def facts(groups: Sequence[Group]) -> Markup:
 
 
 def results(groups: Sequence[Group]) -> Markup:
-    """The table of final figures; a sentence for each run that did not finish."""
+    """The table of final figures; a sentence for each run that did not finish, or went back to an earlier step."""
     runs = [record for group in groups for record in group.records]
     apart = [el("li", el("b", group.name)) for group in groups] if len(groups) > 1 else []
     ends = [el("p", f"{r.run_dir.name}: {outcome(r)[1]}", class_="warn") for r in runs if outcome(r)[0] != "finished"]
+    back = [(r, r.about["went_back"]) for r in runs if isinstance(r.about.get("went_back"), dict)]
+    ends += [
+        el("p", f"{r.run_dir.name} went back, once, to step {b.get('to')}: {b.get('why')}", class_="warn")
+        for r, b in back
+    ]
     return join(el("ul", apart) if apart else "", ends, tables.results(groups))
 
 

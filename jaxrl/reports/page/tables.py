@@ -28,6 +28,8 @@ FIGURES = {
     "sample_kl": "KL to the model before, k1, nats a text",
     "sample_kl_k3": "the same, k3",
     "invalid_steps": "share of steps invalid, in evaluation",
+    "invalid_steps_in_training": "invalid steps, in training",
+    "skipped_gradient_steps": "gradient steps skipped",
     "env_steps": "environment steps",
     "rows_seen": "rows seen",
     "train_seconds": "seconds of training",
@@ -40,6 +42,7 @@ SHARES = {
     "eval_invalid_steps": "the same, in evaluation",
     "skipped_updates": "gradient steps skipped, as they were not finite",
 }
+_TOTALS = {"invalid_steps": "invalid_steps_in_training", "skipped_updates": "skipped_gradient_steps"}  # of result.json
 
 
 def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str) -> Markup:
@@ -107,7 +110,9 @@ def _share(record: Record, metric: str) -> str:
         return "not logged"
     if not found.above:
         return f"0 of {found.rows:,} rows"
-    return f"{found.mean:.3%}, in {found.above:,} of {found.rows:,} rows"
+    count = (record.result or {}).get(_TOTALS.get(metric))
+    total = f"{count:,}: " if _is_number(count) else ""
+    return f"{total}{found.mean:.3%}, in {found.above:,} of {found.rows:,} rows"
 
 
 def _lost(record: Record, lost: Counter[str]) -> str:

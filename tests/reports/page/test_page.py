@@ -146,8 +146,8 @@ def test_bad_numbers_are_counted_plainly(tmp_path):
         {"step": 100, "invalid_steps": 0.01, "skipped_updates": 0.0, "value_loss": None, "episode_return": None},
         {"step": 200, "invalid_steps": 0.0, "skipped_updates": 0.0, "value_loss": 1.0, "episode_return": 3.0},
     ]
-    page = page_of(tmp_path, made(tmp_path / "run", rows=rows))
-    assert page.row("environment steps that were not finite, in training") == ["0.500%, in 1 of 2 rows"]
+    page = page_of(tmp_path, made(tmp_path / "run", rows=rows, result={"invalid_steps_in_training": 1}))
+    assert page.row("environment steps that were not finite, in training") == ["1: 0.500%, in 1 of 2 rows"]
     assert page.row("gradient steps skipped, as they were not finite") == ["0 of 2 rows"]
     assert page.row("logged numbers that are not finite") == ["1 of 8 (value_loss 1)"]
     assert page.row("rows during which no episode ended") == ["1 of 2"]
@@ -164,7 +164,10 @@ def test_how_a_run_ended_is_said(tmp_path):
     }
     (tmp_path / "d" / "partial.npz").touch()
     assert {word: outcome(record)[0] for word, record in ends.items()} == {word: word for word in ends}
+    back = {"went_back": {"why": "learner.x is not finite after 9 steps", "to": 5, "backoff": 1.0}}
+    ends["finished"] = ends["finished"]._replace(about={**ends["finished"].about, **back})
     text = text_of(page_of(tmp_path, *ends.values()))
+    assert "a went back, once, to step 5: learner.x is not finite after 9 steps" in text
     assert "1 finished, 1 diverged, 1 unfinished, 1 stopped" in text
     assert "b: learner.x is not finite" in text and "after 20 of 20 environment steps that are logged" in text
 
