@@ -5,10 +5,9 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from jaxrl.config_file import to_dict
 from jaxrl.reports.page import write_report
 from jaxrl.reports.page.collected import collect
-from jaxrl.runs.loading import saved_run
+from jaxrl.runs.loading import about_run
 
 
 def report(runs: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
@@ -20,8 +19,7 @@ def report(runs: Positional[tuple[Path, ...]], *, out: Path | None = None) -> No
         runs: Directories of runs.
         out: The file to write; by default report.html in the directory of the first run.
     """
-    found = [saved_run(run) for run in runs]
-    records = [collect(s.run_dir, type(s.config).__name__.lower(), to_dict(s.config), s.about) for s in found]
+    records = [collect(run, about_run(run)) for run in runs]
     path = write_report(out or runs[0] / "report.html", records)
     print(f"report      {path}")
     print(json.dumps({"report": str(path), "runs": len(records)}))

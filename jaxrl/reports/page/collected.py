@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxrl.config_file import read_sections
 from jaxrl.reports.rows import METRICS, TIMING, read_whole_rows
 
 SAMPLES = "samples.jsonl"
@@ -51,17 +52,20 @@ class Group(NamedTuple):
     records: list[Record]
 
 
-def collect(run_dir: Path, algorithm: str, config: Mapping[str, Any], about: dict[str, Any]) -> Record:
-    """Read the directory of a run; what is damaged is left out, and `notes` says so.
+def collect(run_dir: Path, about: dict[str, Any]) -> Record:
+    """Read the directory of a run, of whatever algorithm; what is damaged is left out, and `notes` says so.
 
-    algorithm: its name. config: nested settings. about: run.json.
+    about: run.json. Raises InputError for a config.yaml that cannot be read.
     """
     notes: list[str] = []
     rows, timing, samples = (read_whole_rows(run_dir / name, notes) for name in (METRICS, TIMING, SAMPLES))
     result, header = (_json(run_dir / name, notes) for name in ("result.json", "header.json"))
     films = [path for path in (run_dir / "animation.gif", run_dir / "animation.html") if path.is_file()]
+    sections = read_sections(run_dir / "config.yaml")
     yaml = (run_dir / "config.yaml").read_text(encoding="utf-8")
-    flat = {"algorithm": algorithm, **_flat(config)}
+    own = sections.pop("algorithm")
+    algorithm = str(own.pop("name", "unnamed"))
+    flat = {"algorithm": algorithm, **_flat({**own, **sections})}
     film = films[0] if films else None
     return Record(run_dir, algorithm, flat, yaml, about, header or {}, result, rows, timing, samples, notes, film)
 

@@ -53,7 +53,8 @@ def made(folder, seed=0, result=True, rows=None, **config):
     about = {"seed": seed, "given": {}, "command": ["/usr/bin/python3", "/home/me/jaxrl/experiments/train.py", "ppo/x"]}
     about |= {"git": "abc-dirty", "jax": "1.2.3", "platform": "cpu", "cores": 2, "device": "cpu", "devices": 1}
     (folder / "run.json").write_text(json.dumps(about))
-    (folder / "config.yaml").write_text(f"algorithm:\n  name: ppo  # {EVIL}\n")
+    config = {"algorithm": {"name": "ppo", "total_steps": 20}, "env": {"name": "gymnax/CartPole-v1"}} | config
+    (folder / "config.yaml").write_text(json.dumps(config))  # which is YAML, too
     if rows is None:
         rows = [{"step": s, "episode_return": s + seed, "invalid_steps": 0.0, "loss_of_mine": 1.0} for s in (10, 20)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -62,7 +63,7 @@ def made(folder, seed=0, result=True, rows=None, **config):
     if result:
         figures = {"return": 100.0 + seed, "zero_action_return": 9.0, "random_return": 20.0, "run_dir": str(folder)}
         (folder / "result.json").write_text(json.dumps(figures if result is True else result))
-    return collect(folder, "ppo", {"total_steps": 20, "env": {"name": "gymnax/CartPole-v1"}, **config}, about)
+    return collect(folder, about)
 
 
 def page_of(tmp_path, *records):
@@ -76,7 +77,7 @@ def text_of(page):
 def test_nothing_is_fetched_from_elsewhere_and_a_phone_is_told_its_width(tmp_path):
     record = made(tmp_path / "run")
     Image.new("RGB", (4, 4)).save(tmp_path / "run" / "animation.gif")
-    page = page_of(tmp_path, collect(record.run_dir, "ppo", {"env": {"name": "x"}}, record.about))
+    page = page_of(tmp_path, collect(record.run_dir, record.about))
     for tag, attributes in page.tags:
         assert tag not in ("link", "object", "embed", "base")
         assert all(not (attributes.get(name) or "").startswith(("http", "//")) for name in ("src", "href", "srcset"))
@@ -96,36 +97,35 @@ def test_nothing_is_fetched_from_elsewhere_and_a_phone_is_told_its_width(tmp_pat
 
 def test_whatever_a_user_wrote_is_text(tmp_path):
     rows = [{"step": 1, EVIL: 1.0, "loss": 1.0}]
-    record = made(tmp_path / "a<b>&", rows=rows, result={EVIL: 1.0, "diverged": EVIL}, note=EVIL)
+    config = {"algorithm": {"name": EVIL, EVIL: EVIL}, "env": {"name": EVIL}}
+    record = made(tmp_path / "a<b>&", rows=rows, result={EVIL: 1.0, "diverged": EVIL}, **config)
     about = {**record.about, "git": EVIL, "jax": EVIL, "command": ["python", EVIL, EVIL], "given": {EVIL: {}}}
     samples = [{"step": s, "samples": [{"prompt": EVIL, "completion": f"{EVIL} {s}"}]} for s in (0, 9)]
     (record.run_dir / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples))
     (record.run_dir / "metrics.jsonl").open("a").write("{broken\n")
-    config = {"env": {"name": EVIL}, "note": EVIL}
-    page = page_of(tmp_path, collect(record.run_dir, EVIL, config, about), made(tmp_path / "b"))
+    page = page_of(tmp_path, collect(record.run_dir, about), made(tmp_path / "b"))
     names = [tag for tag, _ in page.tags]
     assert names.count("script") == 1 and "img" not in names and "b" not in names[: names.index("section")]
     assert text_of(page).count('<script>alert("1")</script>') > 10
 
 
 def test_the_samples_before_and_after_stand_side_by_side(tmp_path):
-    record = made(tmp_path / "run")
+    record = made(tmp_path / "run", algorithm={"name": "dpo"}, lm={"name": "smollm2-135m"}, env={})
     said = [(0, "one"), (5, "middle"), (9, "two")]
     rows = [{"step": s, "samples": [{"prompt": "ask", "completion": text}]} for s, text in said]
     (record.run_dir / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = {"lm": {"name": "smollm2-135m"}}
-    text = text_of(page_of(tmp_path, collect(record.run_dir, "dpo", config, record.about)))
+    text = text_of(page_of(tmp_path, collect(record.run_dir, record.about)))
     assert "DPO on smollm2-135m" in text and "ask step 0 one step 9 two" in text and "middle" not in text
 
 
 def test_seeds_of_one_config_are_a_group_and_others_are_set_apart(tmp_path):
     runs = [made(tmp_path / f"a{seed}", seed) for seed in (10, 2)]
-    runs += [made(tmp_path / "b", 0, learning_rate=0.1), made(tmp_path / "c", 1, learning_rate=0.2)]
+    runs += [made(tmp_path / name, seed, more={"x": x}) for name, seed, x in (("b", 0, 0.1), ("c", 1, 0.2))]
     found = groups(runs)
     assert [[r.seed for r in group.records] for group in found] == [[2, 10], [0], [1]]
-    assert [group.name for group in found] == ["A", "B: learning_rate = 0.1", "C: learning_rate = 0.2"]
+    assert [group.name for group in found] == ["A", "B: more.x = 0.1", "C: more.x = 0.2"]
     page = page_of(tmp_path, *runs)
-    assert page.row("learning_rate") == ["–", "0.1", "0.2"]
+    assert page.row("more.x") == ["–", "0.1", "0.2"]
     # 102 and 110: s = 5.657, t(0.975, 1) = 12.706, half = 12.706 · 5.657 / √2 = 50.8
     assert page.row("return") == ["106 ± 50.8", "102", "110", "100", "101"]
     assert page.row("return of the zero action")[1] == "9"
@@ -185,7 +185,7 @@ def test_damaged_files_are_left_out_and_named(tmp_path):
     lines = file.read_text().splitlines()
     file.write_bytes("\n".join([lines[0], lines[1][:9], "[]", lines[1]]).encode() + b'\n{"step": \xff}\n')
     (tmp_path / "run" / "result.json").write_text("")
-    again = collect(record.run_dir, "ppo", {"env": {"name": "x"}}, record.about)
+    again = collect(record.run_dir, record.about)
     assert [row["step"] for row in again.rows] == [10, 20] and again.result is None
     assert [note.split(",")[1] for note in again.notes[:3]] == [" line 2", " line 3", " line 5"]
     text = text_of(page_of(tmp_path, again))
