@@ -14,7 +14,7 @@ SAMPLES = "samples.jsonl"
 class Record(NamedTuple):
     """One run. config: its settings by their dotted names; yaml: the file. about, header, result: run.json,
     header.json ({} without one) and result.json (None without one). rows, timing, samples: of the .jsonl files. notes:
-    what could not be read. animation: a film of it."""
+    what could not be read. films: what `jaxrl render` has made, the GIF first."""
 
     run_dir: Path
     algorithm: str
@@ -27,7 +27,7 @@ class Record(NamedTuple):
     timing: list[dict[str, Any]]
     samples: list[dict[str, Any]]
     notes: list[str]
-    animation: Path | None
+    films: list[Path]
 
     @property
     def control(self) -> bool:
@@ -66,8 +66,7 @@ def collect(run_dir: Path, about: dict[str, Any]) -> Record:
     own = sections.pop("algorithm")
     algorithm = str(own.pop("name", "unnamed"))
     flat = {"algorithm": algorithm, **_flat({**own, **sections})}
-    film = films[0] if films else None
-    return Record(run_dir, algorithm, flat, yaml, about, header or {}, result, rows, timing, samples, notes, film)
+    return Record(run_dir, algorithm, flat, yaml, about, header or {}, result, rows, timing, samples, notes, films)
 
 
 def groups(records: Sequence[Record]) -> list[Group]:

@@ -76,23 +76,24 @@ def results(groups: Sequence[Group]) -> Markup:
 
 def animations(groups: Sequence[Group]) -> Markup | None:
     """The first animation of each group."""
-    found = [next((r for r in group.records if r.animation), None) for group in groups]
+    found = [next((r for r in group.records if r.films), None) for group in groups]
     drawn = [_animation(record) for record in found if record is not None]
     return el("div", drawn, class_="films") if drawn else None
 
 
 def _animation(record: Record) -> Markup:
-    size = record.animation.stat().st_size
     caption = f"{record.run_dir.name}, seed {record.seed}"
-    if size > MOST_BYTES:
-        return el("p", f"{record.animation} is too large to be put into this page ({size / 2**20:.0f} MiB).")
-    if record.animation.suffix == ".html":
-        inner = record.animation.read_text(encoding="utf-8")
-        frame = el("iframe", srcdoc=inner, sandbox="allow-scripts", title=f"Animation of {caption}")
-        return el("figure", frame, el("figcaption", caption))
-    data = base64.b64encode(record.animation.read_bytes()).decode()
-    image = el("img", src=f"data:image/gif;base64,{data}", alt=f"Animation of {caption}")
-    return el("figure", image, el("figcaption", caption))
+    film = next((film for film in record.films if film.stat().st_size <= MOST_BYTES), None)
+    if film is None:
+        megabytes = record.films[0].stat().st_size / 2**20
+        return el("p", f"{record.films[0]} is too large to be put into this page ({megabytes:.0f} MiB).")
+    if film.suffix == ".html":
+        page = film.read_text(encoding="utf-8")
+        shown = el("iframe", srcdoc=page, sandbox="allow-scripts", title=f"Animation of {caption}")
+    else:
+        data = base64.b64encode(film.read_bytes()).decode()
+        shown = el("img", src=f"data:image/gif;base64,{data}", alt=f"Animation of {caption}")
+    return el("figure", shown, el("figcaption", caption))
 
 
 def curves(groups: Sequence[Group]) -> Markup:

@@ -204,20 +204,16 @@ def test_every_metric_is_shown_known_or_not(tmp_path):
     assert "training, actions sampled ends at 20" in text and "Throughput, steps a second ends at 10" in text
 
 
-def test_an_animation_that_is_too_large_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxrl.reports.page.sections.MOST_BYTES", 10)
+def test_an_animation_that_is_too_large_is_named_or_another_is_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxrl.reports.page.sections.MOST_BYTES", 20)
     made(tmp_path / "run")
-    (tmp_path / "run" / "animation.gif").write_bytes(b"x" * 11)
-    record = made(tmp_path / "other")._replace(animation=tmp_path / "run" / "animation.gif")
+    gif, page = (tmp_path / "run" / f"animation.{suffix}" for suffix in ("gif", "html"))
+    gif.write_bytes(b"x" * 21)
+    record = collect(tmp_path / "run", made(tmp_path / "other").about)
     assert "animation.gif is too large to be put into this page" in text_of(page_of(tmp_path, record))
-
-
-def test_a_body_s_page_is_put_into_a_frame_of_its_own(tmp_path):
-    film = tmp_path / "animation.html"
-    film.write_text("<p>a body</p>")
-    frames = [
-        a for tag, a in page_of(tmp_path, made(tmp_path / "run")._replace(animation=film)).tags if tag == "iframe"
-    ]
+    page.write_text("<p>a body</p>")
+    record = collect(tmp_path / "run", record.about)
+    frames = [a for tag, a in page_of(tmp_path, record).tags if tag == "iframe"]
     assert [(f["srcdoc"], f["sandbox"]) for f in frames] == [("<p>a body</p>", "allow-scripts")]
 
 
