@@ -1,6 +1,7 @@
 """A recorded episode: of whatever environment the config can name, and the file that shows it."""
 
 import shutil
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +70,21 @@ def test_repeated_actions_and_many_bodies_are_played():
     two = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), make("gymnax/Pendulum-v1"))
     played = recorded(replace(CONFIG, env_axis=0, time_limit=3), env=two)
     assert played.env.params.g == 10 and played.lengths == [3]  # the first body
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Cut(Counter):
+    """Cuts its episodes short itself, after two steps."""
+
+    def step(self, key, state, action):
+        state, step = super().step(key, state, 0 * action)
+        return state, step._replace(truncated=state[0] >= 2)
+
+
+def test_an_episode_that_is_cut_short_ends_there():
+    episode = recorded(replace(CONFIG, time_limit=9), env=Cut()).episodes[0]
+    assert len(episode.reward) == 2 and episode.state[-1] >= 2 > episode.state[-2]
 
 
 def test_what_cannot_be_shown_is_refused_with_a_sentence(tmp_path, monkeypatch):
