@@ -140,7 +140,9 @@ def run(
             compiled = compile_all()
         state, compiled = _start(p, config, compiled, saves, run_dir, seed, resume)
         done = int(state.num_steps)
-        logger = Logger(run_dir, done if done else -1)
+        partial = Partial.load(run_dir, done)
+        # A row whose evaluation is due is written now, or again.
+        logger = Logger(run_dir, done - 1 if not done or (partial is not None and partial.due) else done)
         clock.go_on(done, sum(row["train_seconds"] for row in read_metrics(run_dir / TIMING)[-1:]))
         session = Session(
             p=p,
@@ -154,7 +156,7 @@ def run(
             marks=marks,
             interrupts=interrupts,
             about=keepsakes(run_dir),
-            partial=Partial.load(run_dir, done),
+            partial=partial,
         )
         stack.callback(lambda: session.logger.close())  # another one by then, if the run went back
         header = run_header(seed, compiled.memory, cache)

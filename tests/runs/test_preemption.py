@@ -89,9 +89,10 @@ def test_a_run_that_is_stopped_in_an_evaluation_makes_it_again_and_ends_in_the_s
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == {1: 6, 2: 12, 3: 12}[evaluation] * STEP
     rows = [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
     assert rows[-1] == {1: 3, 2: 9, 3: 12}[evaluation] * STEP, "its row lacks the evaluation, and is not written"
-    again = run(CONFIG, 3, tmp_path / "run", resume=True, schedule=schedule, progress=False)
-    assert same_bytes(again.state, whole.state)
-    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (whole.run_dir / "metrics.jsonl").read_bytes()
+    for _ in range(2):  # the second time it has ended
+        again = run(CONFIG, 3, tmp_path / "run", resume=True, schedule=schedule, progress=False)
+        assert same_bytes(again.state, whole.state)
+        assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (whole.run_dir / "metrics.jsonl").read_bytes()
     saves = [Checkpoints(path / "checkpoints") for path in (tmp_path / "run", whole.run_dir)]
     assert saves[0].steps() == saves[1].steps() and saves[0].best() == saves[1].best()
 
