@@ -9,6 +9,7 @@ from jaxrl.config_file import read_sections
 from jaxrl.reports.rows import METRICS, TIMING, read_whole_rows
 
 SAMPLES = "samples.jsonl"
+_FIRST = ("algorithm", "env.name", "lm.name")  # of settings that set runs apart
 
 
 class Record(NamedTuple):
@@ -83,7 +84,7 @@ def groups(records: Sequence[Record]) -> list[Group]:
 
 def differing(records: Sequence[Record]) -> list[str]:
     """The settings in which some of these differ."""
-    names = dict.fromkeys(name for record in records for name in record.config)
+    names = dict.fromkeys([*_FIRST, *(name for record in records for name in record.config)])
     return [name for name in names if len({str(record.config.get(name)) for record in records}) > 1]
 
 
