@@ -9,6 +9,10 @@ jaxrl data lint reviews.jsonl --max-length 64
 jaxrl merge runs/mine/adapter merged
 
 jaxrl bench --envs brax/humanoid --num-envs 256
+
+jaxrl render runs/mine
+
+jaxrl report runs/mine runs/other
 """
 
 from collections.abc import Sequence
@@ -20,13 +24,15 @@ from jaxrl.cli.dataset import data
 from jaxrl.cli.experiment import sentences
 from jaxrl.cli.generation import generate
 from jaxrl.cli.merging import merge
+from jaxrl.cli.rendering import render
+from jaxrl.cli.reporting import report
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line. Bad input is a sentence on stderr and exit status 2."""
     with sentences():
         tyro.extras.subcommand_cli_from_dict(
-            {"generate": generate, "data": data, "merge": merge, "bench": bench},
+            {"generate": generate, "data": data, "merge": merge, "bench": bench, "render": render, "report": report},
             args=argv,
             prog="jaxrl",
             description=__doc__,
