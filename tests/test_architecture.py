@@ -38,7 +38,7 @@ ONLY_IN = {
     "brax": {"envs/suites/brax.py"},
     "flax": {"networks/mlp.py", "lm/transformer.py", "lm/lora.py", "lm/vocabulary.py"},
     "orbax": {"runs/checkpoints.py"},
-    "tyro": {"cli/experiment.py", "cli/command.py", "cli/generation.py", "cli/dataset.py", "cli/merging.py"},
+    "tyro": {f"cli/{name}.py" for name in "experiment command dataset inspection models training trials".split()},
     "yaml": {"config_file.py"},
     "rich": {"runs/logger.py", "cli/benchmark.py"},
     "tensorboardX": {"runs/logger.py"},
