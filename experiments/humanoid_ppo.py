@@ -14,7 +14,7 @@ from jaxrl import cli
 from jaxrl.reports.animation import save_html, save_video
 from jaxrl.reports.episode import record_episode
 from jaxrl.runs.driver import run
-from jaxrl.runs.session import eval_key
+from jaxrl.runs.judging import eval_key
 
 
 def main() -> None:

@@ -163,6 +163,7 @@ class Evaluator(NamedTuple):
     prefix: of these figures in the rows of metrics; the final figures go without it.
     at_start: measured before the first update, too. before: figures of that which the final figures repeat as
     NAME_before.
+    score(figures) -> how good the learner is, higher is better: the checkpoint of the best is kept.
     check_start(figures): raises InputError if what was measured before the first update cannot be.
     keep(measured) -> rows of text worth reading, which the driver appends to NAME.jsonl with the step.
     panels: of the learning curve. references: horizontal lines of its first panel, label -> final figure.
@@ -178,6 +179,7 @@ class Evaluator(NamedTuple):
     before: tuple[str, ...] = ()
     check_start: Callable[[dict[str, float]], None] | None = None
     keep: Callable[[PyTree], list[dict[str, Any]]] | None = None
+    score: Callable[[dict[str, float]], float] | None = None
     panels: tuple[Panel, ...] = ()
     references: Mapping[str, str] = {}
 
@@ -215,6 +217,10 @@ class Program(NamedTuple):
         key, k_learner, k_source = jax.random.split(key, 3)
         learner, carry = self.algorithm.init(k_learner), self.source.init(k_source)
         return TrainState(key, learner, carry, jnp.zeros((), jnp.int32))
+
+    def batch(self, state: TrainState) -> Batch:
+        """What the next step will learn from."""
+        return self.source.collect(jax.random.split(state.key, 3)[1], state.learner, state.carry)[1]
 
     def step(self, state: TrainState) -> tuple[TrainState, Metrics]:
         """update ∘ collect: one training step of whatever learns from whatever."""

@@ -16,6 +16,7 @@ from jaxrl.networks import actor_critic, check_outputs
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import policy_gradient_loss, value_loss
 from jaxrl.ops.normalization import RunningStats, init_obs_stats, normalize, update_stats
+from jaxrl.ops.optimizers import unless
 from jaxrl.ops.returns import gae
 from jaxrl.ops.schedules import linear, remaining
 from jaxrl.settings import EnvConfig, config, leaf, static
@@ -142,11 +143,14 @@ def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
         learning_rate = linear(c.learning_rate, c.lr_final, left)
         updates, opt_state = optimizer.update(grads, learner.opt_state)
         params = optax.apply_updates(learner.params, optax.tree.scale(-learning_rate, updates))
+        norm = m.grad_norm(grads)
+        skipped = ~jnp.isfinite(norm.total)
+        params, opt_state = unless(skipped, (learner.params, learner.opt_state), (params, opt_state))
         # Last, lest what acted and what is learned from be normalised by different numbers.
         obs_stats = learner.obs_stats
         if obs_stats is not None:
             obs_stats = update_stats(obs_stats, batch.obs)
-        metrics |= {"grad_norm": m.grad_norm(grads), "learning_rate": m.mean(learning_rate)}
+        metrics |= {"grad_norm": norm, "learning_rate": m.mean(learning_rate), "skipped_updates": m.mean(skipped)}
         metrics |= m.episode_metrics(batch)
         return A2CLearner(params, opt_state, obs_stats, learner.num_updates + 1), metrics
 

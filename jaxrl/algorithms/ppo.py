@@ -27,6 +27,7 @@ from jaxrl.ops.normalization import (
     update_return_scale,
     update_stats,
 )
+from jaxrl.ops.optimizers import unless
 from jaxrl.ops.returns import gae
 from jaxrl.ops.schedules import linear, remaining
 from jaxrl.ops.successors import next_values, values
@@ -269,14 +270,16 @@ def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner,
             advantage = batch.advantage
             batch = batch._replace(advantage=(advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8))
         grads, metrics = accumulate(loss, params, batch, micro_batch_size, key)
-        metrics |= {"grad_norm": m.grad_norm(grads), "learning_rate": m.mean(learning_rate)}
+        norm = m.grad_norm(grads)
+        bad = ~jnp.isfinite(norm.total)
+        metrics |= {"grad_norm": norm, "learning_rate": m.mean(learning_rate), "skipped_updates": m.mean(bad)}
         # The minibatch that trips target_kl is not learned from, but measured: it is what a person wants to see.
         trips = stopped | (metrics["approx_kl"].value > c.target_kl)
         updates, next_opt_state = optimizer.update(grads, opt_state)
         # The learning rate is applied here, not by optax, so that it may be traced and swept.
         next_params = optax.apply_updates(params, optax.tree.scale(-learning_rate, updates))
         before, after = (params, opt_state), (next_params, next_opt_state)
-        kept = jax.tree.map(lambda old, new: jnp.where(trips, old, new), before, after)
+        kept = unless(trips | bad, before, after)
         metrics = jax.tree.map(lambda x: jnp.where(stopped, 0.0, x), m.pack(metrics))
         return (*kept, trips), (metrics, ~trips)
 

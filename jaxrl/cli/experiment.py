@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,11 +13,11 @@ import jax
 
 from jaxrl.algorithms import ALGORITHMS
 from jaxrl.config_file import load_config
-from jaxrl.runs.compilation_cache import enable_compilation_cache
+from jaxrl.runs.divergence import Diverged
 from jaxrl.runs.driver import RunResult, Schedule, run
 from jaxrl.runs.preemption import Stopped
-from jaxrl.runs.session import Diverged
 from jaxrl.settings import check, closest
+from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
 
 _JAXRL = Path(__file__).parents[1]
@@ -34,6 +35,10 @@ class Options:
     """Where to write; by default a new directory under runs/."""
     resume: bool = False
     """Go on with the run in run_dir, exactly."""
+    accept_changes: bool = False
+    """Go on with it although config, seed or what it is given are others than they were."""
+    backoff: float = 1.0
+    """What the learning rate is multiplied by when a run that diverged goes back to its last good checkpoint."""
     schedule: Schedule = Schedule()
     """How often to log, evaluate and save."""
 
@@ -125,6 +130,10 @@ class sentences:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if isinstance(error, Stopped):
             print(json.dumps({"stopped": str(error)}))
+        if isinstance(error, Stopped) and error.busy:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)  # all is saved and closed; what an evaluation would still find out is not waited for
         status = next((s for k, s in ((InputError, 2), (Diverged, 3)) if isinstance(error, k)), None)
         if status is not None:
             print(f"error: {error}", file=sys.stderr)

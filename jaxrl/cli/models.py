@@ -15,7 +15,7 @@ from jaxrl.lm.pretrained.weights import load_adapter, load_model, save_model
 from jaxrl.lm.sampling import stream
 from jaxrl.lm.transformer import language_model
 from jaxrl.lm.vocabulary import check_tokenizer
-from jaxrl.runs.compilation_cache import enable_compilation_cache
+from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
 
 

@@ -19,13 +19,13 @@ from jaxrl.algorithms import DPO, KTO, SFT
 from jaxrl.cli.experiment import Options, launch, named, names, parse, report
 from jaxrl.evaluators import evaluate as episodes
 from jaxrl.evaluators.episodes import BEHAVIOURS, figures
-from jaxrl.runs.compilation_cache import enable_compilation_cache
 from jaxrl.runs.directory import CONFIG, read_about
 from jaxrl.runs.driver import Schedule
 from jaxrl.runs.driver import run as begin
 from jaxrl.runs.finetuning import Tuned, held_out_figures
 from jaxrl.runs.finetuning import finetune as tune
 from jaxrl.runs.loading import SavedRun, load_run, saved_run
+from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
 
 _FROM_ROWS = {"sft": SFT(), "dpo": DPO(), "kto": KTO()}
@@ -105,8 +105,8 @@ def resume(run: Positional[Path]) -> None:
         print(json.dumps(found))
         return
     enable_compilation_cache()
-    schedule = Schedule(**saved.about.get("schedule", {}))
-    options = {"seed": saved.about["seed"], "run_dir": run, "resume": True, "schedule": schedule}
+    schedule, backoff = Schedule(**saved.about.get("schedule", {})), saved.about.get("backoff", 1.0)
+    options = {"seed": saved.about["seed"], "run_dir": run, "resume": True, "schedule": schedule, "backoff": backoff}
     if saved.control:
         report(begin(saved.config, **options))
     else:

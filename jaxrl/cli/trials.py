@@ -13,7 +13,7 @@ import tyro
 from jaxrl.cli.experiment import paragraphs, parse
 from jaxrl.envs import make
 from jaxrl.envs.trial import try_environment
-from jaxrl.runs.compilation_cache import enable_compilation_cache
+from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.training.trial import try_algorithm
 from jaxrl.types import Finding, InputError
 

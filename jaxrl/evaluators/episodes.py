@@ -122,6 +122,7 @@ def whole_episodes(env: EnvConfig, algorithm: Algorithm, body: Any = None) -> Ev
         read=read,
         cases=_CASES,
         brief=True,
+        score=lambda found: found["return"],
         panels=(Panel("episode return", returns), Panel("episode length", lengths)),
         references={"zero action": "zero_action_return", "random actions": "random_return"},
     )

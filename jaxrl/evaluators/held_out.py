@@ -47,6 +47,7 @@ def held_out_rows(
         prefix="eval_" if data.held_out else "",
         at_start=True,
         before=(loss,),
+        score=lambda found: -found[loss],
         check_start=check if check_start else None,
         panels=_panels(prefix),
         references={f"{_NAMES[prefix]}, before": f"{loss}_before"},

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from jaxrl.ops import metrics as m
 from jaxrl.ops.schedules import warmup_cosine
@@ -52,16 +52,26 @@ def adamw_step(
     c: AdamW, params: Params, opt_state: PyTree, grads: Params, done: Int[Array, ""], total: int
 ) -> tuple[Params, PyTree, Metrics]:
     """Update `done` (from 0) of `total`: (params, opt_state, metrics), gradients clipped by their global norm, the
-    learning rate warmed up, then a cosine.
+    learning rate warmed up, then a cosine. Where the gradient is not finite nothing moves, and skipped_updates is 1.
     """
     learning_rate = warmup_cosine(c.learning_rate, c.warmup, c.lr_final, done, total)
     norm = optax.tree.norm(grads)
     # one factor, which XLA folds into Adam's sums; optax.clip_by_global_norm makes a second copy of the gradient
     clipped = optax.tree.scale(jnp.minimum(1.0, c.max_grad_norm / jnp.maximum(norm, 1e-30)), grads)
+    before = opt_state
     updates, opt_state = adamw(c).update(clipped, opt_state, params)
-    params = optax.apply_updates(params, optax.tree.scale(-learning_rate, updates))
-    metrics = {"grad_norm": m.mean(norm), "learning_rate": m.mean(learning_rate)}
-    return params, opt_state, metrics
+    stepped = optax.apply_updates(params, optax.tree.scale(-learning_rate, updates))
+    skipped = ~jnp.isfinite(norm)
+    params, opt_state = unless(skipped, (params, before), (stepped, opt_state))
+    figures = {"grad_norm": norm, "learning_rate": learning_rate, "skipped_updates": skipped}
+    return params, opt_state, {name: m.mean(value) for name, value in figures.items()}
+
+
+def unless(skipped: Bool[Array, ""], before: PyTree, after: PyTree) -> PyTree:
+    """`after` of a gradient step, or `before` it, bit for bit, where it is skipped. A gradient that is not finite would
+    leave nothing of parameters and moments: zeros in its place still move both.
+    """
+    return jax.tree.map(lambda old, new: jnp.where(skipped, old, new), before, after)
 
 
 def matrices(params: Params) -> PyTree:

@@ -5,7 +5,10 @@
 
 import contextlib
 import os
+import platform
 from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -94,3 +97,14 @@ def cores() -> int:
     """How many this process may use."""
     # A process pinned to one core computes other bits than one on two: XLA splits its sums by the threads it has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> dict[str, str]:
+    """Model and a hash of the instruction sets, where Linux tells them: XLA compiles for both."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return {"model": platform.processor()}
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
+    flags = told.get("flags", told.get("Features", ""))
+    return {"model": told.get("model name", platform.processor()), "flags": sha256(flags.encode()).hexdigest()[:12]}

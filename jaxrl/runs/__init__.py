@@ -1,8 +1,8 @@
 """The host driver and what it keeps: directories, logs, checkpoints."""
 
+from jaxrl.runs.divergence import Diverged as Diverged
 from jaxrl.runs.driver import RunResult as RunResult
 from jaxrl.runs.driver import Schedule as Schedule
 from jaxrl.runs.driver import run as run
 from jaxrl.runs.finetuning import Tuned as Tuned
 from jaxrl.runs.finetuning import finetune as finetune
-from jaxrl.runs.session import Diverged as Diverged

@@ -2,19 +2,24 @@
 
 Orbax alone casts a wrong dtype silently, cannot restore a module that holds a list, and reads what a disk has changed
 without a word. So the tree is saved as a flat {key path: leaf} dict beside a manifest of paths, shapes, dtypes and a
-SHA-256 of every leaf; names, shapes and dtypes are compared before anything is restored, the bytes before it is used.
+SHA-256 of every leaf, and of itself; names, shapes and dtypes are compared before anything is restored, the bytes
+before it is used. Arrays and JSON are all that is read: loading executes nothing.
 """
 
 import functools
-import hashlib
+import json
 import logging
+import shutil
+from collections.abc import Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.training import leaves as flat
 from jaxrl.types import InputError, PyTree
 
 
@@ -30,35 +35,99 @@ class Damaged(InputError):
     """A checkpoint that is not what was saved."""
 
 
-class Checkpoints:
-    """The checkpoints of one run, numbered by step, in a directory. The newest `keep` are kept."""
+class NotSaved(RuntimeError):
+    """A checkpoint could not be written."""
 
-    def __init__(self, directory: str | Path, keep: int = 2, read_only: bool = False):
+
+class Checkpoints:
+    """The checkpoints of one run, numbered by step, in a directory.
+
+    Kept are the newest `keep`, the one of the best score, and those of the steps in `always`. They are written by a
+    thread of their own, in order, from a copy. read_only: nothing in the directory is changed, whatever is asked.
+    """
+
+    def __init__(self, directory: str | Path, keep: int = 2, always: Collection[int] = (), *, read_only: bool = False):
         self._directory, self._keep, self._read_only = Path(directory).resolve(), keep, read_only
+        self._always = frozenset(always)
+        self._writer = ThreadPoolExecutor(1, "checkpoints")
+        self._writing: Future | None = None
 
     @functools.cached_property
     def _manager(self) -> Any:
         ocp = _orbax()
-        if self._read_only:  # beside a run that goes on: nothing of it may be changed
-            return ocp.CheckpointManager(self._directory, options=ocp.CheckpointManagerOptions(read_only=True))
-        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, enable_async_checkpointing=False)
-        return ocp.CheckpointManager(self._directory, options=options)
+        # What is kept is decided here: Orbax's own rules know no steps and scores together.
+        own = {"read_only": True} if self._read_only else {"max_to_keep": None, "enable_async_checkpointing": False}
+        return ocp.CheckpointManager(self._directory, options=ocp.CheckpointManagerOptions(**own))
 
     def steps(self) -> list[int]:
         """Steps that can be restored, oldest first. A save that was cut short is not among them."""
-        return sorted(self._manager.all_steps())
+        self.wait()
+        return sorted(self._manager.all_steps()) if self._directory.is_dir() else []
 
-    def save(self, step: int, tree: PyTree) -> None:
-        """Write the tree; it can be restored once this returns, and not before. Raises RuntimeError if nothing was
-        written.
+    def save(self, step: int, tree: PyTree, about: Mapping[str, Any] = {}, score: float | None = None) -> None:
+        """Copy the tree, and write it while the caller goes on, who may donate it. about: kept with it, as JSON.
+        score: how good it is. Raises NotSaved if the save before this one has failed.
         """
-        leaves = _flatten(tree)
-        arrays = {path: _data(leaf) for path, leaf in leaves.items()}
-        manifest = {path: [_describe(leaf), _digest(arrays[path])] for path, leaf in leaves.items()}
+        self.wait()
+        names, data = zip(*flat.named(tree).items(), strict=True)
+        arrays = [np.array(x) for x in jax.device_get([flat.data(leaf) for leaf in data])]
+        described = [flat.describe(leaf) for leaf in data]
+        self._writing = self._writer.submit(self._write, step, names, arrays, described, dict(about), score)
+
+    def wait(self) -> None:
+        """Until what was saved is on disk. Raises NotSaved if it could not be written."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, step: int, names: tuple, arrays: list, described: list, about: dict, score: float | None) -> None:
+        leaves = {name: [told, flat.digest(x)] for name, told, x in zip(names, described, arrays, strict=True)}
+        manifest = {"leaves": leaves, "about": about, "score": score}
+        manifest["sha256"] = _seal(manifest)
         ocp = _orbax()
-        args = ocp.args.Composite(tree=ocp.args.StandardSave(arrays), manifest=ocp.args.JsonSave(manifest))
-        if not self._manager.save(step, args=args):
-            raise RuntimeError(f"the checkpoint of step {step} was not written to {self._directory}; is there one?")
+        parts = {"tree": ocp.args.StandardSave(dict(zip(names, arrays, strict=True)))}
+        try:
+            written = self._manager.save(step, args=ocp.args.Composite(**parts, manifest=ocp.args.JsonSave(manifest)))
+        except Exception as error:  # Orbax wraps what the disk says in kinds of its own
+            for draft in self._directory.glob(f"{step}.orbax-checkpoint-tmp*"):  # it would take up what is left
+                shutil.rmtree(draft, ignore_errors=True)
+            reason = _first_line(error)
+            raise NotSaved(
+                f"the checkpoint of step {step} could not be written to {self._directory} ({reason})"
+            ) from error
+        if not written:
+            raise NotSaved(f"the checkpoint of step {step} was not written to {self._directory}; is there one?")
+        self._prune()
+
+    def _prune(self) -> None:
+        steps = sorted(self._manager.all_steps())
+        best = self._best(steps)
+        for step in steps[: -self._keep]:
+            if step != best and step not in self._always:
+                self._manager.delete(step)
+
+    def best(self) -> int | None:
+        """The step of the best score, the latest of equals; None where no checkpoint has one."""
+        return self._best(self.steps())
+
+    def _best(self, steps: list[int]) -> int | None:
+        scores = [(score, step) for step in steps if (score := self._score(step)) is not None]
+        return max(scores)[1] if scores else None
+
+    def _score(self, step: int) -> float | None:
+        try:
+            return self._manifest(step)["score"]
+        except Damaged:
+            return None
+
+    def about(self) -> dict[str, Any] | None:
+        """What was kept with the newest checkpoint that tells; None where none does."""
+        for step in reversed(self.steps()):
+            try:
+                return self._manifest(step)["about"]
+            except Damaged:
+                continue
+        return None
 
     def restore(self, template: PyTree, step: int | None = None) -> PyTree:
         """The tree saved at `step` (the newest by default), in the structure of `template`: a tree of arrays, or of
@@ -67,24 +136,22 @@ class Checkpoints:
         Raises InputError with a sentence if there is none, or if any leaf has another name, shape or dtype, and Damaged
         if it is not what was saved.
         """
-        ocp, steps = _orbax(), self.steps()
+        steps = self.steps()
         if not steps or (step is not None and step not in steps):
             raise InputError(f"no checkpoint{'' if step is None else f' of step {step}'} in {self._directory}")
         step = steps[-1] if step is None else step
-        wanted = _flatten(template)
-        saved = self._part(step, "manifest", ocp.args.JsonRestore())
-        if not isinstance(saved, dict) or not all(isinstance(x, list) and len(x) == 2 for x in saved.values()):
-            raise Damaged(f"the checkpoint of step {step} in {self._directory} has a manifest that cannot be read")
-        _compare({path: told for path, (told, _) in saved.items()}, {p: _describe(leaf) for p, leaf in wanted.items()})
-        shapes = {path: _shape(leaf) for path, leaf in wanted.items()}
-        arrays = self._part(step, "tree", ocp.args.StandardRestore(shapes))
-        changed = [path for path in wanted if _digest(arrays[path]) != saved[path][1]]
+        wanted, saved = flat.named(template), self._manifest(step)["leaves"]
+        told = {path: flat.describe(leaf) for path, leaf in wanted.items()}
+        flat.compare({path: what for path, (what, _) in saved.items()}, told)
+        shapes = {path: flat.shape(leaf) for path, leaf in wanted.items()}
+        arrays = self._part(step, "tree", _orbax().args.StandardRestore(shapes))
+        changed = [path for path in wanted if flat.digest(arrays[path]) != saved[path][1]]
         if changed:
             raise Damaged(
                 f"the checkpoint of step {step} in {self._directory} is damaged: {changed[0]} is not what was saved"
             )
-        leaves = [_undata(leaf, arrays[path]) for path, leaf in wanted.items()]
-        return jax.tree.unflatten(jax.tree.structure(template), leaves)
+        made = [flat.undata(leaf, arrays[path]) for path, leaf in wanted.items()]
+        return jax.tree.unflatten(jax.tree.structure(template), made)
 
     def newest(self, template: PyTree) -> Newest:
         """The newest tree that is as it was saved. Unless read_only, damaged ones after it are moved aside, to
@@ -99,83 +166,59 @@ class Checkpoints:
             except Damaged as error:
                 notes.append(str(error))
                 continue
-            if not self._read_only:
-                self._set_aside([s for s in self.steps() if s > step])
+            self.set_aside([s for s in self.steps() if s > step])
             return Newest(tree, step, [f"{note}; going on from step {step}" for note in notes])
         if notes:
             raise Damaged(f"{'; '.join(notes)}; no checkpoint is whole: start again in another run_dir")
         raise InputError(f"no checkpoint in {self._directory}")
 
-    def _part(self, step: int, name: str, args: Any) -> Any:
-        ocp = _orbax()
-        try:
-            return self._manager.restore(step, args=ocp.args.Composite(**{name: args}))[name]
-        except Exception as error:  # Orbax and what it reads with raise a dozen kinds for a file that is not whole
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise Damaged(f"the checkpoint of step {step} in {self._directory} cannot be read ({reason})") from error
+    def delete(self, step: int) -> None:
+        """Remove the checkpoint of a step."""
+        self.wait()
+        self._manager.delete(step)
 
-    def _set_aside(self, steps: list[int]) -> None:
-        for step in steps:
-            aside = self._directory.parent / "damaged"
+    def set_aside(self, steps: list[int], name: str = "damaged") -> None:
+        """Move checkpoints to a folder beside the directory. Nothing is moved where it is read only."""
+        for step in () if self._read_only else steps:
+            aside = self._directory.parent / name
             aside.mkdir(exist_ok=True)
             number = sum(1 for _ in aside.iterdir())
             (self._directory / str(step)).rename(aside / f"{step}-{number}")
         if steps:
             self._manager.reload()
 
+    def _manifest(self, step: int) -> dict[str, Any]:
+        found = self._part(step, "manifest", _orbax().args.JsonRestore())
+        if not isinstance(found, dict) or found.pop("sha256", None) != _seal(found):
+            raise Damaged(f"the checkpoint of step {step} in {self._directory} has a manifest that cannot be read")
+        return found
+
+    def _part(self, step: int, name: str, args: Any) -> Any:
+        ocp = _orbax()
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**{name: args}))[name]
+        except Exception as error:  # Orbax and what it reads with raise a dozen kinds for a file that is not whole
+            reason = _first_line(error)
+            raise Damaged(f"the checkpoint of step {step} in {self._directory} cannot be read ({reason})") from error
+
     def close(self) -> None:
-        """Let go of the directory."""
+        """Wait for what is being written, and let go of the directory."""
+        self._writer.shutdown()
         if "_manager" in self.__dict__:
             self._manager.close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    return sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _orbax() -> Any:
     # Half a second of imports, and the first checkpoint is some way into a run.
     import orbax.checkpoint
 
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)
     return orbax.checkpoint
-
-
-def _flatten(tree: PyTree) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _describe(leaf: Any) -> str:
-    return f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def _digest(array: Any) -> str:
-    held = np.ascontiguousarray(np.asarray(array))
-    return hashlib.sha256(held.reshape(-1).view(np.uint8)).hexdigest()
-
-
-def _data(leaf: Any) -> jax.Array:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    made = jax.eval_shape(_data, leaf)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(made.shape, made.dtype, sharding=device)
-
-
-def _undata(like: Any, array: jax.Array) -> jax.Array:
-    # By way of the host: Orbax's arrays are committed to their device, and would compile a second program.
-    array = jnp.asarray(np.asarray(array))
-    return jax.random.wrap_key_data(array) if _is_key(like) else array
-
-
-def _compare(saved: dict[str, str], wanted: dict[str, str]) -> None:
-    advice = "restore it with the config, environment and versions that it was saved with"
-    for path in {**wanted, **saved}:
-        if path not in saved:
-            raise InputError(f"the checkpoint has no {path} ({wanted[path]}); {advice}")
-        if path not in wanted:
-            raise InputError(f"the checkpoint holds {path} ({saved[path]}), which this run does not have; {advice}")
-        if saved[path] != wanted[path]:
-            raise InputError(f"the checkpoint's {path} is {saved[path]}, but this run needs {wanted[path]}; {advice}")

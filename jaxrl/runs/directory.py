@@ -9,7 +9,6 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import jax
 import numpy as np
 
 from jaxrl.config_file import load_config, save_config
-from jaxrl.ops.platform import cores
+from jaxrl.ops.platform import cores, processor
 from jaxrl.types import InputError
 
 ABOUT, CONFIG = "run.json", "config.yaml"
@@ -31,24 +30,70 @@ def as_run(config: Any, overrides: Mapping[str, Any]) -> Any:
     return config
 
 
-def check_run_dir(run_dir: Path | None, seed: int, config: Any, given: dict[str, Any], resume: bool) -> None:
+def check_run_dir(
+    run_dir: Path | None, seed: int, config: Any, given: dict[str, Any], resume: bool, accept_changes: bool
+) -> list[str]:
     """For a resume, that the directory holds this very run; else that it can be made. Nothing is written.
 
-    Raises InputError for a directory that already holds a run, or a resume with anything else than it was begun with.
+    Raises InputError for a directory that already holds a run, or a resume with anything else than it was begun with;
+    with accept_changes returns a phrase for each thing that is different.
     """
     if resume and run_dir is None:
         raise InputError("resume needs the run_dir to go on in")
+    if accept_changes and not resume:
+        raise InputError("accept_changes = True is about a resume; pass resume=True (--resume) too, or leave it out")
     if run_dir is None:
-        return
+        return []
     file = next((path for path in (run_dir, *run_dir.parents) if path.exists() and not path.is_dir()), None)
     if file is not None:
         raise InputError(f"run_dir = {run_dir}: {file} is a file; name a directory")
     if resume:
-        _same_run(run_dir, seed, config, given)
-    elif (run_dir / ABOUT).exists():
+        return _same_run(run_dir, seed, config, given, accept_changes)
+    if (run_dir / ABOUT).exists():
         raise InputError(
             f"{run_dir} already holds a run; pass resume=True (--resume) to go on with it, or another run_dir"
         )
+
+
+def adopt(run_dir: Path, seed: int, config: Any, given: dict[str, Any], changes: list[str]) -> None:
+    """Write down that a run goes on as something else; what it was is kept as config-N.yaml, and in run.json."""
+    about = read_about(run_dir)
+    earlier = [*about.get("changes", []), {"changes": changes, "seed": about["seed"], "given": about["given"]}]
+    (run_dir / CONFIG).rename(run_dir / f"config-{len(earlier)}.yaml")
+    save_config(config, run_dir / CONFIG)
+    write_about(run_dir, {**about, "seed": seed, "given": given, "changes": earlier})
+
+
+def keepsakes(run_dir: Path) -> dict[str, str]:
+    """The texts of config.yaml and run.json, as checkpoints keep them."""
+    return {name: (run_dir / name).read_text() for name in (ABOUT, CONFIG)}
+
+
+def _named(config: Any) -> dict[str, type]:
+    return {type(config).__name__.lower(): type(config)}
+
+
+def write_about(run_dir: Path, about: dict[str, Any]) -> None:
+    """Put run.json in the place of the one that is there, whole or not at all."""
+    draft = run_dir / f"{ABOUT}.tmp"
+    draft.write_text(json.dumps(about, indent=1) + "\n")
+    os.replace(draft, run_dir / ABOUT)
+
+
+def mend(run_dir: Path, config: Any, kept: dict[str, str] | None) -> list[str]:
+    """Write config.yaml and run.json again where they cannot be read, from what a checkpoint has kept of them.
+
+    Returns a sentence for each. What no checkpoint has kept is left as it is.
+    """
+    told = []
+    for name, read in ((ABOUT, read_about), (CONFIG, lambda path: load_config(path / CONFIG, _named(config)))):
+        try:
+            read(run_dir)
+        except (OSError, InputError):
+            if kept and name in kept:
+                (run_dir / name).write_text(kept[name])
+                told.append(f"{run_dir / name} could not be read; it is written again, as the newest checkpoint has it")
+    return told
 
 
 def begin_run(
@@ -81,19 +126,25 @@ def _new_directory(name: str) -> Path:
     raise InputError(f"runs/ holds a thousand runs called {name}; name a run_dir")
 
 
-def _same_run(run_dir: Path, seed: int, config: Any, given: dict[str, Any]) -> None:
+def _same_run(run_dir: Path, seed: int, config: Any, given: dict[str, Any], accept_changes: bool) -> list[str]:
     if not (run_dir / ABOUT).exists():
         raise InputError(f"{run_dir} holds no run to resume; leave resume out to start one there")
-    saved = load_config(run_dir / CONFIG, {type(config).__name__.lower(): type(config)})
-    for name, old, new in _differences(saved, config):
-        raise InputError(f"{run_dir} was run with {name} = {old}, not {new}; resume with its own config.yaml")
-    then = read_about(run_dir)
+    saved, then = load_config(run_dir / CONFIG, _named(config)), read_about(run_dir)
+    changes = [(f"{name} = {old}", str(new), "its own config.yaml") for name, old, new in _differences(saved, config)]
     if then["seed"] != seed:
-        raise InputError(f"{run_dir} was run with seed = {then['seed']}, not {seed}; resume with that seed")
-    check_given(run_dir, then, given)
+        changes.append((f"seed = {then['seed']}", str(seed), "that seed"))
+    changes += _other_given(then, given)
+    told = [f"{was}, not {now}" for was, now, _ in changes]
+    if told and not accept_changes:
+        listed, remedies = ";\n  ".join(told), " and ".join(dict.fromkeys(remedy for *_, remedy in changes))
+        raise InputError(
+            f"{run_dir} was run with {listed}; resume with {remedies}, or go on with what is different by "
+            "accept_changes=True (--accept-changes)"
+        )
     changed = [f"{name} was {then.get(name)}, is {now}" for name, now in machine().items() if then.get(name) != now]
     if changed:
         warnings.warn(f"resuming where {'; '.join(changed)}: it goes on, but not bit for bit", stacklevel=5)
+    return told
 
 
 def read_about(run_dir: Path) -> dict[str, Any]:
@@ -103,16 +154,19 @@ def read_about(run_dir: Path) -> dict[str, Any]:
     except ValueError:
         about = None
     if not isinstance(about, dict):
-        raise InputError(f"{run_dir / ABOUT} cannot be read: it is empty or cut short")
+        raise InputError(f"{run_dir / ABOUT} cannot be read: it is empty or damaged; start again in another run_dir")
     return about
 
 
 def check_given(run_dir: Path, then: dict[str, Any], given: dict[str, Any]) -> None:
     """Raises InputError unless what is given, as `describe` tells, is what run.json (`then`) says."""
-    for name in sorted({*then["given"], *given}):
-        was, now = then["given"].get(name), given.get(name)
-        if was != now:
-            raise InputError(f"{run_dir} was run with {_called(name, was)}, not {_called(name, now)}; resume with that")
+    for was, now, remedy in _other_given(then, given):
+        raise InputError(f"{run_dir} was run with {was}, not {now}; give {remedy}")
+
+
+def _other_given(then: dict[str, Any], given: dict[str, Any]) -> list[tuple[str, str, str]]:
+    names = [name for name in sorted({*then["given"], *given}) if then["given"].get(name) != given.get(name)]
+    return [(_called(name, then["given"].get(name)), _called(name, given.get(name)), "that") for name in names]
 
 
 def _called(name: str, what: dict[str, str] | None) -> str:
@@ -159,14 +213,3 @@ def git_revision() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def processor() -> dict[str, str]:
-    """Model and a hash of the instruction sets, where Linux tells them: XLA compiles for both."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return {"model": platform.processor()}
-    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
-    flags = told.get("flags", told.get("Features", ""))
-    return {"model": told.get("model name", platform.processor()), "flags": sha256(flags.encode()).hexdigest()[:12]}

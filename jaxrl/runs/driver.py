@@ -14,20 +14,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from jaxrl.reports.curve import learning_curve
 from jaxrl.reports.rows import TIMING, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
-from jaxrl.runs.clock import Clock
-from jaxrl.runs.compilation_cache import enable_compilation_cache
-from jaxrl.runs.directory import as_run, begin_run, check_run_dir
+from jaxrl.runs.directory import (
+    adopt,
+    as_run,
+    begin_run,
+    check_run_dir,
+    keepsakes,
+    mend,
+    read_about,
+    write_about,
+)
+from jaxrl.runs.divergence import Diverged, again, slower
 from jaxrl.runs.header import HEADER, lines, run_header
+from jaxrl.runs.judging import Judge
 from jaxrl.runs.logger import Bar, Logger
-from jaxrl.runs.preemption import Interrupts
-from jaxrl.runs.session import PARTIAL, Session
+from jaxrl.runs.preemption import Interrupts, Partial
+from jaxrl.runs.session import Session
 from jaxrl.training import program
+from jaxrl.training.clock import Clock
+from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.training.compiled import Compiled, trace
 from jaxrl.training.given import describe
 from jaxrl.types import InputError, Key, Program, TrainState
@@ -51,21 +60,23 @@ class Schedule:
     evals: int = 10
     """Evaluations along the way."""
     saves: int = 10
-    """Checkpoints, of which the two newest are kept."""
+    """Checkpoints. The two newest are kept, and the best of those that were evaluated."""
+    keeps: int = 0
+    """Checkpoints that are kept for good."""
 
     def check(self) -> None:
         """Raises InputError for counts that would leave a run without a log."""
-        if self.logs < 1 or self.evals < 0 or self.saves < 0:
-            wrong = f"logs = {self.logs}, evals = {self.evals}, saves = {self.saves}"
+        if self.logs < 1 or min(self.evals, self.saves, self.keeps) < 0:
+            wrong = f"logs = {self.logs}, evals = {self.evals}, saves = {self.saves}, keeps = {self.keeps}"
             raise InputError(f"{wrong}: logs must be at least 1, and the others 0 (none) or more")
 
     def marks(self, num_updates: int) -> dict[str, set[int]]:
-        """For each of logs, evals and saves: the updates after which it is due. All are due after the last."""
+        """For each of logs, evals, saves and keeps: the updates after which it is due. All are due after the last."""
 
         def spread(count: int) -> set[int]:
             return {max(1, round(i * num_updates / count)) for i in range(1, count + 1)}
 
-        return {name: spread(getattr(self, name)) for name in ("logs", "evals", "saves")}
+        return {name: spread(getattr(self, name)) for name in ("logs", "evals", "saves", "keeps")}
 
 
 def run(
@@ -74,6 +85,8 @@ def run(
     run_dir: str | Path | None = None,
     *,
     resume: bool = False,
+    accept_changes: bool = False,
+    backoff: float = 1.0,
     schedule: Schedule = Schedule(),
     progress: bool = True,
     probe: Callable[[TrainState, Key], dict[str, float]] | None = None,
@@ -88,54 +101,68 @@ def run(
     given: what the config takes beside itself, as for `train`: env and network, or network, params, data and samples.
     Other arguments:
     resume: go on from the newest checkpoint in run_dir that is whole, exactly; rows logged after it are cut and written
-    again. A damaged one is moved aside, with a warning.
+    again. A damaged one is moved aside, with a warning. accept_changes: also with another config, seed or thing given.
+    backoff: what the learning rate is multiplied by when a run that diverged goes back to its last good checkpoint. It
+    does so once, with another key.
     schedule: how often to log, evaluate and save. progress: show a bar.
     probe(state, key): further figures of every evaluation along the way, logged as eval_*.
     export(state, run_dir): writes what else is to be kept of the final state, before any picture is drawn.
     more: what else run.json is to say of this run.
     Raises InputError, before anything is compiled or written, for a bad config, a directory that already holds a run,
-    or a resume with another config, seed or thing given. Raises Diverged when the learner is no longer finite, and
-    Stopped, after saving, where SIGTERM or SIGINT (Ctrl-C) asks for it: between updates, within seconds.
+    or a resume with another config, seed or thing given. Raises Diverged when the learner, or ten updates' gradients in
+    a row, are not finite for the second time, and Stopped, after saving, where SIGTERM or SIGINT (Ctrl-C) asks for it:
+    between updates or within an evaluation, in seconds. Raises NotSaved if the last checkpoint could not be written.
     """
     schedule.check()
     seed = _checked_seed(seed)
     cache = enable_compilation_cache()
     p = program(config, **given)
-    settings, about = as_run(config, p.overrides), describe(given)
+    settings, told = as_run(config, p.overrides), describe(given)
     run_dir = None if run_dir is None else Path(run_dir)
-    check_run_dir(run_dir, seed, settings, about, resume)
+    if backoff != 1.0:
+        slower(config, backoff)
+    if resume and run_dir is not None:
+        _mend(run_dir, settings)
+    changes = check_run_dir(run_dir, seed, settings, told, resume, accept_changes)
     with contextlib.ExitStack() as stack:
         interrupts, clock = stack.enter_context(Interrupts()), stack.enter_context(Clock())
         with clock.compiling():
             compile_all = trace(config, given, p)
         if not resume:
-            more = {"schedule": dataclasses.asdict(schedule), **more}
-            run_dir = begin_run(run_dir, p.label, seed, settings, about, more)
-        saves = stack.enter_context(contextlib.closing(Checkpoints(run_dir / "checkpoints")))
+            more = {"schedule": dataclasses.asdict(schedule), "backoff": backoff, **more}
+            run_dir = begin_run(run_dir, p.label, seed, settings, told, more)
+        elif changes:
+            adopt(run_dir, seed, settings, told, changes)
+        marks = schedule.marks(p.num_updates)
+        always = {mark * p.steps_per_update for mark in marks["keeps"]}
+        saves = stack.enter_context(contextlib.closing(Checkpoints(run_dir / "checkpoints", always=always)))
         with clock.compiling():
             compiled = compile_all()
-        state = _start(p, compiled, saves, seed, resume)
+        state, compiled = _start(p, config, compiled, saves, run_dir, seed, resume)
         done = int(state.num_steps)
-        logger = stack.enter_context(contextlib.closing(Logger(run_dir, done if done else -1)))
+        partial = Partial.load(run_dir, done)
+        # A row whose evaluation is due is written now, or again.
+        logger = Logger(run_dir, done - 1 if not done or (partial is not None and partial.due) else done)
         clock.go_on(done, sum(row["train_seconds"] for row in read_metrics(run_dir / TIMING)[-1:]))
         session = Session(
             p=p,
-            seed=seed,
             run_dir=run_dir,
             compiled=compiled,
             clock=clock,
             saves=saves,
             logger=logger,
             bar=stack.enter_context(contextlib.closing(Bar(p.total_steps, done, progress, p.unit.label.split()[-1]))),
-            marks=schedule.marks(p.num_updates),
-            probe=probe,
+            judge=Judge(compiled.evaluators, seed, clock, logger, interrupts, probe),
+            marks=marks,
             interrupts=interrupts,
-            partial=_partial(run_dir, done),
+            about=keepsakes(run_dir),
+            partial=partial,
         )
-        about = run_header(seed, compiled.memory, cache)
-        (run_dir / HEADER).write_text(json.dumps(about, indent=1) + "\n")
-        session.bar.say(*lines(about))
-        state = session.train(state)
+        stack.callback(lambda: session.logger.close())  # another one by then, if the run went back
+        header = run_header(seed, compiled.memory, cache)
+        (run_dir / HEADER).write_text(json.dumps(header, indent=1) + "\n")
+        session.bar.say(*lines(header))
+        state = _trained(session, state, config, backoff)
         # Dearest first: the state lies in its checkpoint; now the model, then the figures, and pictures last.
         if export is not None:
             export(state, run_dir)
@@ -155,22 +182,57 @@ def _checked_seed(seed: Any) -> int:
     return number
 
 
-def _start(p: Program, compiled: Compiled, saves: Checkpoints, seed: int, resume: bool) -> TrainState:
+def _mend(run_dir: Path, config: Any) -> None:
+    with contextlib.closing(Checkpoints(run_dir / "checkpoints", read_only=True)) as saves:
+        for note in mend(run_dir, config, saves.about()):
+            warnings.warn(note, stacklevel=3)
+
+
+def _start(
+    p: Program, config: Any, compiled: Compiled, saves: Checkpoints, run_dir: Path, seed: int, resume: bool
+) -> tuple[TrainState, Compiled]:
     key = jax.random.key(seed)
     if not resume or not saves.steps():
-        return compiled.init(key)
+        return compiled.init(key), compiled
     found = saves.newest(jax.eval_shape(p.init, key))
     for note in found.notes:
         warnings.warn(note, stacklevel=3)
-    return found.tree
+    done = int(found.tree.num_steps)
+    if done > p.total_steps:
+        learned = f"{run_dir} has learned from {done} {p.unit.label}"
+        raise InputError(f"{learned}, and total_steps = {p.total_steps}; give at least as many")
+    back = read_about(run_dir).get("went_back")
+    if back is None:
+        return found.tree, compiled
+    state = again(found.tree) if found.step == back["to"] else found.tree
+    return state, compiled.using(slower(config, back["backoff"])) if back["backoff"] != 1.0 else compiled
 
 
-def _partial(run_dir: Path, step: int) -> jax.Array | None:
-    """What the row that an earlier session stopped in was told up to `step`."""
-    if not (run_dir / PARTIAL).is_file():
-        return None
-    with np.load(run_dir / PARTIAL) as kept:
-        return jnp.asarray(kept["told"]) if int(kept["step"]) == step else None
+def _trained(session: Session, state: TrainState, config: Any, backoff: float) -> TrainState:
+    """`state` after all updates; from the last good checkpoint, once, where it diverges."""
+    try:
+        return session.train(state)
+    except Diverged as error:
+        about, saved = read_about(session.run_dir), session.saves.steps()
+        session.saves.set_aside([step for step in saved if step > error.good], "diverged-checkpoints")
+        if "went_back" in about or not session.saves.steps():
+            raise _given_up(session, error) from None
+        why = f"{error.why} after {error.step} {session.p.unit.label}"
+    found = session.saves.newest(jax.eval_shape(session.p.init, state.key))
+    warnings.warn(f"{why}: going back, once, to step {found.step}, with another key", stacklevel=3)
+    write_about(session.run_dir, {**about, "went_back": {"why": why, "to": found.step, "backoff": backoff}})
+    session.go_back(found.step, slower(config, backoff) if backoff != 1.0 else config)
+    return _trained(session, again(found.tree), config, backoff)
+
+
+def _given_up(session: Session, error: Diverged) -> Diverged:
+    saved = session.saves.steps()
+    good = f"the last good checkpoint is of step {saved[-1]}" if saved else "no checkpoint had been saved before"
+    kept = f"; its state and the batch that came next are in {error.dumped}" if error.dumped else ""
+    why = f"training has diverged: {error.why} after {error.step} {session.p.unit.label}"
+    sentence = f"{why}; {good}{kept}. Look at the metrics in {session.run_dir}, and try a smaller learning rate"
+    (session.run_dir / "result.json").write_text(json.dumps({"diverged": sentence}, indent=1) + "\n")
+    return Diverged(sentence, error.step, error.good, error.dumped)
 
 
 def _draw(p: Program, run_dir: Path, final: dict[str, Any]) -> None:

@@ -3,21 +3,52 @@
 import signal
 import sys
 import threading
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_PARTIAL = "partial.npz"
 
 
 class Stopped(SystemExit):
     """A run was asked to stop, and did: everything is saved. Left to itself it ends the process with status 0, and with
-    its sentence on stderr, which Python would say only with status 1.
+    its sentence on stderr, which Python would say only with status 1. busy: the device still works on what nobody waits
+    for, and Python's own way of ending would.
     """
 
-    def __init__(self, sentence: str):
+    def __init__(self, sentence: str, busy: bool = False):
         super().__init__(0)
-        self.sentence = sentence
+        self.sentence, self.busy = sentence, busy
         sys.stderr.write(f"{sentence}\n")
 
     def __str__(self) -> str:
         return self.sentence
+
+
+class Interrupted(Exception):
+    """Something was left where it stood, because the run is asked to stop."""
+
+
+class Partial(NamedTuple):
+    """The row of metrics that a run was stopped in. told: of its updates so far. due: these are all, and its evaluation
+    is still to be made.
+    """
+
+    told: np.ndarray
+    due: bool
+
+    def save(self, run_dir: Path, step: int) -> None:
+        """Beside the checkpoint of `step`."""
+        np.savez(run_dir / _PARTIAL, step=step, told=self.told, due=self.due)
+
+    @classmethod
+    def load(cls, run_dir: Path, step: int) -> "Partial | None":
+        """What was saved for this step; None if that was for another one, or nothing was."""
+        if not (run_dir / _PARTIAL).is_file():
+            return None
+        with np.load(run_dir / _PARTIAL, allow_pickle=False) as kept:
+            return cls(kept["told"], bool(kept["due"])) if int(kept["step"]) == step else None
 
 
 class Interrupts:

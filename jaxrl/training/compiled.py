@@ -51,6 +51,8 @@ class Compiled(NamedTuple):
     memory: dict[str, float]
     nothing: Float[Array, " told"]
     """What a first chunk was told."""
+    using: Callable[[Any], "Compiled"]
+    """using(config) -> the same programs with the floats of another config; nothing is compiled."""
 
 
 def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compiled]:
@@ -105,7 +107,10 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
         briefly = [e.brief for e in p.evaluators]
         update, start, *ask = _side_by_side([train, init, *asked], [False, True, *briefly])  # the longest first
         update, start = update(), start()
-        on_device = jax.device_put(inputs)  # once, not with every chunk
+        return bound(config, update, start, ask)
+
+    def bound(config: Any, update: Callable, start: Callable, ask: list[Callable]) -> Compiled:
+        on_device = jax.device_put((float32(config), arrays))  # once, not with every chunk
         flat, count, none = jax.tree.leaves(on_device), functools.cache(jnp.int32), jnp.asarray(nothing)
         return Compiled(
             init=lambda key: start(on_device, key),
@@ -119,6 +124,7 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
             ),
             memory=_memory(update),
             nothing=none,
+            using=lambda config: bound(config, update, start, ask),
         )
 
     return compiled

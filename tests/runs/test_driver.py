@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from jaxrl import PPO, Algorithm, EnvConfig, Program, Schedule, cli, config, program, replace, rollouts, run, train
+from jaxrl.config_file import load_config
 from jaxrl.envs.registry import from_config
 from jaxrl.networks import actor_critic
 from jaxrl.ops.platform import compiler_options
@@ -23,6 +25,7 @@ from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.directory import begin_run, machine
 from jaxrl.runs.session import Session
 from jaxrl.spaces import Spaces
+from jaxrl.types import InputError
 from tests.helpers.compare import compile_events, same_bytes
 from tests.helpers.environments import Counter
 
@@ -97,7 +100,7 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     from jaxrl import Schedule, cli, run
-    from jaxrl.runs import logger
+    from jaxrl.runs import checkpoints, logger
     from jaxrl.config_file import load_config
     cli.enable_compilation_cache()
     directory, kill_at, resume = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
@@ -109,6 +112,8 @@ KILLED = """
             os.kill(os.getpid(), signal.SIGKILL)
 
     logger.Logger.row = row
+    save = checkpoints.Checkpoints.save
+    checkpoints.Checkpoints.save = lambda self, *rest: (save(self, *rest), self.wait())
     config = load_config(directory.parent / "config.yaml", cli.ALGORITHMS)
     schedule = Schedule(logs=6, evals=2, saves=2)
     run(config, 3, directory, resume=resume, schedule=schedule, progress=False)
@@ -249,6 +254,42 @@ def test_a_resume_with_another_environment_or_network_of_equal_shapes_is_refused
             run(short, 0, tmp_path / "run", resume=True, **{**own, **changed}, **quick)
 
 
+def test_with_its_changes_accepted_a_run_goes_on_as_something_else_and_both_are_written_down(tmp_path):
+    begun = run(CONFIG, 3, tmp_path / "run", schedule=SCHEDULE, progress=False)
+    longer = replace(CONFIG, gamma=0.9, lr_final=1.0, total_steps=2 * CONFIG.total_steps)
+    options = {"schedule": SCHEDULE, "progress": False, "resume": True}
+    with pytest.raises(InputError) as refused:
+        run(longer, 4, tmp_path / "run", **options)
+    for line in ("gamma = 0.99, not 0.9", "lr_final = 0.0, not 1.0", "total_steps = ", "seed = 3, not 4"):
+        assert line in str(refused.value), "every field that differs is named"
+    assert "--accept-changes" in str(refused.value)
+    result = run(longer, 4, tmp_path / "run", accept_changes=True, **options)
+    assert result.figures["env_steps"] == longer.total_steps
+    about = json.loads((begun.run_dir / "run.json").read_text())
+    assert about["seed"] == 4 and about["changes"][0]["seed"] == 3 and len(about["changes"][0]["changes"]) == 4
+    assert load_config(begun.run_dir / "config-1.yaml", cli.ALGORITHMS) == CONFIG
+    assert load_config(begun.run_dir / "config.yaml", cli.ALGORITHMS) == longer
+    with pytest.raises(InputError, match="has learned from .* environment steps, and total_steps = .*; give at least"):
+        run(CONFIG, 3, tmp_path / "run", accept_changes=True, **options)
+    with pytest.raises(InputError, match="accept_changes = True is about a resume"):
+        run(CONFIG, 3, tmp_path / "new", accept_changes=True, schedule=SCHEDULE, progress=False)
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.yaml"])
+@pytest.mark.parametrize("damage", [lambda f: f.write_text(""), lambda f: f.write_text("{"), Path.unlink])
+def test_what_a_disk_has_lost_of_a_run_is_written_again_from_its_checkpoint(tmp_path, name, damage):
+    whole = run(CONFIG, 3, tmp_path / "run", schedule=SCHEDULE, progress=False)
+    before = (whole.run_dir / name).read_text()
+    damage(whole.run_dir / name)
+    with pytest.warns(UserWarning, match=rf"{name} could not be read; it is written again"):
+        again = run(CONFIG, 3, tmp_path / "run", schedule=SCHEDULE, progress=False, resume=True)
+    assert (whole.run_dir / name).read_text() == before and again.figures == whole.figures
+    shutil.rmtree(whole.run_dir / "checkpoints")
+    damage(whole.run_dir / name)
+    with pytest.raises(InputError, match=r"run.json cannot be read|holds no run|config"):
+        run(CONFIG, 3, tmp_path / "run", schedule=SCHEDULE, progress=False, resume=True)
+
+
 def test_a_run_that_diverges_says_so_and_keeps_its_last_good_checkpoint(tmp_path):
     def probe(state, key):
         seen.append(int(state.num_steps))
@@ -258,9 +299,9 @@ def test_a_run_that_diverges_says_so_and_keeps_its_last_good_checkpoint(tmp_path
     wild = replace(CONFIG, learning_rate=1e30, max_grad_norm=float("inf"), normalize_advantage=False)
     good = run(replace(CONFIG, total_steps=128), 0, tmp_path / "good", schedule=SCHEDULE, progress=False, probe=probe)
     assert seen and "eval_half" in read_metrics(good.run_dir / "metrics.jsonl")[-1], "probe is asked for control too"
-    with pytest.raises(Diverged, match=r"learner\.params.* is not finite after \d+ environment steps; no checkpoint"):
+    with pytest.raises(Diverged, match=r"no gradient of the last 1\d updates was finite after .* good checkpoint is"):
         run(wild, 0, tmp_path / "run", schedule=replace_schedule(saves=6), progress=False)
-    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == []
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [128]
     assert "diverged" in json.loads((tmp_path / "run" / "result.json").read_text())
     with pytest.raises(SystemExit) as stopped, cli.sentences():
         run(wild, 0, tmp_path / "again", schedule=SCHEDULE, progress=False)

@@ -24,7 +24,7 @@ def test_a_run_is_read_back_bit_for_bit_and_nothing_in_it_changes(ended):
     loaded = load_run(ended.run_dir)
     assert {path: path.stat().st_mtime_ns for path in ended.run_dir.rglob("*")} == before
     assert int(loaded.state.num_steps) == 256 and loaded.saved.about["seed"] == 3
-    assert loaded.saved.about["schedule"] == {"logs": 2, "evals": 1, "saves": 2}
+    assert loaded.saved.about["schedule"] == {"logs": 2, "evals": 1, "saves": 2, "keeps": 0}
     assert loaded.notes == []
     for a, b in zip(jax.tree.leaves(ended.state.learner), jax.tree.leaves(loaded.state.learner), strict=True):
         np.testing.assert_array_equal(a, b)

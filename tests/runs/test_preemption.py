@@ -12,7 +12,8 @@ import jax
 import pytest
 
 from jaxrl import PPO, EnvConfig, Schedule, run
-from jaxrl.runs import session
+from jaxrl.reports.rows import read_metrics
+from jaxrl.runs import judging, session
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.preemption import Interrupts, Stopped
 from tests.helpers.compare import same_bytes
@@ -62,6 +63,38 @@ def test_a_run_may_be_stopped_twice_in_one_row(whole, tmp_path, monkeypatch):
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [STEP, 2 * STEP]
     run(CONFIG, 3, tmp_path / "run", resume=True, schedule=SCHEDULE, progress=False)
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (whole.run_dir / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("evaluation", [1, 2, 3], ids=["along", "last", "zero action"])
+def test_a_run_that_is_stopped_in_an_evaluation_makes_it_again_and_ends_in_the_same_bytes(
+    tmp_path, monkeypatch, evaluation
+):
+    """The device is said to be still at work, whenever it is looked at, until the signal has been heard."""
+    schedule, asked = Schedule(logs=4, evals=2, saves=2), []
+    whole = run(CONFIG, 3, tmp_path / "whole", schedule=schedule, progress=False)
+    measure = judging.Judge._measured
+
+    def measured(self, *rest):
+        asked.append(1)
+        if len(asked) == evaluation:
+            signal.raise_signal(signal.SIGTERM)
+            monkeypatch.setattr(judging, "_ready", lambda found: False)
+        return measure(self, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped) as end:
+        patch.setattr(judging.Judge, "_measured", measured)
+        run(CONFIG, 3, tmp_path / "run", schedule=schedule, progress=False)
+    monkeypatch.undo()
+    assert end.value.busy
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == {1: 6, 2: 12, 3: 12}[evaluation] * STEP
+    rows = [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    assert rows[-1] == {1: 3, 2: 9, 3: 12}[evaluation] * STEP, "its row lacks the evaluation, and is not written"
+    for _ in range(2):  # the second time it has ended
+        again = run(CONFIG, 3, tmp_path / "run", resume=True, schedule=schedule, progress=False)
+        assert same_bytes(again.state, whole.state)
+        assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (whole.run_dir / "metrics.jsonl").read_bytes()
+    saves = [Checkpoints(path / "checkpoints") for path in (tmp_path / "run", whole.run_dir)]
+    assert saves[0].steps() == saves[1].steps() and saves[0].best() == saves[1].best()
 
 
 def test_rows_in_pieces_are_rows_in_one(whole, tmp_path, monkeypatch):

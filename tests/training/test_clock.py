@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxrl.runs import clock
+from jaxrl.training import clock
 
 
 def test_of_chunks_that_overlap_no_second_counts_twice(monkeypatch):

@@ -42,7 +42,7 @@ class Clock:
         self._ended, rate, told = now, sum(steps) / seconds, []
         self.steps += sum(steps)
         for count in steps:
-            self.train += count / rate
+            self.train += seconds * count / max(1, sum(steps))
             known = {"num_compilations": self.compilations}
             told.append({"train_seconds": self.train, "steps_per_second": rate, **known})
         return told

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 
 from jaxrl.lm.pretrained.assets import cache
-from jaxrl.runs.directory import processor
+from jaxrl.ops.platform import processor
 
 _MOST = 2 * 2**30  # bytes; a program takes a few MiB
 _CHECKED = ".checked"

@@ -9,8 +9,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxrl.runs import compilation_cache
-from jaxrl.runs.compilation_cache import enable_compilation_cache
+from jaxrl.training import compilation_cache
+from jaxrl.training.compilation_cache import enable_compilation_cache
 
 
 @pytest.fixture

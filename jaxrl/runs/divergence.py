@@ -1,0 +1,75 @@
+"""When learning breaks: what is kept of it, and the one way back."""
+
+import contextlib
+import dataclasses
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxrl.runs.checkpoints import Checkpoints, NotSaved
+from jaxrl.types import InputError, Program, TrainState
+
+SKIPPED, INVALID = "skipped_updates", "invalid_steps"
+_AGAIN = 0x6261636B  # folded into the key of a run that goes back: from the same one it would take the same way
+
+
+class Diverged(RuntimeError):
+    """A learner is not finite any more, or no gradient is.
+
+    why: what is wrong, after `step` steps. good: steps up to which nothing was. dumped: where the state was kept.
+    """
+
+    def __init__(self, why: str, step: int, good: int, dumped: Path | None = None):
+        super().__init__(why)
+        self.why, self.step, self.good, self.dumped = why, step, good, dumped
+
+
+def dump(p: Program, run_dir: Path, state: TrainState) -> Path | None:
+    """Keep a state, and the batch that its next update learns from, in run_dir/diverged; the step is then
+    `p.step(state)`, or `p.algorithm.update` of this batch. None, with a warning, where the disk does not take it.
+    """
+    folder, tree = run_dir / "diverged", {"state": state, "batch": jax.jit(p.batch)(state)}
+    shutil.rmtree(folder, ignore_errors=True)  # of the first time
+    try:
+        with contextlib.closing(Checkpoints(folder)) as saves:
+            saves.save(int(state.num_steps), tree)
+            saves.wait()
+    except NotSaved as error:
+        warnings.warn(f"what diverged was not kept: {error}", stacklevel=2)
+        return None
+    return folder
+
+
+def again(state: TrainState) -> TrainState:
+    """The state with another key."""
+    return state._replace(key=jax.random.fold_in(state.key, _AGAIN))
+
+
+def slower(config: Any, factor: float) -> Any:
+    """The config with its learning rate, or that of its optimizer, multiplied. Raises InputError if it has none."""
+    if hasattr(config, "learning_rate"):
+        return dataclasses.replace(config, learning_rate=config.learning_rate * factor)
+    inner = [f.name for f in dataclasses.fields(config) if hasattr(getattr(config, f.name), "learning_rate")]
+    if not inner:
+        raise InputError(f"backoff = {factor}: {type(config).__name__} has no learning_rate to multiply; leave it out")
+    return dataclasses.replace(config, **{name: slower(getattr(config, name), factor) for name in inner})
+
+
+def counts(rows: list[dict[str, Any]], steps_per_update: int) -> dict[str, int]:
+    """Of a whole run: environment steps that gave numbers which are not finite, and gradient steps that were skipped
+    because the gradient was not, wherever its rows tell of such.
+    """
+    found, before = {}, 0
+    for row in rows:
+        steps, before = row["step"] - before, row["step"]
+        updates = steps / steps_per_update
+        for name, total, each in (
+            (INVALID, "invalid_steps_in_training", steps),
+            (SKIPPED, "skipped_gradient_steps", updates * (row.get("gradient_steps") or 1)),
+        ):
+            if row.get(name) is not None:
+                found[total] = found.get(total, 0) + row[name] * each
+    return {name: round(total) for name, total in found.items()}

@@ -1,0 +1,68 @@
+"""A pytree as named leaves that a file can hold, and back."""
+
+import hashlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.types import InputError, PyTree
+
+
+def named(tree: PyTree) -> dict[str, Any]:
+    """{key path: leaf}."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def describe(leaf: Any) -> str:
+    """Type and shape, as in float32[3, 4]; of keys the implementation, as in key<fry>[]."""
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def digest(array: Any) -> str:
+    """sha256 of its bytes."""
+    held = np.ascontiguousarray(np.asarray(array))
+    return hashlib.sha256(held.reshape(-1).view(np.uint8)).hexdigest()
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether it is typed random keys."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def data(leaf: Any) -> jax.Array:
+    """The leaf, of keys their numbers."""
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf
+
+
+def undata(like: Any, array: Any) -> jax.Array:
+    """The inverse of `data` for a leaf like `like`."""
+    # By way of the host: Orbax's arrays are committed to their device, and would compile a second program.
+    array = jnp.asarray(np.asarray(array))
+    if not is_key(like):
+        return array
+    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
+
+
+def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape, type and place of `data(leaf)`."""
+    made = jax.eval_shape(data, leaf)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(made.shape, made.dtype, sharding=device)
+
+
+def compare(saved: dict[str, str], wanted: dict[str, str]) -> None:
+    """Raises InputError for the first leaf that is missing, too many, or of another type or shape."""
+    advice = "restore it with the config, environment and versions that it was saved with"
+    for path in {**wanted, **saved}:
+        if path not in saved:
+            raise InputError(f"the checkpoint has no {path} ({wanted[path]}); {advice}")
+        if path not in wanted:
+            raise InputError(f"the checkpoint holds {path} ({saved[path]}), which this run does not have; {advice}")
+        if saved[path] == wanted[path]:
+            continue
+        if {saved[path][:4], wanted[path][:4]} == {"key<"}:
+            kinds = f"{saved[path]} keys, and this process makes {wanted[path]}"
+            raise InputError(f"the checkpoint's {path} holds {kinds}; set jax_default_prng_impl as it was then")
+        raise InputError(f"the checkpoint's {path} is {saved[path]}, but this run needs {wanted[path]}; {advice}")
