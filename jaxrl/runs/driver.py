@@ -29,9 +29,8 @@ from jaxrl.runs.directory import (
     mend,
     on_disk,
     read_about,
-    write_about,
 )
-from jaxrl.runs.divergence import Diverged, again, slower
+from jaxrl.runs.divergence import again, slower, train_on
 from jaxrl.runs.header import HEADER, lines, run_header
 from jaxrl.runs.judging import Judge
 from jaxrl.runs.logs import Bar, Logger, WandbRun, check_wandb, plain_lines
@@ -174,7 +173,7 @@ def run(
         header = run_header(seed, compiled.memory, cache)
         (run_dir / HEADER).write_text(json.dumps(header, indent=1) + "\n")
         session.bar.say(*lines(header))
-        state = _trained(session, state, config, backoff)
+        state = train_on(session, state, config, backoff)
         # Dearest first: the state lies in its checkpoint; now the model, then the figures, and pictures last.
         if export is not None:
             export(state, run_dir)
@@ -223,33 +222,6 @@ def _start(
         return found.tree, compiled
     state = again(found.tree) if found.step == back["to"] else found.tree
     return state, compiled.using(slower(config, back["backoff"])) if back["backoff"] != 1.0 else compiled
-
-
-def _trained(session: Session, state: TrainState, config: Any, backoff: float) -> TrainState:
-    """`state` after all updates; from the last good checkpoint, once, where it diverges."""
-    try:
-        return session.train(state)
-    except Diverged as error:
-        about, saved = read_about(session.run_dir), session.saves.steps()
-        session.saves.set_aside([step for step in saved if step > error.good], "diverged-checkpoints")
-        if "went_back" in about or not session.saves.steps():
-            raise _given_up(session, error) from None
-        why = f"{error.why} after {error.step} {session.p.unit.label}"
-    found = session.saves.newest(jax.eval_shape(session.p.init, state.key))
-    warnings.warn(f"{why}: going back, once, to step {found.step}, with another key", stacklevel=3)
-    write_about(session.run_dir, {**about, "went_back": {"why": why, "to": found.step, "backoff": backoff}})
-    session.go_back(found.step, slower(config, backoff) if backoff != 1.0 else config)
-    return _trained(session, again(found.tree), config, backoff)
-
-
-def _given_up(session: Session, error: Diverged) -> Diverged:
-    saved = session.saves.steps()
-    good = f"the last good checkpoint is of step {saved[-1]}" if saved else "no checkpoint had been saved before"
-    kept = f"; its state and the batch that came next are in {error.dumped}" if error.dumped else ""
-    why = f"training has diverged: {error.why} after {error.step} {session.p.unit.label}"
-    sentence = f"{why}; {good}{kept}. Look at the metrics in {session.run_dir}, and try a smaller learning rate"
-    (session.run_dir / RESULT).write_text(json.dumps({"diverged": sentence}, indent=1) + "\n")
-    return Diverged(sentence, error.step, error.good, error.dumped)
 
 
 def _draw(p: Program, run_dir: Path, final: dict[str, Any]) -> None:
