@@ -11,8 +11,7 @@ alive a second and a half: look at forward_speed and at the animation, which ope
 import sys
 
 from jaxrl import cli
-from jaxrl.reports.animation import save_html, save_video
-from jaxrl.reports.episode import record_episode
+from jaxrl.reports.episode import record_episodes, save_recording
 from jaxrl.runs.driver import run
 from jaxrl.runs.judging import eval_key
 
@@ -24,10 +23,9 @@ def main() -> None:
         result = run(config, **options)
 
     key = eval_key(options["seed"], int(result.state.num_steps))
-    played = record_episode(config, result.state.learner, key)
-    html = save_html(result.run_dir / "humanoid.html", played.scene)
-    video = save_video(result.run_dir / "humanoid.gif", played.mj_model, played.qpos, played.scene.dt)
-    print(f"animation   {html}" + (f"\n            {video}" if video else ""))
+    played = record_episodes(config, result.state.learner, [key])
+    files = [save_recording(result.run_dir / f"animation.{suffix}", played) for suffix in ("html", "gif")]
+    print("animation   " + "\n            ".join(str(file) for file in files if file))
     cli.report(result)
 
 

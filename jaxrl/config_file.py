@@ -73,17 +73,7 @@ def load_config(path: str | Path, algorithms: dict[str, type]) -> Any:
     Raises InputError with a sentence for a missing file or section, a key that is unknown or given twice, a wrong type
     or a value out of range.
     """
-    path = Path(path)
-    if not path.is_file():
-        there = [str(other) for other in path.parent.glob("*.yaml")]
-        hint = closest(path, there) or "; configs/<algorithm>/*.yaml holds those that ship with jaxrl"
-        raise InputError(f"no config file at {path}{hint}")
-    document = _parse(path)
-    if not isinstance(document, dict) or "algorithm" not in document:
-        raise InputError(f"{path} must have a section `algorithm:`, and one for each config within, such as `env:`")
-    for title, section in document.items():
-        if not isinstance(section, dict):
-            raise InputError(f"{path}: {title} = {section!r} should be a section with fields of its own")
+    document = read_sections(path)
     section = dict(document["algorithm"])
     name = section.pop("name", None)
     if not isinstance(name, str) or name not in algorithms:
@@ -97,6 +87,25 @@ def load_config(path: str | Path, algorithms: dict[str, type]) -> Any:
     loaded = from_dict(cls, {**section, **others})
     check(loaded)
     return loaded
+
+
+def read_sections(path: str | Path) -> dict[str, dict[str, Any]]:
+    """The sections of a config file as they stand, of whatever algorithm; `load_config` says what they mean.
+
+    Raises InputError with a sentence for a missing file or section, and for a key that is given twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        there = [str(other) for other in path.parent.glob("*.yaml")]
+        hint = closest(path, there) or "; configs/<algorithm>/*.yaml holds those that ship with jaxrl"
+        raise InputError(f"no config file at {path}{hint}")
+    document = _parse(path)
+    if not isinstance(document, dict) or "algorithm" not in document:
+        raise InputError(f"{path} must have a section `algorithm:`, and one for each config within, such as `env:`")
+    for title, section in document.items():
+        if not isinstance(section, dict):
+            raise InputError(f"{path}: {title} = {section!r} should be a section with fields of its own")
+    return document
 
 
 def _parse(path: Path) -> Any:

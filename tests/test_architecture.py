@@ -38,11 +38,16 @@ ONLY_IN = {
     "brax": {"envs/suites/brax.py"},
     "flax": {"networks/mlp.py", "lm/transformer.py", "lm/lora.py", "lm/vocabulary.py"},
     "orbax": {"runs/checkpoints.py"},
-    "tyro": {f"cli/{name}.py" for name in "experiment command dataset inspection models training trials".split()},
+    "tyro": {
+        f"cli/{name}.py"
+        for name in "experiment command dataset inspection models rendering reporting training trials".split()
+    },
     "yaml": {"config_file.py"},
-    "rich": {"runs/logger.py", "cli/benchmark.py"},
-    "tensorboardX": {"runs/logger.py"},
+    "rich": {"runs/logs/progress.py", "cli/benchmark.py"},
+    "tensorboardX": {"runs/logs/tensorboard.py"},
+    "wandb": {"runs/logs/weights_and_biases.py"},
     "matplotlib": {"reports/curve.py", "reports/throughput.py"},
+    "PIL": {"reports/video.py", "reports/drawing/canvas.py"},
     "mujoco": {"reports/animation.py"},
     "tokenizers": {"lm/text/tokenizer.py", "lm/text/bpe.py", "lm/text/sentencepiece.py"},
     "jinja2": {"lm/text/templates.py"},

@@ -3,6 +3,8 @@
     jaxrl train ppo/cartpole --seed 1 --run-dir runs/mine
     jaxrl resume runs/mine
     jaxrl evaluate runs/mine --episodes 1000
+    jaxrl render runs/mine
+    jaxrl report runs/mine runs/other
     jaxrl finetune sft --path mine.jsonl --name smollm2-135m
     jaxrl generate smollm2-135m "Why is the sky blue?" --chat --temperature 0
     jaxrl data lint reviews.jsonl --max-length 64
@@ -13,7 +15,7 @@
     jaxrl env
 
 Every command ends with one line of JSON on stdout. Bad input is a sentence on stderr and status 2, a run that diverged
-status 3.
+status 3, a disk that takes no more status 4.
 """
 
 import inspect
@@ -28,6 +30,8 @@ from jaxrl.cli.dataset import data
 from jaxrl.cli.experiment import paragraphs, sentences
 from jaxrl.cli.inspection import listing, surroundings
 from jaxrl.cli.models import generate, merge
+from jaxrl.cli.rendering import render
+from jaxrl.cli.reporting import report
 from jaxrl.cli.training import evaluate, finetune, resume, train
 from jaxrl.cli.trials import check
 
@@ -36,6 +40,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "finetune": finetune,
     "resume": resume,
     "evaluate": evaluate,
+    "render": render,
+    "report": report,
     "list": listing,
     "env": surroundings,
     "check": check,

@@ -13,6 +13,7 @@ import jax
 
 from jaxrl.algorithms import ALGORITHMS
 from jaxrl.config_file import load_config
+from jaxrl.runs.directory import NotSaved
 from jaxrl.runs.divergence import Diverged
 from jaxrl.runs.driver import RunResult, Schedule, run
 from jaxrl.runs.preemption import Stopped
@@ -41,6 +42,8 @@ class Options:
     """What the learning rate is multiplied by when a run that diverged goes back to its last good checkpoint."""
     schedule: Schedule = Schedule()
     """How often to log, evaluate and save."""
+    wandb: str | None = None
+    """A project of Weights & Biases to log to as well; needs the extra jaxrl[wandb]."""
 
 
 def named(name: str | Path) -> Any:
@@ -120,8 +123,8 @@ def paragraphs(text: str | None) -> str | None:
 
 class sentences:
     """Turns bad input (InputError) into its sentence on stderr and exit status 2, and a run that diverged into
-    status 3. The line of JSON of such a run, and of one that was asked to stop, is that sentence. Every other error is
-    ours, and keeps its traceback.
+    status 3, a disk that takes no more into status 4. The line of JSON of a run that diverged, and of one that was asked
+    to stop, is that sentence. Every other error is ours, and keeps its traceback.
     """
 
     def __enter__(self) -> None:
@@ -135,7 +138,7 @@ class sentences:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)  # all is saved and closed; what an evaluation would still find out is not waited for
-        status = next((s for k, s in ((InputError, 2), (Diverged, 3)) if isinstance(error, k)), None)
+        status = next((s for k, s in ((InputError, 2), (Diverged, 3), (NotSaved, 4)) if isinstance(error, k)), None)
         if status is not None:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(status)

@@ -25,6 +25,10 @@ class Environment(Protocol):
 
     One more field may be given, `truncates`: whether `step` may set `truncated` itself. Absent means True, which is
     always right; False saves the critic a pass over the successors where there is no time limit either.
+
+    For the eye there may be a method `render(state) -> uint8 [height, width, 3]`, a picture of one state: `jaxrl
+    render` calls it on the host, outside of any trace, so NumPy, Pillow or Matplotlib will do. And `dt`, the seconds
+    that a step is shown for, 0.1 if absent. What has no `render` is shown as its observations.
     """
 
     time_limit: int | None

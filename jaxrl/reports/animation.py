@@ -10,8 +10,6 @@ import html
 import importlib
 import json
 import os
-import shutil
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrl.reports.video import check_video, in_time, write_video
 from jaxrl.types import InputError
 
 GEOM_TYPES = ("sphere", "capsule", "box", "plane", "cylinder", "ellipsoid")
@@ -122,11 +121,7 @@ def save_video(
       ValueError: for another suffix, .mp4 without ffmpeg, or `qpos` of a wrong shape.
     """
     path, model, qpos = Path(path), _as_mj_model(model), np.asarray(qpos, np.float64)
-    writer = {".gif": _write_gif, ".mp4": _write_mp4}.get(path.suffix)
-    if writer is None:
-        raise InputError(f"path has the suffix {path.suffix!r}; use .gif or .mp4.")
-    if writer is _write_mp4 and shutil.which("ffmpeg") is None:
-        raise InputError(f"{path.name} needs ffmpeg, which is not on PATH; install it or use .gif.")
+    check_video(path)
     if qpos.ndim != 2 or not len(qpos) or qpos.shape[1] != model.nq:
         raise InputError(f"qpos has shape {qpos.shape}; give [frames, nq], where nq is {model.nq} here.")
     _check_dt(dt)
@@ -140,12 +135,9 @@ def save_video(
             stacklevel=2,
         )
         return None
-    # A GIF holds each frame for a whole number of 10 ms, so frames are picked by time to keep the pace.
-    period = max(0.04, round(dt, 2))
-    rows = np.rint(np.arange(0, (len(qpos) - 1) * dt + 1e-9, period) / dt).astype(int)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    rows, period = in_time(len(qpos), dt)
     try:
-        writer(path, _render(model, qpos[np.minimum(rows, len(qpos) - 1)], context, width, height), period)
+        write_video(path, _render(model, qpos[rows], context, width, height), period)
     finally:
         context.free()
         gl.free()
@@ -239,42 +231,3 @@ def _reach(model: Any, qpos: np.ndarray) -> float:
     on_body = model.geom_bodyid > 0
     centres = data.geom_xpos[on_body] - data.xpos[min(1, model.nbody - 1)]
     return float(np.max(np.linalg.norm(centres, axis=1) + model.geom_rbound[on_body], initial=0.1))
-
-
-def _write_gif(path: Path, images: Iterator[np.ndarray], period: float) -> None:
-    from PIL import Image
-
-    # Dithering and many colours would multiply the size of the file: noise does not compress.
-    pictures = (
-        Image.fromarray(image).quantize(96, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for image in images
-    )
-    next(pictures).save(path, save_all=True, append_images=pictures, duration=round(1000 * period), loop=0)
-
-
-def _write_mp4(path: Path, images: Iterator[np.ndarray], period: float) -> None:
-    from PIL import Image
-
-    command = [
-        "ffmpeg",
-        "-y",
-        "-loglevel",
-        "error",
-        "-f",
-        "image2pipe",
-        "-c:v",
-        "ppm",
-        "-r",
-        f"{1 / period:.6f}",
-        "-i",
-        "-",
-        "-vf",
-        "pad=ceil(iw/2)*2:ceil(ih/2)*2",
-        "-pix_fmt",
-        "yuv420p",
-        os.fspath(path),
-    ]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-        for image in images:
-            Image.fromarray(image).save(process.stdin, "PPM")
-    if process.returncode:
-        raise RuntimeError(f"ffmpeg ended with status {process.returncode}; its message is above.")

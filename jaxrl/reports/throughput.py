@@ -68,9 +68,9 @@ def _draw(axis, setting: tuple, rows: Sequence[dict]) -> None:
     axis.grid(alpha=0.3)
 
 
-def short(number: float) -> str:
+def short(number: float, digits: int = 3) -> str:
     """Three digits and a unit: 11_647 is 11.6k."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= 0.9995 * size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.3g}"
+        if abs(number) >= 0.9995 * size:
+            return f"{number / size:.{digits}g}{unit}"
+    return f"{number:.{digits}g}"

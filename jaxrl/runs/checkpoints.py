@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxrl.runs.directory import NotSaved
 from jaxrl.training import leaves as flat
 from jaxrl.types import InputError, PyTree
 
@@ -33,10 +34,6 @@ class Newest(NamedTuple):
 
 class Damaged(InputError):
     """A checkpoint that is not what was saved."""
-
-
-class NotSaved(RuntimeError):
-    """A checkpoint could not be written."""
 
 
 class Checkpoints:

@@ -1,6 +1,8 @@
 """The directory of a run: what was run, on what, and whether a resume is of the same run."""
 
+import contextlib
 import dataclasses
+import errno
 import json
 import os
 import platform
@@ -21,6 +23,28 @@ from jaxrl.ops.platform import cores, processor
 from jaxrl.types import InputError
 
 ABOUT, CONFIG = "run.json", "config.yaml"
+
+
+class NotSaved(RuntimeError):
+    """The disk does not take what is to be written."""
+
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+@contextlib.contextmanager
+def on_disk(run_dir: Path | None) -> Iterator[None]:
+    """Turns what a full or unwritable disk says within into one sentence, NotSaved."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        what = error.filename or run_dir or "runs/"
+        raise NotSaved(
+            f"{what} could not be written ({os.strerror(error.errno)}); all up to the last checkpoint is kept: make "
+            "room there, and go on with --run-dir and --resume (resume=True), or name another run_dir"
+        ) from error
 
 
 def as_run(config: Any, overrides: Mapping[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxrl.config_file import to_dict
 from jaxrl.reports.curve import learning_curve
 from jaxrl.reports.rows import TIMING, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
@@ -25,13 +26,14 @@ from jaxrl.runs.directory import (
     check_run_dir,
     keepsakes,
     mend,
+    on_disk,
     read_about,
     write_about,
 )
 from jaxrl.runs.divergence import Diverged, again, slower
 from jaxrl.runs.header import HEADER, lines, run_header
 from jaxrl.runs.judging import Judge
-from jaxrl.runs.logger import Bar, Logger
+from jaxrl.runs.logs import Bar, Logger, WandbRun, check_wandb, plain_lines
 from jaxrl.runs.preemption import Interrupts, Partial
 from jaxrl.runs.session import Session
 from jaxrl.training import program
@@ -88,6 +90,7 @@ def run(
     accept_changes: bool = False,
     backoff: float = 1.0,
     schedule: Schedule = Schedule(),
+    wandb: str | None = None,
     progress: bool = True,
     probe: Callable[[TrainState, Key], dict[str, float]] | None = None,
     export: Callable[[TrainState, Path], None] | None = None,
@@ -104,14 +107,15 @@ def run(
     again. A damaged one is moved aside, with a warning. accept_changes: also with another config, seed or thing given.
     backoff: what the learning rate is multiplied by when a run that diverged goes back to its last good checkpoint. It
     does so once, with another key.
-    schedule: how often to log, evaluate and save. progress: show a bar.
+    schedule: how often to log, evaluate and save. wandb: a project of Weights & Biases to log to as well. progress:
+    show a bar, or a few plain lines where there is no terminal.
     probe(state, key): further figures of every evaluation along the way, logged as eval_*.
     export(state, run_dir): writes what else is to be kept of the final state, before any picture is drawn.
     more: what else run.json is to say of this run.
     Raises InputError, before anything is compiled or written, for a bad config, a directory that already holds a run,
     or a resume with another config, seed or thing given. Raises Diverged when the learner, or ten updates' gradients in
     a row, are not finite for the second time, and Stopped, after saving, where SIGTERM or SIGINT (Ctrl-C) asks for it:
-    between updates or within an evaluation, in seconds. Raises NotSaved if the last checkpoint could not be written.
+    between updates or within an evaluation, in seconds. Raises NotSaved where the disk takes no more.
     """
     schedule.check()
     seed = _checked_seed(seed)
@@ -124,7 +128,8 @@ def run(
     if resume and run_dir is not None:
         _mend(run_dir, settings)
     changes = check_run_dir(run_dir, seed, settings, told, resume, accept_changes)
-    with contextlib.ExitStack() as stack:
+    wandb = check_wandb(wandb, run_dir if resume else None)
+    with on_disk(run_dir), contextlib.ExitStack() as stack:
         interrupts, clock = stack.enter_context(Interrupts()), stack.enter_context(Clock())
         with clock.compiling():
             compile_all = trace(config, given, p)
@@ -142,7 +147,13 @@ def run(
         done = int(state.num_steps)
         partial = Partial.load(run_dir, done)
         # A row whose evaluation is due is written now, or again.
-        logger = Logger(run_dir, done - 1 if not done or (partial is not None and partial.due) else done)
+        last = done - 1 if not done or (partial is not None and partial.due) else done
+        more = ()
+        if wandb is not None:
+            told_too = WandbRun(wandb, run_dir, to_dict(settings) | {"seed": seed}, p.unit.name)
+            stack.callback(told_too.close)
+            more = (told_too.row,)
+        logger = Logger(run_dir, last, more)
         clock.go_on(done, sum(row["train_seconds"] for row in read_metrics(run_dir / TIMING)[-1:]))
         session = Session(
             p=p,
@@ -151,7 +162,7 @@ def run(
             clock=clock,
             saves=saves,
             logger=logger,
-            bar=stack.enter_context(contextlib.closing(Bar(p.total_steps, done, progress, p.unit.label.split()[-1]))),
+            bar=stack.enter_context(contextlib.closing(_bar(p, done, progress, marks))),
             judge=Judge(compiled.evaluators, seed, clock, logger, interrupts, probe),
             marks=marks,
             interrupts=interrupts,
@@ -170,6 +181,11 @@ def run(
         (run_dir / "result.json").write_text(json.dumps(final, indent=1) + "\n")
         _draw(p, run_dir, final)
     return RunResult(state, final, run_dir)
+
+
+def _bar(p: Program, done: int, progress: bool, marks: dict[str, set[int]]) -> Bar:
+    steps = {name: {mark * p.steps_per_update for mark in found} for name, found in marks.items()}
+    return Bar(p.total_steps, done, progress, p.unit.label.split()[-1], plain_lines(steps["evals"], steps["logs"]))
 
 
 def _checked_seed(seed: Any) -> int:

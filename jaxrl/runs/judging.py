@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxrl.runs.logger import Logger
+from jaxrl.runs.logs import Logger
 from jaxrl.runs.preemption import Interrupted, Interrupts
 from jaxrl.training.clock import Clock
 from jaxrl.training.compiled import Asked

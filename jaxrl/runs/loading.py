@@ -38,12 +38,17 @@ class LoadedRun(NamedTuple):
     notes: list[str]
 
 
+def about_run(run_dir: str | Path) -> dict[str, Any]:
+    """run.json of a directory. Raises InputError where it holds no run."""
+    if not (Path(run_dir) / ABOUT).is_file():
+        raise InputError(f"{run_dir} holds no run; name the directory that `run` or `jaxrl train` wrote to")
+    return read_about(Path(run_dir))
+
+
 def saved_run(run_dir: str | Path) -> SavedRun:
     """What a directory says of its run. Raises InputError where it holds none."""
-    run_dir = Path(run_dir)
-    if not (run_dir / ABOUT).is_file():
-        raise InputError(f"{run_dir} holds no run; name the directory that `run` or `jaxrl train` wrote to")
-    return SavedRun(run_dir, load_config(run_dir / CONFIG, ALGORITHMS), read_about(run_dir))
+    about = about_run(run_dir)
+    return SavedRun(Path(run_dir), load_config(Path(run_dir) / CONFIG, ALGORITHMS), about)
 
 
 def load_run(run_dir: str | Path, **given: Any) -> LoadedRun:

@@ -16,7 +16,7 @@ from jaxrl.runs.checkpoints import Checkpoints, NotSaved
 from jaxrl.runs.directory import keepsakes
 from jaxrl.runs.divergence import SKIPPED, Diverged, counts, dump
 from jaxrl.runs.judging import Judge
-from jaxrl.runs.logger import Bar, Logger
+from jaxrl.runs.logs import Bar, Logger
 from jaxrl.runs.preemption import Interrupted, Interrupts, Partial, Stopped
 from jaxrl.training.clock import Clock
 from jaxrl.training.compiled import Compiled
@@ -90,8 +90,7 @@ class Session:
 
     def go_back(self, step: int, config: Any) -> None:
         """Make ready to train again from `step`, with the floats of `config`."""
-        self.logger.close()
-        self.logger = self.judge.logger = Logger(self.run_dir, step)
+        self.logger = self.judge.logger = self.logger.again(step)
         self.compiled, self.about = self.compiled.using(config), keepsakes(self.run_dir)
         self.judge.found, self.skipped = {}, 0
 

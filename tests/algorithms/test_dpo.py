@@ -27,7 +27,7 @@ from jaxrl.lm.lora import Adapter, merge
 from jaxrl.lm.reference import with_reference
 from jaxrl.ops import metrics as m
 from jaxrl.reports.rows import read_metrics
-from jaxrl.runs import logger
+from jaxrl.runs import logs
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.finetuning import finetune
 from jaxrl.settings import check, float32
@@ -481,14 +481,14 @@ def killed_run(config, given, directory, kill_at, resume):
     from jaxrl.cli import enable_compilation_cache
 
     enable_compilation_cache()
-    write = logger.Logger.row
+    write = logs.Logger.row
 
     def row(self, step, *rest):
         write(self, step, *rest)
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    logger.Logger.row = row
+    logs.Logger.row = row
     run(config, 3, directory, resume=resume, schedule=SCHEDULE, progress=False, **given)
 
 

@@ -21,7 +21,7 @@ from jaxrl.lm.transformer import language_model
 from jaxrl.ops.optimizers import matrices
 from jaxrl.ops.platform import compiler_options
 from jaxrl.reports.rows import read_metrics
-from jaxrl.runs import logger
+from jaxrl.runs import logs
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.training.programs import program
 from tests.helpers.compare import close, same_bytes
@@ -139,7 +139,7 @@ def test_matrices_decay_and_norms_and_biases_do_not():
 
 def events_of(function):
     """What `function` returns, and when it compiled a program or wrote a row."""
-    events, write = [], logger.Logger.row
+    events, write = [], logs.Logger.row
 
     def row(self, step, *rest):
         write(self, step, *rest)
@@ -150,11 +150,11 @@ def events_of(function):
             events.append("compile")
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    logger.Logger.row = row
+    logs.Logger.row = row
     try:
         return function(), events
     finally:
-        logger.Logger.row = write
+        logs.Logger.row = write
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
@@ -234,14 +234,14 @@ def killed_run(directory, kill_at, resume):
     from jaxrl.cli import enable_compilation_cache
 
     enable_compilation_cache()
-    write = logger.Logger.row
+    write = logs.Logger.row
 
     def row(self, step, *rest):
         write(self, step, *rest)
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    logger.Logger.row = row
+    logs.Logger.row = row
     run(SETTINGS, 3, directory, resume=resume, schedule=SCHEDULE, progress=False, **GIVEN)
 
 
@@ -258,14 +258,14 @@ def test_killed_in_an_epoch_and_resumed_in_a_new_process_is_byte_identical(whole
 
 
 def test_stopped_before_the_first_save_and_resumed_writes_every_row_once(tmp_path, monkeypatch):
-    write = logger.Logger.row
+    write = logs.Logger.row
 
     def row(self, step, *rest):
         write(self, step, *rest)
         if step == 4:  # the first save comes after step 20
             raise InterruptedError
 
-    monkeypatch.setattr(logger.Logger, "row", row)
+    monkeypatch.setattr(logs.Logger, "row", row)
     for resume in (False, True):
         with pytest.raises(InterruptedError):
             run(SETTINGS, 3, tmp_path / "run", resume=resume, schedule=SCHEDULE, progress=False, **GIVEN)

@@ -18,7 +18,7 @@ from jaxrl.lm.log_probs import completion_stats
 from jaxrl.lm.sampling import generate
 from jaxrl.lm.transformer import language_model
 from jaxrl.reports.rows import read_metrics
-from jaxrl.runs import logger
+from jaxrl.runs import logs
 from jaxrl.runs.finetuning import finetune
 from tests.helpers.compare import same_bytes
 from tests.helpers.families import config_of, params_of
@@ -151,14 +151,14 @@ def test_a_run_samples_before_along_and_after(tuned):
 
 
 def test_a_resumed_run_has_every_line_once(settings, tuned, tmp_path, monkeypatch):
-    write = logger.Logger.row
+    write = logs.Logger.row
 
     def row(self, step, *rest):
         write(self, step, *rest)
         if step == 18 and not resumed:  # the last save is of step 12: the row is cut and written again
             raise InterruptedError
 
-    monkeypatch.setattr(logger.Logger, "row", row)
+    monkeypatch.setattr(logs.Logger, "row", row)
     options = {"run_dir": tmp_path / "run", "schedule": SCHEDULE, "progress": False, "samples": 3, "sample_length": 6}
     resumed = False
     with pytest.raises(InterruptedError):

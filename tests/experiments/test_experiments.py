@@ -121,7 +121,7 @@ def test_humanoid_experiment_ends_with_an_animation_that_needs_no_network(tmp_pa
     ]
     figures = experiment(script, *small, *SMALL, cwd=tmp_path)
     assert "forward_speed" in figures
-    page = (tmp_path / "out" / "humanoid.html").read_text()
+    page = (tmp_path / "out" / "animation.html").read_text()
     assert "<canvas" in page and "http" not in page
 
 

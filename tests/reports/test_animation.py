@@ -1,5 +1,6 @@
 import base64
 import json
+import shutil
 import sys
 import warnings
 from html.parser import HTMLParser
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxrl.reports import animation
 from jaxrl.reports.animation import Scene, save_html, save_video, scene_geoms
 
 # Both bodies are turned and all shapes are off centre, so that a swapped convention cannot pass.
@@ -260,7 +260,7 @@ def test_video_without_opengl_is_none_and_a_warning(model, tmp_path, monkeypatch
 
 def test_video_refuses_what_it_cannot_write(model, tmp_path, monkeypatch):
     qpos, _ = motion(model, 2)
-    monkeypatch.setattr(animation.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     for name, rows, dt, message in [
         ("a.webm", qpos, 0.1, "suffix '.webm'"),
         ("a.mp4", qpos, 0.1, "needs ffmpeg"),

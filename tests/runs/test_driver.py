@@ -100,18 +100,18 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     from jaxrl import Schedule, cli, run
-    from jaxrl.runs import checkpoints, logger
+    from jaxrl.runs import checkpoints, logs
     from jaxrl.config_file import load_config
     cli.enable_compilation_cache()
     directory, kill_at, resume = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
-    write = logger.Logger.row
+    write = logs.Logger.row
 
     def row(self, step, *rest):
         write(self, step, *rest)
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    logger.Logger.row = row
+    logs.Logger.row = row
     save = checkpoints.Checkpoints.save
     checkpoints.Checkpoints.save = lambda self, *rest: (save(self, *rest), self.wait())
     config = load_config(directory.parent / "config.yaml", cli.ALGORITHMS)
@@ -158,9 +158,9 @@ def test_killed_between_saves_and_resumed_in_a_new_process_is_byte_identical(con
 
 
 def test_a_run_compiles_before_its_first_chunk_and_never_again(tmp_path, monkeypatch):
-    from jaxrl.runs import logger
+    from jaxrl.runs import logs
 
-    write = logger.Logger.row
+    write = logs.Logger.row
 
     def row(self, step, *rest):
         write(self, step, *rest)
@@ -170,7 +170,7 @@ def test_a_run_compiles_before_its_first_chunk_and_never_again(tmp_path, monkeyp
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: events.append("compile") if event.endswith("backend_compile_duration") else None
     )
-    monkeypatch.setattr(logger.Logger, "row", row)
+    monkeypatch.setattr(logs.Logger, "row", row)
     schedule = replace_schedule(evals=0, saves=0)
     run(replace(CONFIG, learning_rate=0.01), 0, tmp_path / "run", schedule=schedule, progress=False)
     steps = [e for e in events if e != "compile"]

@@ -18,7 +18,7 @@ import pytest
 from jaxrl import Algorithm, Program, Schedule, Source, axes, cli, config, program, replace, run, stack, static, train
 from jaxrl.ops import metrics as m
 from jaxrl.reports.rows import read_metrics
-from jaxrl.runs import Diverged, logger
+from jaxrl.runs import Diverged, logs
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.types import Evaluator, InputError, Line, Panel, Unit
 from tests.helpers.compare import same_bytes
@@ -128,14 +128,14 @@ def test_without_evaluations_along_the_way_the_final_figures_are_of_the_end(whol
 
 def killed_at(step: int, directory: str) -> None:
     """In a process of its own: a run that is killed when the row of `step` is written."""
-    write = logger.Logger.row
+    write = logs.Logger.row
 
     def row(self, at, *rest):
         write(self, at, *rest)
         if at == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    logger.Logger.row = row
+    logs.Logger.row = row
     run(CONFIG, 3, directory, schedule=SCHEDULE, progress=False, truth=TRUTH)
 
 

@@ -1,0 +1,71 @@
+"""jaxrl render: an animation of what a run has learned."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+from tyro.conf import Positional
+
+from jaxrl.reports.episode import FORMATS, record_episodes, save_recording
+from jaxrl.runs.judging import eval_key
+from jaxrl.runs.loading import load_run, saved_run
+from jaxrl.training.compilation_cache import enable_compilation_cache
+from jaxrl.types import InputError
+
+
+def render(
+    run: Positional[Path],
+    *,
+    seed: int = 0,
+    episodes: int = 1,
+    format: Literal["gif", "mp4", "html"] | None = None,
+    out: Path | None = None,
+    behaviour: Literal["mode", "sample"] = "mode",
+) -> None:
+    """Play what a run has learned, and draw it.
+
+    gymnax's environments, your own and Brax's become a GIF (or an MP4, where ffmpeg is installed); Brax's also an HTML
+    page that opens in any browser, offline. An environment of your own is drawn by its method render(state), if it has
+    one. `jaxrl report` shows the GIF.
+
+    Args:
+        run: The directory of the run.
+        seed: Of the episodes; the same seed plays the same.
+        episodes: How many, one after the other.
+        format: gif, mp4 or html. By default what --out ends in, else gif.
+        out: The file to write; by default animation.FORMAT in the run's directory.
+        behaviour: mode acts deterministically, sample draws actions as in training.
+    """
+    saved = saved_run(run)
+    if not saved.control:
+        raise InputError(
+            f"{run} trained a language model; what it says is in samples.jsonl: `jaxrl report {run}` shows it"
+        )
+    if episodes < 1:
+        raise InputError(f"episodes = {episodes}; play at least 1")
+    path = _path(run, format, out)
+    enable_compilation_cache()
+    loaded = load_run(run)
+    for note in loaded.notes:
+        print(note, file=sys.stderr)
+    keys = jax.random.split(eval_key(seed, int(loaded.state.num_steps)), episodes)
+    recorded = record_episodes(saved.config, loaded.state.learner, keys, behaviour)
+    if save_recording(path, recorded) is None:
+        raise InputError(f"{path.name} needs OpenGL, which cannot be had here; use --format html")
+    print(f"animation   {path}")
+    played = {"return": float(np.mean(recorded.returns)), "episode_length": float(np.mean(recorded.lengths))}
+    print(json.dumps({"animation": str(path), **played, "run_dir": str(run)}))
+
+
+def _path(run: Path, format: str | None, out: Path | None) -> Path:
+    """Where to write; the suffix is the format."""
+    if out is None:
+        return run / f"animation.{format or 'gif'}"
+    suffix = out.suffix.removeprefix(".")
+    if suffix not in FORMATS or format not in (None, suffix):
+        told = f"format = {format} and out" if format else "out"
+        raise InputError(f"{told} = {out} do not say one of {', '.join(FORMATS)}; let it end in .gif, .mp4 or .html")
+    return out

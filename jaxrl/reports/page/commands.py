@@ -1,0 +1,49 @@
+"""The command that makes a run again, as a person would type it."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from jaxrl.reports.page.collected import Record
+
+_OURS = ("experiments", "scripts", "configs")
+
+
+def typed(record: Record) -> str | None:
+    """What began the run, without the directory, so that it writes to one of its own; None where that is not known.
+
+    A Python that ran one of our scripts is `scripts/run`, one that ran the command line is `jaxrl`.
+    """
+    command = record.about.get("command")
+    if not isinstance(command, list) or len(command) < 2:
+        return None
+    python, script, *rest = map(str, command)
+    arguments = [_short(word) for word in _without_run_dir(rest)]
+    place = PurePosixPath(script)
+    if place.name == "jaxrl" or place.parts[-3:] == ("jaxrl", "cli", "command.py"):
+        return shlex.join(["jaxrl", *arguments])
+    name = _short(script)
+    if name.startswith(_OURS):
+        return shlex.join(["scripts/run", name, *arguments])
+    return shlex.join([PurePosixPath(python).name, script, *rest])
+
+
+def resumed(record: Record) -> str:
+    """What goes on with the run."""
+    return shlex.join(["jaxrl", "resume", str(record.run_dir)])
+
+
+def _short(word: str) -> str:
+    """A path into the checkout, relative to it."""
+    parts = PurePosixPath(word).parts
+    inside = next((i for i, part in enumerate(parts) if part in _OURS), None) if word.startswith("/") else None
+    return word if inside is None else str(PurePosixPath(*parts[inside:]))
+
+
+def _without_run_dir(words: Sequence[str]) -> list[str]:
+    kept, skip = [], False
+    for word in words:
+        if not skip and word not in ("--run-dir", "--run_dir", "--resume") and not word.startswith(("--run-dir=",)):
+            kept.append(word)
+        skip = not skip and word in ("--run-dir", "--run_dir")
+    return kept
