@@ -123,8 +123,8 @@ def paragraphs(text: str | None) -> str | None:
 
 class sentences:
     """Turns bad input (InputError) into its sentence on stderr and exit status 2, and a run that diverged into
-    status 3, a disk that takes no more into status 4. The line of JSON of a run that diverged, and of one that was asked
-    to stop, is that sentence. Every other error is ours, and keeps its traceback.
+    status 3, a disk that takes no more into status 4. The line of JSON of a run that diverged, and of one that was
+    asked to stop, is that sentence. Every other error is ours, and keeps its traceback.
     """
 
     def __enter__(self) -> None:

@@ -11,7 +11,7 @@ from jaxrl.algorithms import DPO
 from jaxrl.cli import command
 from jaxrl.data import DataConfig
 from jaxrl.lm import LMConfig, save_model
-from jaxrl.runs import logger
+from jaxrl.runs import logs
 from jaxrl.runs.finetuning import finetune
 from jaxrl.settings import replace
 from tests.helpers.environments import Counter
@@ -41,7 +41,7 @@ def refused(capsys, *argv):
 
 def cut_at(monkeypatch, step, *argv):
     """Runs a command whose process ends, in effect, when the row of `step` is written."""
-    write = logger.Logger.row
+    write = logs.Logger.row
 
     def row(self, at, *rest):
         write(self, at, *rest)
@@ -49,7 +49,7 @@ def cut_at(monkeypatch, step, *argv):
             raise Cut
 
     with monkeypatch.context() as patch, pytest.raises(Cut):
-        patch.setattr(logger.Logger, "row", row)
+        patch.setattr(logs.Logger, "row", row)
         command.main([str(word) for word in argv])
 
 
