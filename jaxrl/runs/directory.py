@@ -22,7 +22,7 @@ from jaxrl.config_file import load_config, save_config
 from jaxrl.ops.platform import cores, processor
 from jaxrl.types import InputError
 
-ABOUT, CONFIG = "run.json", "config.yaml"
+ABOUT, CONFIG, RESULT = "run.json", "config.yaml", "result.json"
 
 
 class NotSaved(RuntimeError):
@@ -180,6 +180,15 @@ def read_about(run_dir: Path) -> dict[str, Any]:
     if not isinstance(about, dict):
         raise InputError(f"{run_dir / ABOUT} cannot be read: it is empty or damaged; start again in another run_dir")
     return about
+
+
+def read_result(run_dir: Path) -> dict[str, Any] | None:
+    """The final figures; None where the run has not ended, or a disk has spoilt them: a resume writes them again."""
+    try:
+        found = json.loads((run_dir / RESULT).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def check_given(run_dir: Path, then: dict[str, Any], given: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from jaxrl.reports.curve import learning_curve
 from jaxrl.reports.rows import TIMING, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.directory import (
+    RESULT,
     adopt,
     as_run,
     begin_run,
@@ -145,7 +146,7 @@ def run(
             compiled = compile_all()
         state, compiled = _start(p, config, compiled, saves, run_dir, seed, resume)
         done = int(state.num_steps)
-        partial = Partial.load(run_dir, done)
+        partial = Partial.of((saves.about() or {}).get("partial")) if done else None
         # A row whose evaluation is due is written now, or again.
         last = done - 1 if not done or (partial is not None and partial.due) else done
         more = ()
@@ -154,7 +155,7 @@ def run(
             stack.callback(told_too.close)
             more = (told_too.row,)
         logger = Logger(run_dir, last, more)
-        clock.go_on(done, sum(row["train_seconds"] for row in read_metrics(run_dir / TIMING)[-1:]))
+        clock.go_on(done, sum(row.get("train_seconds", 0.0) for row in read_metrics(run_dir / TIMING)[-1:]))
         session = Session(
             p=p,
             run_dir=run_dir,
@@ -178,7 +179,7 @@ def run(
         if export is not None:
             export(state, run_dir)
         final = session.final(state)
-        (run_dir / "result.json").write_text(json.dumps(final, indent=1) + "\n")
+        (run_dir / RESULT).write_text(json.dumps(final, indent=1) + "\n")
         _draw(p, run_dir, final)
     return RunResult(state, final, run_dir)
 
@@ -247,7 +248,7 @@ def _given_up(session: Session, error: Diverged) -> Diverged:
     kept = f"; its state and the batch that came next are in {error.dumped}" if error.dumped else ""
     why = f"training has diverged: {error.why} after {error.step} {session.p.unit.label}"
     sentence = f"{why}; {good}{kept}. Look at the metrics in {session.run_dir}, and try a smaller learning rate"
-    (session.run_dir / "result.json").write_text(json.dumps({"diverged": sentence}, indent=1) + "\n")
+    (session.run_dir / RESULT).write_text(json.dumps({"diverged": sentence}, indent=1) + "\n")
     return Diverged(sentence, error.step, error.good, error.dumped)
 
 
