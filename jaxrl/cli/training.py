@@ -98,6 +98,11 @@ def resume(run: Positional[Path]) -> None:
         run: The directory of a run.
     """
     saved = begun_by_name(run)
+    if "probe" in saved.about:
+        raise InputError(
+            f"{run} was begun with probe = {saved.about['probe']}, a function, for figures in its rows; what began it "
+            f"can give it again: {_again(run, saved.about)}"
+        )
     found = read_result(run)
     if found is not None and "diverged" not in found:
         print(f"{run} had ended: these are its figures")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxrl.config_file import to_dict
+from jaxrl.ops.fingerprints import name_of
 from jaxrl.reports.curve import learning_curve
 from jaxrl.reports.rows import TIMING, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
@@ -135,6 +136,7 @@ def run(
             compile_all = trace(config, given, p)
         if not resume:
             more = {"schedule": dataclasses.asdict(schedule), "backoff": backoff, **more}
+            more |= {"probe": name_of(probe)} if probe is not None else {}
             run_dir = begin_run(run_dir, p.label, seed, settings, told, more)
         elif changes:
             adopt(run_dir, seed, settings, told, changes)

@@ -120,7 +120,8 @@ class Session:
             self.saves.wait()
         raise Stopped(
             f"stopped by {self.interrupts.asked} after {step:,} of {self.p.total_steps:,} {self.p.unit.label}; all is "
-            f"saved, and the same command with --run-dir {self.run_dir} --resume (resume=True) goes on with it",
+            f"saved: jaxrl resume {self.run_dir} goes on with it, or the same command with --run-dir {self.run_dir} "
+            "--resume (resume=True)",
             busy,
         )
 

@@ -103,6 +103,13 @@ def test_what_was_given_as_an_object_of_python_is_refused_with_the_command_that_
         assert f"python mine.py '--a b' --run-dir {run_dir} --resume" in sentence
 
 
+def test_a_run_with_a_probe_is_not_resumed_without_it(ended, tmp_path, capsys):
+    mine = shutil.copytree(ended, tmp_path / "run")
+    about = json.loads((mine / "run.json").read_text())
+    (mine / "run.json").write_text(json.dumps({**about, "probe": "mine:probe"}))
+    assert "was begun with probe = mine:probe, a function" in refused(capsys, "resume", mine)
+
+
 def test_a_run_of_an_algorithm_of_ones_own_is_refused_with_its_command(ended, tmp_path, capsys):
     mine = shutil.copytree(ended, tmp_path / "run")
     config = (mine / "config.yaml").read_text()
