@@ -10,39 +10,13 @@
 Rows are {prompt, completion} or {messages} for sft, {prompt, chosen, rejected} for dpo, {prompt, completion, label} for
 kto; `--format` names other shapes, and `--split` a part of a folder. Look at them first: `jaxrl data lint mine.jsonl`.
 Ends with the held-out figures before and after, what the model says along the way (samples.jsonl), and a folder that
-transformers loads, or PEFT with --adapter-only.
+transformers loads, or PEFT with --adapter-only. This is `jaxrl finetune`, from a checkout.
 """
 
-import dataclasses
 import sys
 
 from jaxrl import cli
-from jaxrl.algorithms import DPO, KTO, SFT
-from jaxrl.runs.finetuning import finetune
-
-CONFIGS = {"sft": SFT(), "dpo": DPO(), "kto": KTO()}
-
-
-@dataclasses.dataclass(frozen=True)
-class Options(cli.Options):
-    """What is asked of one run, beside its config."""
-
-    adapter_only: bool = False
-    """Save the adapters alone, in run_dir/adapter, and not the model with them merged."""
-
-
-def main() -> None:
-    name, argv = (sys.argv[1:2] or [""])[0], sys.argv[2:]
-    if name not in CONFIGS:
-        print(f"{__doc__}\n`finetune.py {'|'.join(CONFIGS)} --help` lists every setting.")
-        sys.exit(0 if name in ("-h", "--help") else 2)
-    config, options = cli.parse(CONFIGS[name], __doc__, argv, Options())
-    with cli.sentences():
-        tuned = finetune(config, samples=4, **options)
-    print("".join(f"note        {note}\n" for note in tuned.notes), end="")
-    print(f"rows        {tuned.counts}\nmodel       {tuned.folder}")
-    cli.report(tuned.result)
-
 
 if __name__ == "__main__":
-    main()
+    with cli.sentences():
+        cli.finetune(sys.argv[1:], __doc__)

@@ -135,6 +135,15 @@ class Panel(NamedTuple):
     lines: tuple[Line, ...]
 
 
+class Finding(NamedTuple):
+    """What a check found. wrong: what is the matter and what to write instead; None where all is well. note: what is
+    worth knowing of it."""
+
+    check: str
+    wrong: str | None = None
+    note: str | None = None
+
+
 class Unit(NamedTuple):
     """What a step is: its name among the figures, and on the axis of a plot."""
 

@@ -7,12 +7,39 @@ from tests.helpers import checking
 CHECKED = ("ops", "networks", "evaluators.episodes", "spaces")
 install_import_hook([f"jaxrl.{name}" for name in CHECKED], f"{checking.__name__}.functions").__enter__()
 
+import re  # noqa: E402
+from pathlib import Path  # noqa: E402
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 from jaxrl.cli import enable_compilation_cache  # noqa: E402
 
 enable_compilation_cache()
+_EXTRA = re.compile(r'^(?:@|pytestmark = )pytest\.mark\.extra\("(\w+)"\)', re.MULTILINE)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--extra", help="only the tests that need this optional extra, which is not installed by default")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests marked extra(NAME) run where they are asked for by name, and nothing else does then."""
+    asked, kept, left = config.getoption("extra"), [], []
+    for item in items:
+        mark = item.get_closest_marker("extra")
+        (kept if (mark and mark.args[0]) == asked else left).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    # Of the files, and not of what was collected: workers of pytest-xdist collect, and this process writes.
+    texts = [path.read_text() for path in Path(__file__).parent.rglob("test_*.py")]
+    extras = sorted({name for text in texts for name in _EXTRA.findall(text)})
+    if extras and not config.getoption("extra"):
+        commands = ", ".join(f"scripts/test --extra {name}" for name in extras)
+        terminalreporter.write_line(f"left out, for they need extras that are not installed by default: {commands}")
 
 
 @pytest.fixture

@@ -39,13 +39,8 @@ ONLY_IN = {
     "flax": {"networks/mlp.py", "lm/transformer.py", "lm/lora.py", "lm/vocabulary.py"},
     "orbax": {"runs/checkpoints.py"},
     "tyro": {
-        "cli/experiment.py",
-        "cli/command.py",
-        "cli/generation.py",
-        "cli/dataset.py",
-        "cli/merging.py",
-        "cli/rendering.py",
-        "cli/reporting.py",
+        f"cli/{name}.py"
+        for name in "experiment command dataset inspection models rendering reporting training trials".split()
     },
     "yaml": {"config_file.py"},
     "rich": {"runs/logs/progress.py", "cli/benchmark.py"},

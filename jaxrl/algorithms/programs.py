@@ -85,7 +85,7 @@ def language_program(
     every evaluation. check_start: as in Evaluator. Raises InputError for what is missing, and as check_data does.
     """
     if network is None or params is None or data is None:
-        missing = "learns from data; give network, params and data, or call `finetune` (experiments/finetune.py)"
+        missing = "learns from data; give network, params and data, or call `finetune` (`jaxrl finetune`)"
         raise InputError(f"{type(config).__name__} {missing}")
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(data)):
         config.check_data(data)

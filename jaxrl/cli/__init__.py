@@ -9,4 +9,6 @@ from jaxrl.cli.experiment import parse as parse
 from jaxrl.cli.experiment import preset as preset
 from jaxrl.cli.experiment import report as report
 from jaxrl.cli.experiment import sentences as sentences
+from jaxrl.cli.training import finetune as finetune
+from jaxrl.cli.training import train as train
 from jaxrl.training.compilation_cache import enable_compilation_cache as enable_compilation_cache

@@ -73,7 +73,8 @@ def bench(
     if not console.is_terminal:  # a log has room
         console.width = 140
     console.print(", ".join(f"{k} {v}" for k, v in about.items()), style="dim")
-    (_ablation if ablate else _throughput)(console, settings, plan, fields, about, out)
+    figures = (_ablation if ablate else _throughput)(console, settings, plan, fields, about, out)
+    print(json.dumps({"figures": str(figures)}))
 
 
 def setting(config: str, name: str, num_envs: int, backend: str | None) -> PPO:
@@ -94,7 +95,7 @@ def surroundings() -> dict:
     return {**machine(), "precision": precision, "load": round(os.getloadavg()[0], 2), "date": time.strftime("%F")}
 
 
-def _throughput(console: Console, settings: list, plan: Plan, _: tuple, about: dict, out: Path) -> None:
+def _throughput(console: Console, settings: list, plan: Plan, _: tuple, about: dict, out: Path) -> Path:
     rows = []
     for config, agents in settings:
         with console.status(f"{config.env.name}, {config.env.num_envs} environments, {agents} agents"):
@@ -103,10 +104,11 @@ def _throughput(console: Console, settings: list, plan: Plan, _: tuple, about: d
     for row in rows:
         if "left_out" in row:
             console.print(f"left out: {row['env']}, {row['num_envs']:,} environments, {row['arm']}: {row['left_out']}")
-    _write(console, out, "bench.json", {"machine": about, "rows": rows})
+    figures = _write(console, out, "bench.json", {"machine": about, "rows": rows})
     title = f"{about['device']} × {about['devices']}, JAX {about['jax']}, {about['date']}"
     if any("median" in row for row in rows):
         console.print(f"picture     {throughput_picture(out / 'bench.png', rows, title)}")
+    return figures
 
 
 def throughput_table(rows: list[dict], title: str) -> Table:
@@ -137,13 +139,13 @@ def throughput_table(rows: list[dict], title: str) -> Table:
     return table
 
 
-def _ablation(console: Console, settings: list, plan: Plan, fields: tuple, about: dict, out: Path) -> None:
+def _ablation(console: Console, settings: list, plan: Plan, fields: tuple, about: dict, out: Path) -> Path:
     rows = []
     for config, agents in settings:
         with console.status(f"{config.env.name}, {config.env.num_envs} environments, {agents} agents"):
             rows += ablate(config, agents, plan, fields)
     console.print(ablation_table(rows, f"{about['devices']} × {about['device']}: training time, alternative / default"))
-    _write(console, out, "ablation.json", {"machine": about, "rows": rows})
+    return _write(console, out, "ablation.json", {"machine": about, "rows": rows})
 
 
 def ablation_table(rows: list[dict], title: str) -> Table:
@@ -161,7 +163,8 @@ def _ratio(found: dict | None) -> str:
     return f"{found['median']:.3f} ({found['min']:.3f} … {found['max']:.3f})" if found else ""
 
 
-def _write(console: Console, out: Path, name: str, figures: dict) -> None:
+def _write(console: Console, out: Path, name: str, figures: dict) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     (out / name).write_text(json.dumps(figures, indent=1) + "\n")
     console.print(f"figures     {out / name}")
+    return out / name

@@ -1,42 +1,81 @@
-"""The command `jaxrl`:
+"""From a config to a run, from a run to what it shows, and what else a run needs.
 
-jaxrl generate smollm2-135m "The capital of France is"
+    jaxrl train ppo/cartpole --seed 1 --run-dir runs/mine
+    jaxrl resume runs/mine
+    jaxrl evaluate runs/mine --episodes 1000
+    jaxrl render runs/mine
+    jaxrl report runs/mine runs/other
+    jaxrl finetune sft --path mine.jsonl --name smollm2-135m
+    jaxrl generate smollm2-135m "Why is the sky blue?" --chat --temperature 0
+    jaxrl data lint reviews.jsonl --max-length 64
+    jaxrl merge runs/mine/adapter merged
+    jaxrl check my_mazes:Maze --options size 5
+    jaxrl bench --envs brax/humanoid --num-envs 256
+    jaxrl list
+    jaxrl env
 
-jaxrl generate smollm2-135m "Why is the sky blue?" --chat --temperature 0
-
-jaxrl data lint reviews.jsonl --max-length 64
-
-jaxrl merge runs/mine/adapter merged
-
-jaxrl bench --envs brax/humanoid --num-envs 256
-
-jaxrl render runs/mine
-
-jaxrl report runs/mine runs/other
+Every command ends with one line of JSON on stdout. Bad input is a sentence on stderr and status 2, a run that diverged
+status 3, a disk that takes no more status 4.
 """
 
-from collections.abc import Sequence
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
 
 import tyro
 
 from jaxrl.cli.benchmark import bench
 from jaxrl.cli.dataset import data
-from jaxrl.cli.experiment import sentences
-from jaxrl.cli.generation import generate
-from jaxrl.cli.merging import merge
+from jaxrl.cli.experiment import paragraphs, sentences
+from jaxrl.cli.inspection import listing, surroundings
+from jaxrl.cli.models import generate, merge
 from jaxrl.cli.rendering import render
 from jaxrl.cli.reporting import report
+from jaxrl.cli.training import evaluate, finetune, resume, train
+from jaxrl.cli.trials import check
+
+VERBS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "finetune": finetune,
+    "resume": resume,
+    "evaluate": evaluate,
+    "render": render,
+    "report": report,
+    "list": listing,
+    "env": surroundings,
+    "check": check,
+    "generate": generate,
+    "data": data,
+    "merge": merge,
+    "bench": bench,
+}
+# These take the words after them as they are: what they are about, named first, decides which options there are.
+OF_WORDS = (train, finetune, check)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line. Bad input is a sentence on stderr and exit status 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verb = VERBS.get(words[0]) if words else None
+    sys.path.append(os.getcwd())  # where "my_mazes:Maze" is: an installed command has only its own folder
     with sentences():
-        tyro.extras.subcommand_cli_from_dict(
-            {"generate": generate, "data": data, "merge": merge, "bench": bench, "render": render, "report": report},
-            args=argv,
-            prog="jaxrl",
-            description=__doc__,
-        )
+        if verb is None:  # help, or a sentence on what there is
+            listed = {name: _listed(verb) for name, verb in VERBS.items()}
+            tyro.extras.subcommand_cli_from_dict(listed, args=words, prog="jaxrl", description=paragraphs(__doc__))
+        elif verb in OF_WORDS:
+            verb(words[1:])
+        else:
+            tyro.cli(verb, args=words[1:], prog=f"jaxrl {words[0]}", description=paragraphs(verb.__doc__))
+
+
+def _listed(verb: Callable[..., None]) -> Callable[[], None]:
+    """What the list of commands says of one: how its docstring begins."""
+
+    def shown() -> None: ...
+
+    shown.__doc__ = " ".join(inspect.cleandoc(verb.__doc__).split("\n\n")[0].split())
+    return shown
 
 
 if __name__ == "__main__":

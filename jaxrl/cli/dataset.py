@@ -1,12 +1,14 @@
 """jaxrl data: look at a data set as it will be trained on."""
 
+import json
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
 from jaxrl.algorithms import ALGORITHMS
-from jaxrl.data.linting import lint
+from jaxrl.data.linting import described
+from jaxrl.data.preparation import read_encoded
 from jaxrl.data.reading.recipes import FORMATS
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.pretrained.weights import load_tokenizer
@@ -53,4 +55,7 @@ def data(
     )
     check(settings)
     learns_from = "any" if algorithm == "any" else ALGORITHMS[algorithm].learns_from
-    print(lint(settings, load_tokenizer(model), learns_from=learns_from, rows=rows), end="")
+    tokenizer = load_tokenizer(model)
+    encoded, notes = read_encoded(settings, tokenizer, learns_from=learns_from)
+    print(described(settings, tokenizer, encoded, notes, rows=rows), end="")
+    print(json.dumps({"file": str(file), "format": encoded.format, **encoded.counts}))

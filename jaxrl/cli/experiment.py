@@ -1,8 +1,10 @@
 """The command line of experiments: every field of a config as an option, one JSON line of figures at the end."""
 
 import dataclasses
+import inspect
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from jaxrl.settings import check, closest
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+_JAXRL = Path(__file__).parents[1]
+# A wheel has the configs inside, a checkout beside.
+CONFIGS = _JAXRL / "presets" if (_JAXRL / "presets").is_dir() else _JAXRL.parent / "configs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Options:
 
 def named(name: str | Path) -> Any:
     """A config from a YAML file: a path, or a name within configs/, such as "ppo/humanoid_cpu"."""
-    path, plain = Path(name), str(Path(name).with_suffix("")).removeprefix(f"{CONFIGS.name}/")
+    path, plain = Path(name), str(Path(name).with_suffix("")).removeprefix("configs/")
     shipped = CONFIGS / f"{plain}.yaml"
     if not path.is_file() and not shipped.is_file():
         hint = closest(plain, names()) or f"; a path will do, or a name: {', '.join(names())}"
@@ -91,7 +95,7 @@ def parse(
     flat = tyro.conf.OmitArgPrefixes
     fields = [("config", flat[type(config)], config), ("options", flat[type(options)], options)]
     arguments = dataclasses.make_dataclass("Arguments", fields, frozen=True)
-    parsed = tyro.cli(arguments, prog=_typed(argv), description=description, args=argv)
+    parsed = tyro.cli(arguments, prog=_typed(argv), description=paragraphs(description), args=argv)
     with sentences():
         check(parsed.config)
     options = parsed.options
@@ -101,18 +105,34 @@ def parse(
 def _typed(argv: list[str] | None) -> str:
     """What was typed before the options: `--help` after it is the help that they are in."""
     before = 1 if argv is None else max(1, len(sys.argv) - len(argv))
-    return " ".join(["scripts/run", *sys.argv[:before]])
+    own = Path(sys.argv[0]).stem in ("jaxrl", "command")  # installed, or as python -m jaxrl.cli.command
+    program = ["jaxrl"] if own else ["scripts/run", sys.argv[0]]
+    return " ".join([*program, *sys.argv[1:before]])
+
+
+def paragraphs(text: str | None) -> str | None:
+    """A docstring for tyro, which breaks lines at odd places: prose in one line a paragraph, for the terminal to break,
+    and indented lines, which are examples, as they are. Without the arguments, which it tells itself.
+    """
+    if text is None:
+        return None
+    parts = re.split(r"\n\s*\n", inspect.cleandoc(text).split("\n\nArgs:")[0])
+    told = [part if part.startswith(" ") else " ".join(part.split()) for part in parts]
+    return "\n\n".join(told).replace("\n\n ", "\n ")  # tyro sets a line of its own before what is indented
 
 
 class sentences:
     """Turns bad input (InputError) into its sentence on stderr and exit status 2, and a run that diverged into
-    status 3, a disk that takes no more into status 4. Every other error is ours, and keeps its traceback.
+    status 3, a disk that takes no more into status 4. A run that was asked to stop has said so on stderr; its JSON line
+    says it too. Every other error is ours, and keeps its traceback.
     """
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, Stopped):
+            print(json.dumps({"stopped": str(error)}))
         if isinstance(error, Stopped) and error.busy:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -21,12 +21,20 @@ def lint(
     model: ModelConfig | None = None,
     rows: int = 3,
 ) -> str:
-    """Format, the first rows with «trained» tokens marked, counts, conflicts, label balance, lengths and buckets.
-
-    learns_from, model: as for `prepare`, through which these rows went. rows: how many to show. Raises InputError as
-    `prepare` does.
+    """`described` rows of `settings.path`. learns_from, model: as for `prepare`, which these rows go through. Raises
+    InputError as `prepare` does.
     """
-    encoded, notes = read_encoded(settings, tokenizer, learns_from=learns_from, model=model)
+    return described(
+        settings, tokenizer, *read_encoded(settings, tokenizer, learns_from=learns_from, model=model), rows=rows
+    )
+
+
+def described(
+    settings: DataConfig, tokenizer: Tokenizer, encoded: Encoded, notes: tuple[str, ...], *, rows: int = 3
+) -> str:
+    """Format, the first rows with «trained» tokens marked, counts, conflicts, label balance, lengths and buckets of
+    what `read_encoded` read. rows: how many to show.
+    """
     longest = np.array([max(len(side.tokens) for side in row) for row in encoded.rows])
     shown = [
         "\n".join([f"{settings.path}: {encoded.counts['rows']} rows of {encoded.format}", *notes]),

@@ -171,14 +171,21 @@ def _check_ranges(env: Any) -> None:
         _, step = jax.jit(lambda env, *args: env.step(*args))(env, k_step, state, action)
         shown = jax.device_get({"obs of reset": obs, "next_obs of step": step.next_obs})
     for name, obs in shown.items():
-        for part, x in zip(jax.tree.leaves(env.observation_space), jax.tree.leaves(obs), strict=True):
-            low, high = _range(part)
-            slack = [1e-5 * np.maximum(1, np.abs(bound)) for bound in (low, high)]  # of rounding
-            if np.any(x < low - slack[0]) or np.any(x > high + slack[1]):
-                raise _Wrong(
-                    f"the {name} lies between {np.min(x)} and {np.max(x)}, beyond its space {part}; widen the space "
-                    "(a Box without bounds is Box(shape)) or correct the observation"
-                )
+        if wrong := beyond(env.observation_space, obs):
+            raise _Wrong(f"the {name} {wrong}")
+
+
+def beyond(space: Space, obs: PyTree) -> str | None:
+    """What is wrong with observations, with any leading axes, that lie outside of their space, or None."""
+    for part, x in zip(jax.tree.leaves(space), jax.tree.leaves(obs), strict=True):
+        low, high = _range(part)
+        slack = [1e-5 * np.maximum(1, np.abs(bound)) for bound in (low, high)]  # of rounding
+        if np.any(x < low - slack[0]) or np.any(x > high + slack[1]):
+            return (
+                f"lies between {np.min(x)} and {np.max(x)}, beyond its space {part}; widen the space (a Box without "
+                "bounds is Box(shape)) or correct the observation"
+            )
+    return None
 
 
 def _range(part: Discrete | MultiDiscrete | Box) -> tuple[Any, Any]:

@@ -134,7 +134,7 @@ def run(
         with clock.compiling():
             compile_all = trace(config, given, p)
         if not resume:
-            more = {"schedule": dataclasses.asdict(schedule), **more}
+            more = {"schedule": dataclasses.asdict(schedule), "backoff": backoff, **more}
             run_dir = begin_run(run_dir, p.label, seed, settings, told, more)
         elif changes:
             adopt(run_dir, seed, settings, told, changes)

@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxrl.data import prepare
+import jax
+
+from jaxrl.data import Data, prepare
 from jaxrl.data.rows import Row
 from jaxrl.evaluators import Ask
 from jaxrl.evaluators.samples import first_prompts
@@ -89,6 +91,34 @@ def finetune(
     more = {"finetune": {**asked, "rows": "given" if rows is not None else config.data.path}}
     result = run(config, **options, **given, export=export, more=more)
     return Tuned(result, model, learned(result.state.learner), base, counts, notes, result.run_dir / name)
+
+
+def held_out_figures(config: Any, folder: str | Path, path: str | None = None) -> dict[str, float]:
+    """The held-out figures of the model in `folder` as a run of `config` measures them, by their names at its end.
+
+    path: measure on all rows of this file, and not on those that `config.data` holds out. What DPO and KTO compare with
+    is the model that `config.lm` names. Raises InputError as `finetune` does, and where no rows are held out.
+    """
+    plain = LMConfig(config.lm.name, config.lm.grow_vocabulary, config.lm.dtype, False, config.lm.logit_chunk)
+    before, after = _with_room(load_model(plain.name), plain), load_model(folder)
+    model, asked = language_model(before.config, dtype=plain.dtype, remat=False), config.data
+    if path is not None:
+        asked = replace(asked, path=str(path), split=None, held_out=0.0)
+    train, held_out = prepare(asked, before.tokenizer, learns_from=config.learns_from, model=before.config).data
+    rows = held_out if path is None else train
+    if not rows:
+        raise InputError(f"data.held_out = {config.data.held_out} holds out no rows; name a file of rows: --path FILE")
+    config = replace(config, lm=plain)
+    data = config.complete_data(model, before.params, Data(rows, rows))
+
+    def asked_of(params: Params, data: Data) -> Any:
+        return program(config, network=model, params=params, data=data)
+
+    def measured(after: Params, before: Params, data: Data) -> Any:
+        p, key = asked_of(before, data), jax.random.key(0)
+        return p.evaluators[0].measure(key, p.algorithm.init(key)._replace(trained=after), 0)
+
+    return asked_of(before.params, data).evaluators[0].read("", jax.jit(measured)(after.params, before.params, data))
 
 
 def _loaded(lm: LMConfig) -> tuple[Pretrained, LMConfig, str]:

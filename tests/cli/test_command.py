@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -38,10 +41,67 @@ def refused(capsys, *argv) -> str:
     return err
 
 
+ROOT = Path(__file__).parents[2]
+
+
+def helped(capsys, *argv) -> str:
+    with pytest.raises(SystemExit) as stop:
+        command.main(list(argv))
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "doc"),
+    [
+        ((), command.__doc__),
+        (("train",), command.train.__doc__),
+        (("train", "ppo/cartpole"), command.train.__doc__),
+        (("finetune",), command.finetune.__doc__),
+        (("finetune", "dpo"), command.finetune.__doc__),
+        (("evaluate",), command.evaluate.__doc__),
+        (("check",), command.check.__doc__),
+    ],
+)
+def test_examples_in_help_keep_their_lines_and_prose_is_left_to_the_terminal(capsys, argv, doc):
+    shown = helped(capsys, *argv, "--help").splitlines()
+    examples = [line.strip() for line in doc.splitlines() if re.match(r" +jaxrl ", line)]
+    assert examples and all(f"    {line}" in shown for line in examples)
+
+
+def test_help_lists_every_verb_by_how_its_docstring_begins(capsys):
+    out = " ".join(helped(capsys, "--help").split())
+    assert all(f"• {name}" in out for name in command.VERBS)
+    assert "• evaluate Measure what a run has learned: whole" in out and "Args" not in out
+
+
+@pytest.mark.parametrize("script", ["train.py", "finetune.py"])
+def test_experiments_are_the_same_commands_under_their_own_names(script):
+    config = {"train.py": "ppo/cartpole", "finetune.py": "dpo"}[script]
+    done = subprocess.run(
+        [sys.executable, ROOT / "experiments" / script, config, "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "--learning-rate" in done.stdout and "--resume" in done.stdout
+    assert f"usage: scripts/run {ROOT / 'experiments' / script} {config} [-h]" in done.stdout
+    examples = [line for line in done.stdout.splitlines() if line.startswith(f"    scripts/run experiments/{script}")]
+    assert len(examples) >= 4
+
+
+def test_help_imports_no_environment_package():
+    code = (
+        "import sys; from jaxrl.cli import command\n"
+        "try: command.main(['--help'])\n"
+        "except SystemExit: print([m for m in ('brax', 'gymnax', 'mujoco', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_generate_says_the_same_for_the_same_seed_and_reports_its_speed(folder, capsys):
     ask = ("generate", folder, "ab", "--max-new-tokens", 8, "--temperature", 1)
     first, err = said(capsys, *ask)
-    assert first.strip() and re.search(r"first token after [\d.]+ s, then [\d.]+ tokens/s", err)
+    assert first.strip() and json.loads(first.splitlines()[-1]) == {"prompt_tokens": 1, "tokens": 8}
+    assert re.search(r"first token after [\d.]+ s, then [\d.]+ tokens/s", err)
     assert said(capsys, *ask)[0] == first
     assert said(capsys, *ask, "--seed", 1)[0] != first
 
@@ -108,6 +168,8 @@ def test_lint_shows_what_is_trained(folder, tmp_path, capsys):
     file.write_text("".join(json.dumps({"prompt": "a:", "completion": f" {i}"}) + "\n" for i in range(4)))
     out, _ = said(capsys, "data", "lint", file, "--model", folder, "--rows", 1)
     assert "a:« 0<|im_end|>»" in out and "4 of 4 rows kept" in out
+    found = json.loads(out.splitlines()[-1])
+    assert found["file"] == str(file) and found["rows"] == found["kept"] == 4
 
 
 def test_lint_reads_a_split_and_says_what_rows_are_taken_as(folder, tmp_path, capsys):
@@ -138,10 +200,9 @@ def test_merge_makes_one_model_of_an_adapter_and_its_base(folder, tmp_path, caps
     settings = LMConfig(str(folder), lora_rank=2, lora_targets=("v_proj",))
     adapters = jax.tree.map(lambda x: x + 0.1, init_adapters(jax.random.key(0), base.params, 2, ("v_proj",)))
     save_adapters(tmp_path / "adapter", settings, adapters)
-    assert said(capsys, "merge", tmp_path / "adapter", tmp_path / "merged")[0].split() == [
-        "model",
-        str(tmp_path / "merged"),
-    ]
+    lines = said(capsys, "merge", tmp_path / "adapter", tmp_path / "merged")[0].splitlines()
+    assert lines[0].split() == ["model", str(tmp_path / "merged")]
+    assert json.loads(lines[-1]) == {"model": str(tmp_path / "merged")}
     assert_same(load_model(tmp_path / "merged").params, load_model(tmp_path / "adapter").params)
     greedy = ("ab", "--max-new-tokens", 8, "--temperature", 0)
     said_by = [said(capsys, "generate", tmp_path / name, *greedy)[0] for name in ("adapter", "merged")]

@@ -1,9 +1,12 @@
 """What the command line makes a sentence of, and what it leaves alone."""
 
+import json
+
 import numpy as np
 import pytest
 
 from jaxrl import cli
+from jaxrl.runs.preemption import Stopped
 from jaxrl.types import InputError
 
 
@@ -12,6 +15,14 @@ def test_bad_input_is_shortened_to_its_sentence(capsys):
         raise InputError("gamma = 2 is out of range; it must be between 0 and 1")
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: gamma = 2 is out of range; it must be between 0 and 1\n"
+
+
+def test_a_run_that_was_asked_to_stop_says_so_in_its_line_of_json_too(capsys):
+    with pytest.raises(SystemExit) as stopped, cli.sentences():
+        raise Stopped("stopped by SIGTERM after 8 of 96 points")
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 0 and "stopped by SIGTERM" in err
+    assert json.loads(out) == {"stopped": "stopped by SIGTERM after 8 of 96 points"}
 
 
 @pytest.mark.parametrize("fault", [lambda: np.zeros(3) + np.zeros(4), lambda: int("x"), lambda: {}["missing"]])

@@ -1,5 +1,6 @@
-"""jaxrl generate: continue a prompt."""
+"""jaxrl generate and merge: what is done with a model."""
 
+import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -8,7 +9,9 @@ from typing import Literal
 import jax
 from tyro.conf import Positional
 
-from jaxrl.lm.pretrained.weights import load_model
+from jaxrl.lm.lora import merge as merged
+from jaxrl.lm.lora import scale_of
+from jaxrl.lm.pretrained.weights import load_adapter, load_model, save_model
 from jaxrl.lm.sampling import stream
 from jaxrl.lm.transformer import language_model
 from jaxrl.lm.vocabulary import check_tokenizer
@@ -82,3 +85,22 @@ def generate(
     print(flush=True)
     rate = f", then {(len(times) - 1) / (times[-1] - times[0]):.1f} tokens/s" if len(times) > 1 else ""
     print(f"first token after {times[0] - began:.1f} s{rate}", file=sys.stderr)
+    print(json.dumps({"prompt_tokens": len(ids), "tokens": len(times)}))
+
+
+def merge(
+    adapter: Positional[str], folder: Positional[str], *, base: str | None = None, dtype: str = "float32"
+) -> None:
+    """Merge an adapter into its base, and save the whole model.
+
+    Args:
+        adapter: A folder with adapter_config.json, as PEFT or `finetune --adapter-only` writes it, or its hub name.
+        folder: Where the model goes: safetensors, config.json and tokenizer.
+        base: The model that the adapter is for, where it is not where adapter_config.json says.
+        dtype: Of the weights on disk: float32, bfloat16 or float16.
+    """
+    model, settings, adapters = load_adapter(adapter, base=base)
+    params = merged(model.params, adapters, scale_of(settings))
+    save_model(folder, model.config, params, model.tokenizer, dtype=dtype)
+    print(f"model       {folder}")
+    print(json.dumps({"model": folder}))

@@ -1,0 +1,219 @@
+"""jaxrl train, finetune, resume and evaluate: begin a run, go on with it, and measure it again. The first two are also
+experiments/train.py and experiments/finetune.py.
+"""
+
+import dataclasses
+import inspect
+import json
+import shlex
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from tyro.conf import Positional
+
+from jaxrl.algorithms import DPO, KTO, SFT
+from jaxrl.cli.experiment import Options, launch, named, names, parse, report
+from jaxrl.evaluators import evaluate as episodes
+from jaxrl.evaluators.episodes import BEHAVIOURS, figures
+from jaxrl.runs.directory import CONFIG, read_about
+from jaxrl.runs.driver import Schedule
+from jaxrl.runs.driver import run as begin
+from jaxrl.runs.finetuning import Tuned, held_out_figures
+from jaxrl.runs.finetuning import finetune as tune
+from jaxrl.runs.loading import SavedRun, load_run, saved_run
+from jaxrl.training.compilation_cache import enable_compilation_cache
+from jaxrl.types import InputError
+
+_FROM_ROWS = {"sft": SFT(), "dpo": DPO(), "kto": KTO()}
+_OF_FINETUNE = {"network", "params", "data", "samples"}  # what it makes itself, from the config and its options
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneOptions(Options):
+    """What is asked of one run, beside its config."""
+
+    samples: int = 4
+    """Held-out prompts to complete at every evaluation, into samples.jsonl."""
+    sample_length: int = 64
+    """Tokens of each completion, at most."""
+    adapter_only: bool = False
+    """Save the adapters alone, in run_dir/adapter, and not the model with them merged."""
+
+
+def train(argv: list[str], description: str | None = None) -> None:
+    """Train what a YAML file describes, with any field changed on the command line.
+
+        jaxrl train ppo/hopper
+        jaxrl train my/cartpole.yaml --seed 1 --learning-rate 1e-3 --num-envs 32
+        jaxrl train ppo/cartpole --help
+
+    The first argument is a path, or the name of a config that ships with jaxrl: of those that learn by acting.
+    (Language models: jaxrl finetune.) The header of each file says what result to expect: jaxrl list configs.
+    """
+    acting = [name for name in names() if name.split("/")[0] not in _FROM_ROWS]
+    description = description or train.__doc__
+    name = _first(argv, description, "ppo/cartpole", acting)
+    config = named(name)
+    if not hasattr(config, "env"):
+        raise InputError(f"{name} learns from rows: jaxrl finetune {name} --path FILE")
+    launch(config, description, argv[1:])
+
+
+def finetune(argv: list[str], description: str | None = None) -> None:
+    """Fine-tune or align a language model on a file of your own.
+
+        jaxrl finetune sft --path mine.jsonl --name smollm2-135m
+        jaxrl finetune dpo --path pairs.jsonl --name runs/mine/model --lora-rank 16
+        jaxrl finetune kto --path thumbs.jsonl --name runs/mine/model --buckets 64 128 256
+        jaxrl finetune sft --path mine.jsonl --lora-rank 16 --adapter-only
+        jaxrl finetune dpo --path pairs.jsonl --name runs/mine/adapter --lora-continue
+        jaxrl finetune dpo/sentiment_cpu --path pairs.jsonl
+
+    The first argument is an algorithm, or a config as for jaxrl train. Rows are {prompt, completion} or {messages} for
+    sft, {prompt, chosen, rejected} for dpo, {prompt, completion, label} for kto; --format names other shapes, and
+    --split a part of a folder. Look at them first: jaxrl data lint mine.jsonl. Ends with the held-out figures before
+    and after, what the model says along the way (samples.jsonl), and a folder that transformers loads, or PEFT with
+    --adapter-only.
+    """
+    learning = [*_FROM_ROWS, *(name for name in names() if name.split("/")[0] in _FROM_ROWS)]
+    description = description or finetune.__doc__
+    name = _first(argv, description, "sft", learning)
+    config = _FROM_ROWS[name] if name in _FROM_ROWS else named(name)
+    if hasattr(config, "env"):
+        raise InputError(f"{name} learns by acting: jaxrl train {name}")
+    config, options = parse(config, description, argv[1:], FinetuneOptions())
+    _tell(tune(config, **options))
+
+
+def resume(run: Positional[Path]) -> None:
+    """Go on with a run that was stopped, exactly: with the config, seed and options that it was begun with.
+
+        jaxrl resume runs/CartPole-v1_ppo_s0_20260101-120000
+
+    Args:
+        run: The directory of a run.
+    """
+    saved = begun_by_name(run)
+    kept = run / "result.json"
+    found = json.loads(kept.read_text()) if kept.is_file() else {"diverged": ""}
+    if "diverged" not in found:
+        print(f"{run} had ended: these are its figures")
+        print(json.dumps(found))
+        return
+    enable_compilation_cache()
+    schedule, backoff = Schedule(**saved.about.get("schedule", {})), saved.about.get("backoff", 1.0)
+    options = {"seed": saved.about["seed"], "run_dir": run, "resume": True, "schedule": schedule, "backoff": backoff}
+    if saved.control:
+        report(begin(saved.config, **options))
+    else:
+        asked = {name: value for name, value in saved.about["finetune"].items() if name != "rows"}
+        _tell(tune(saved.config, **asked, **options))
+
+
+def evaluate(
+    run: Positional[Path],
+    *,
+    episodes: int = 128,
+    seed: int = 0,
+    behaviour: Literal[BEHAVIOURS] = "mode",
+    path: str | None = None,
+) -> None:
+    """Measure what a run has learned: whole episodes of its newest checkpoint, or a language model's held-out figures.
+
+        jaxrl evaluate runs/mine --episodes 1000 --seed 1
+        jaxrl evaluate runs/mine --behaviour random
+        jaxrl evaluate runs/tuned --path other.jsonl
+
+    Args:
+        run: The directory of a run.
+        episodes: How many to play, side by side.
+        seed: Of the episodes; training used other keys.
+        behaviour: The likeliest action, a sampled one, or for comparison the zero action or random ones.
+        path: Of a language model: measure on all rows of this file, and not on those that its run held out.
+    """
+    saved = begun_by_name(run, rows=path)
+    enable_compilation_cache()
+    if saved.control:
+        if path is not None:
+            raise InputError(f"path = {path} is for language models, and {run} learned by acting; leave it out")
+        print(json.dumps({**_played(run, episodes, seed, behaviour), "seed": seed, "behaviour": behaviour}))
+        return
+    if (episodes, behaviour) != (128, "mode"):
+        raise InputError(f"{run} learned from rows, and plays no episodes; leave --episodes and --behaviour out")
+    folder = next((run / name for name in ("model", "adapter") if (run / name).is_dir()), None)
+    if folder is None:
+        raise InputError(f"{run} holds no model: it has not ended; jaxrl resume {run} goes on with it")
+    print(json.dumps({**held_out_figures(saved.config, folder, path), "model": str(folder)}))
+
+
+def begun_by_name(run_dir: Path, *, rows: str | None = None) -> SavedRun:
+    """A run of which the command line can make all that it was given beside its config. rows: a file that stands for
+    the rows that it was given.
+
+    Raises InputError, with the command that began the run, for one that was given objects of Python.
+    """
+    try:
+        saved = saved_run(run_dir)
+    except InputError as error:
+        if not (run_dir / CONFIG).is_file():
+            raise
+        raise InputError(
+            f"{error}. If that is an algorithm of your own: {_again(run_dir, read_about(run_dir))}"
+        ) from None
+    asked = saved.about.get("finetune")
+    own = _OF_FINETUNE if asked else set()
+    given = [f"{name} ({what['is']})" for name, what in saved.about["given"].items() if name not in own]
+    if asked and asked["rows"] == "given" and rows is None:
+        given.append("rows")
+    if given:
+        raise InputError(
+            f"{run_dir} was given its {' and '.join(given)} as objects of Python, which no file holds; what began it "
+            f"can give them again: {_again(run_dir, saved.about)}"
+        )
+    return saved
+
+
+def _again(run_dir: Path, about: dict[str, Any]) -> str:
+    command = about.get("command", [sys.executable, "FILE.py"])
+    where = [] if "--run-dir" in command else ["--run-dir", str(run_dir)]
+    return shlex.join([*command, *where, *(["--resume"] if "--resume" not in command else [])])
+
+
+def _first(argv: list[str], description: str, example: str, choices: list[str]) -> str:
+    if {"-h", "--help"} & set(argv[:1]):
+        listed = textwrap.fill(", ".join(choices), 100, initial_indent="    ", subsequent_indent="    ")
+        print(f"{inspect.cleandoc(description)}\n\n{listed}")
+        sys.exit(0)
+    if not argv or argv[0].startswith("-"):
+        raise InputError(f"name a config first, as in {example}; there are {', '.join(choices)}; or a path of a file")
+    return argv[0]
+
+
+def _played(run_dir: Path, num_episodes: int, seed: int, behaviour: str) -> dict[str, Any]:
+    loaded = load_run(run_dir)
+    for note in loaded.notes:
+        print(f"note: {note}", file=sys.stderr)
+    env, algorithm = loaded.saved.config.env, loaded.program.algorithm
+    if num_episodes < 1:
+        raise InputError(f"episodes = {num_episodes} must be at least 1")
+
+    def play(learner: Any, key: jax.Array) -> Any:
+        return episodes(env, algorithm, learner, key, num_episodes=num_episodes, behaviour=behaviour)
+
+    played = jax.jit(play)(loaded.state.learner, jax.random.key(seed))
+    found, returns = figures(played), np.asarray(played.episode_return, np.float64)
+    if num_episodes > 1:
+        found["return_stderr"] = returns.std(ddof=1).item() / num_episodes**0.5
+    spread = f" ± {found['return_stderr']:.4g} (standard error)" if num_episodes > 1 else ""
+    print(f"return      {found['return']:.6g}{spread}, of {num_episodes} episodes")
+    return {**found, "episodes": num_episodes, "env_steps": int(loaded.state.num_steps)}
+
+
+def _tell(tuned: Tuned) -> None:
+    print("".join(f"note        {note}\n" for note in tuned.notes), end="")
+    print(f"rows        {tuned.counts}\nmodel       {tuned.folder}")
+    report(tuned.result)
