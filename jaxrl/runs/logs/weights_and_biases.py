@@ -49,7 +49,8 @@ def _kept(run_dir: Path) -> dict[str, str]:
 
 class WandbRun:
     """One run there, on which a resumed run goes on; its id is kept in wandb.json. WANDB_MODE and all else that wandb
-    reads from the environment holds. Steps that a resume repeats are logged again, and are the same.
+    reads from the environment holds. Steps that a resume repeats are logged again, and are the same. Of a run that is
+    killed wandb may lose what it was told last; the run's own files have it.
 
     Raises InputError where wandb refuses to begin: nobody is logged in, or nothing answers.
     """
@@ -79,7 +80,7 @@ class WandbRun:
             self._told(self._run.log, {self._unit: step, **values})
 
     def close(self) -> None:
-        """Wait until all is sent, or on disk where wandb is offline. A run that an error ends has failed there, too."""
+        """Its end. wandb's own process sends the rest, or writes it; what an error ends has failed there, too."""
         if self._run is not None:
             self._told(self._run.finish, int(isinstance(sys.exception(), Exception)))
 

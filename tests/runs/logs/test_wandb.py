@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import struct
 import warnings
 from importlib.machinery import ModuleSpec
 
@@ -62,21 +63,41 @@ def test_it_is_an_option_of_the_command_line():
 
 @pytest.fixture
 def offline(monkeypatch):
+    import wandb
+
+    wandb.teardown()  # it reads the environment once a process
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_MODE", "offline")
+    yield
+    wandb.teardown()
+
+
+def messages(data):
+    """The messages in a .wandb file, which is a log as LevelDB writes them after a head of its own: parts in blocks of
+    32 KiB, each after a checksum, its length, and which part of a message it is.
+    """
+    at, message, block = 7, b"", 2**15
+    while at + 7 <= len(data):
+        room = block - at % block
+        length, part = struct.unpack_from("<HB", data, at + 4) if room >= 7 else (room - 7, 0)
+        message += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if part in (1, 4):  # the whole, the last
+            yield message
+            message = b""
 
 
 def sessions(run_dir):
     """What is in the files that wandb wrote: for each session its records by kind."""
-    from wandb.proto import wandb_internal_pb2 as proto
-    from wandb.sdk.internal.datastore import DataStore
+    import wandb
+    from wandb.proto.wandb_internal_pb2 import Record
 
+    wandb.teardown()  # a process of its own writes them
     found = []
     for path in sorted(run_dir.glob("wandb/offline-run-*/run-*.wandb")):
-        store, records = DataStore(), {}
-        store.open_for_scan(str(path))
-        while (data := store.scan_data()) is not None:
-            record = proto.Record()
-            record.ParseFromString(data)
+        records = {}
+        for record in map(Record.FromString, messages(path.read_bytes())):
             kind = record.WhichOneof("record_type")
             records.setdefault(kind, []).append(getattr(record, kind))
         found.append(records)
@@ -133,15 +154,17 @@ def test_what_goes_wrong_there_stops_no_run_and_an_error_of_the_run_is_one_there
 
 
 @pytest.mark.extra("wandb")
-def test_who_is_not_logged_in_is_told_what_to_do_before_anything_is_compiled(tmp_path, monkeypatch):
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
+def test_who_is_not_logged_in_is_told_what_to_do_before_anything_is_compiled(tmp_path, offline, monkeypatch):
+    import wandb
+
+    monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("HOME", str(tmp_path))  # where a key would be kept
     monkeypatch.setattr("sys.stdin", io.StringIO())
     sentence = rf"wandb = 'mine': No API key.*WANDB_MODE=offline, and go on with --run-dir {tmp_path / 'run'} --resume"
     with pytest.raises(ValueError, match=sentence):
         run(CONFIG, 3, tmp_path / "run", wandb="mine", **QUICK)
     assert not (tmp_path / "run" / "checkpoints").exists()
+    wandb.teardown()
     monkeypatch.setenv("WANDB_MODE", "offline")
     run(CONFIG, 3, tmp_path / "run", resume=True, **QUICK)
     assert len(sessions(tmp_path / "run")[-1]["history"]) == 6
