@@ -39,7 +39,7 @@ def on_disk(run_dir: Path | None) -> Iterator[None]:
         what = error.filename or run_dir or "runs/"
         raise NotSaved(
             f"{what} could not be written ({os.strerror(error.errno)}); all up to the last checkpoint is kept: make "
-            "room there, and go on with --run-dir and --resume (resume=True), or name another run_dir"
+            "room there, or it writable, and go on with --run-dir and --resume (resume=True), or name another run_dir"
         ) from error
 
 

@@ -140,6 +140,11 @@ def run(
             run_dir = begin_run(run_dir, p.label, seed, settings, told, more)
         elif changes:
             adopt(run_dir, seed, settings, told, changes)
+        boards = []
+        if wandb is not None:
+            there = WandbRun(wandb, run_dir, {**to_dict(settings), "seed": seed}, p.unit.name)
+            stack.callback(there.close)
+            boards.append(there.row)
         marks = schedule.marks(p.num_updates)
         always = {mark * p.steps_per_update for mark in marks["keeps"]}
         saves = stack.enter_context(contextlib.closing(Checkpoints(run_dir / "checkpoints", always=always)))
@@ -150,12 +155,7 @@ def run(
         partial = Partial.of((saves.about() or {}).get("partial")) if done else None
         # A row whose evaluation is due is written now, or again.
         last = done - 1 if not done or (partial is not None and partial.due) else done
-        more = ()
-        if wandb is not None:
-            told_too = WandbRun(wandb, run_dir, to_dict(settings) | {"seed": seed}, p.unit.name)
-            stack.callback(told_too.close)
-            more = (told_too.row,)
-        logger = Logger(run_dir, last, more)
+        logger = Logger(run_dir, last, boards)
         clock.go_on(done, sum(row.get("train_seconds", 0.0) for row in read_metrics(run_dir / TIMING)[-1:]))
         session = Session(
             p=p,

@@ -3,15 +3,20 @@
 import csv
 import errno
 import inspect
-import json
+import io
 import os
 import re
+import shutil
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxrl import A2C, DPO, KTO, PPO, SFT, EnvConfig, LMConfig, Reinforce, Schedule, cli, program, replace, run
 from jaxrl.data import DataConfig, prepare
+from jaxrl.evaluators.episodes import Evaluation, figures
+from jaxrl.evaluators.samples import Ask, first_prompts
 from jaxrl.lm import language_model
 from jaxrl.reports.rows import read_metrics
 from jaxrl.runs.directory import NotSaved
@@ -25,6 +30,11 @@ QUICK = {"schedule": Schedule(logs=6, evals=2, saves=6), "progress": False}
 PAIRS = [{"prompt": f"{n}", "chosen": "a", "rejected": "b"} for n in range(8)]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return run(CONFIG, 3, tmp_path_factory.mktemp("whole") / "run", **QUICK)
+
+
 def given(config):
     if hasattr(config, "env"):
         return {}
@@ -33,15 +43,46 @@ def given(config):
     return {"network": language_model(model), "params": params_of(model), "data": data}
 
 
-@pytest.mark.parametrize("kind", [PPO, A2C, Reinforce, SFT, DPO, KTO])
-def test_every_column_that_an_algorithm_logs_is_documented(kind):
-    config = kind() if kind in (PPO, A2C) else Reinforce(num_steps=500) if kind is Reinforce else None
-    config = config or replace(kind(lm=LMConfig("tiny"), data=DataConfig(held_out=0.25)), batch_size=2)
-    p = program(config, **given(config))
-    logged = jax.eval_shape(p.step, jax.eval_shape(p.init, jax.random.key(0)))[1]
-    told = re.findall(r"[a-z0-9_/]+\*?(?=[,:; (])", inspect.getdoc(files).split("metrics.jsonl:")[1])
-    starts = tuple(name[:-1] for name in told if name.endswith("*"))
-    assert not [name for name in logged if name not in told and not name.startswith(starts)]
+def logged(config):
+    """The columns of its rows, with the prefixes of evaluations; nothing is compiled."""
+    more = given(config)
+    if "data" in more:
+        data = more["data"]
+        more["samples"] = Ask(first_prompts(data.held_out or data.train, 2), 4, byte_tokenizer())
+    return columns(program(config, **more))
+
+
+def columns(p):
+    state = jax.eval_shape(p.init, jax.random.key(0))
+    found = set(jax.eval_shape(p.step, state)[1])
+    for e in p.evaluators:
+        measured = jax.eval_shape(e.measure, jax.random.key(0), state.learner, jnp.int32(0))
+        read = e.read(e.cases[0], jax.tree.map(lambda x: np.ones(x.shape, x.dtype), measured))
+        found |= {f"{e.prefix}{name}" for name in read}
+    return found
+
+
+def documented(title):
+    """Names at the heads of the lines between this line of the docstring and the next one like it."""
+    told = inspect.getdoc(files).split(f"Columns of {title}:")[1].split("Columns of ")[0]
+    heads = re.findall(r"^([a-z0-9_/]+(?:, [a-z0-9_/]+)*): ", told, re.MULTILINE)
+    return {name for head in heads for name in head.split(", ")}
+
+
+def test_the_columns_that_algorithms_log_are_those_that_are_documented():
+    control = [PPO(), A2C(), Reinforce(num_steps=500)]
+    shares = [0.25, 0.0]  # of rows held out
+    rows = [replace(k(lm=LMConfig("tiny")), data=DataConfig(held_out=x)) for k in (SFT, DPO, KTO) for x in shares]
+    found = {"step"}.union(*map(logged, [*control, *(replace(config, batch_size=2) for config in rows)]))
+    runner = Evaluation(np.ones(2), np.ones(2), {"invalid": np.zeros(2), "x_velocity": np.ones(2)})
+    found |= {f"eval_{name}" for name in figures(runner)}
+    told = documented("metrics.jsonl")
+    assert {n if n in told else re.sub("^(eval|first_rows)_", "", n) for n in found} == told
+
+
+def test_so_are_the_columns_of_time_and_nothing_else_is_in_the_rows_of_a_run(whole):
+    assert set().union(*read_metrics(whole.run_dir / "timing.jsonl")) == documented("timing.jsonl")
+    assert set().union(*read_metrics(whole.run_dir / "metrics.jsonl")) == {"step"} | logged(CONFIG)
 
 
 def test_the_table_has_a_column_for_all_that_any_row_tells(tmp_path):
@@ -61,9 +102,8 @@ def test_the_table_has_a_column_for_all_that_any_row_tells(tmp_path):
 
 
 @pytest.mark.parametrize("spoilt", [b'{"step": 5, "lo', b"\xff\xfe", b"[1, 2]", b'{"loss": 1.0}', b""])
-def test_a_line_that_is_no_row_is_left_out_with_its_number_and_the_run_goes_on(tmp_path, spoilt):
-    whole = run(CONFIG, 3, tmp_path / "run", **QUICK)
-    file = whole.run_dir / "metrics.jsonl"
+def test_a_line_that_is_no_row_is_left_out_with_its_number_and_the_run_goes_on(whole, tmp_path, spoilt):
+    file = shutil.copytree(whole.run_dir, tmp_path / "run") / "metrics.jsonl"
     lines = file.read_bytes().splitlines()
     file.write_bytes(b"\n".join([*lines[:2], spoilt, *lines[3:], b""]))
     with pytest.warns(UserWarning, match=rf"line 3 of {re.escape(str(file))} cannot be read, and is left out"):
@@ -74,8 +114,7 @@ def test_a_line_that_is_no_row_is_left_out_with_its_number_and_the_run_goes_on(t
     assert len(read_metrics(file, notes)) == len(lines) - 1 and not notes
 
 
-def test_a_full_disk_is_one_sentence_and_with_room_again_the_run_goes_on(tmp_path, monkeypatch):
-    whole = run(CONFIG, 3, tmp_path / "whole", **QUICK)
+def test_a_full_disk_is_one_sentence_and_with_room_again_the_run_goes_on(whole, tmp_path, monkeypatch):
     row, written = Logger.row, []
 
     def full(self, step, *rest):
@@ -106,13 +145,21 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_trained(tmp_pat
             run(CONFIG, 3, tmp_path / "locked" / "run", **QUICK)
 
 
-def test_wandb_that_is_not_installed_is_said_first(tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"wandb = 'mine' needs a package; install it \(pip install jaxrl\[wandb\]\)"):
-        run(CONFIG, 3, tmp_path / "run", wandb="mine", **QUICK)
-    assert not (tmp_path / "run").exists()
-    (tmp_path / "wandb.json").write_text(json.dumps({"project": "mine", "id": "x"}))
-    with pytest.raises(ValueError, match="wandb = 'mine' needs"):
-        from jaxrl.runs.logs import check_wandb
+class Full(io.StringIO):
+    """A file on a full disk."""
 
-        check_wandb(None, tmp_path)
+    def flush(self):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timing.jsonl"])
+def test_the_file_that_a_disk_refuses_is_named_and_the_others_are_closed_all_the_same(tmp_path, name):
+    logger = Logger(tmp_path)
+    logger.row(8, {"loss": 1.0}, {"train_seconds": 1.0})
+    other = next(file for n, file in logger._files.items() if n != name)
+    logger._files[name] = Full()
+    with pytest.raises(OSError, match="No space left") as error:
+        logger.row(16, {"loss": 0.5}, {"train_seconds": 2.0})
+    assert error.value.filename == str(tmp_path / name)
+    logger.close()
+    assert other.closed and (tmp_path / "metrics.csv").read_text().startswith("step,loss,train_seconds\n8,1.0,1.0\n")
