@@ -62,7 +62,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +84,18 @@ class Logger:
         self._run_dir = run_dir
         self._files = {name: (run_dir / name).open("a") for name in (METRICS, TIMING)}
         self._events = Events(run_dir / EVENTS, last_step + 1)
+        self._naming = {name: _naming(run_dir / name) for name in (METRICS, TIMING, EVENTS)}
         self._more = more
 
     def row(self, step: int, metrics: dict[str, float], timing: dict[str, float]) -> None:
         """One row after `step` steps. Numbers that are not finite are written as null."""
         for name, values in ((METRICS, metrics), (TIMING, timing)):
             plain = {k: v if math.isfinite(v) else None for k, v in values.items()}
-            with _naming(self._run_dir / name):
+            with self._naming[name]:
                 self._files[name].write(json.dumps({"step": step, **plain}) + "\n")
                 self._files[name].flush()
         finite = {k: v for k, v in {**metrics, **timing}.items() if math.isfinite(v)}
-        with _naming(self._run_dir / EVENTS):
+        with self._naming[EVENTS]:
             self._events.row(step, finite)
         for told in self._more:
             told(step, finite)
@@ -112,7 +113,7 @@ class Logger:
 
     def flush(self) -> None:
         """What was logged is on disk: a checkpoint after it is never ahead of it."""
-        with _naming(self._run_dir / EVENTS):
+        with self._naming[EVENTS]:
             self._events.flush()
 
     def close(self) -> None:
@@ -120,7 +121,7 @@ class Logger:
         with contextlib.ExitStack() as stack:  # all of them, whichever a full disk refuses
             stack.callback(write_csv, self._run_dir)
             for name, close in (EVENTS, self._events.close), *((n, file.close) for n, file in self._files.items()):
-                stack.enter_context(_naming(self._run_dir / name))
+                stack.enter_context(self._naming[name])
                 stack.callback(close)
 
 
@@ -145,16 +146,23 @@ def keep_until(path: Path, step: int) -> None:
 def _written(path: Path, text: str) -> Path:
     """The file in the place of the one that is there, whole or not at all."""
     draft = path.with_name(f"{path.name}.tmp")
-    with _naming(path):
-        draft.write_text(text)
-    return draft.replace(path)
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """What a disk says of a file that is open names no file: it does then."""
     try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+        with _naming(path):
+            draft.write_text(text)
+        return draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+class _naming:
+    """What a disk says of a file that is open names no file: within it does."""
+
+    def __init__(self, path: Path):
+        self._path = str(path)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, OSError):
+            error.filename = error.filename or self._path

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -163,3 +164,22 @@ def test_the_file_that_a_disk_refuses_is_named_and_the_others_are_closed_all_the
     assert error.value.filename == str(tmp_path / name)
     logger.close()
     assert other.closed and (tmp_path / "metrics.csv").read_text().startswith("step,loss,train_seconds\n8,1.0,1.0\n")
+
+
+def test_a_table_that_finds_no_room_leaves_the_one_before_and_nothing_else(tmp_path, monkeypatch):
+    logger = Logger(tmp_path)
+    logger.row(8, {"loss": 1.0}, {"train_seconds": 1.0})
+    before = write_csv(tmp_path).read_text()
+    logger.row(16, {"loss": 0.5}, {"train_seconds": 2.0})
+    there, write = {path.name for path in tmp_path.iterdir()}, Path.write_text
+
+    def full(self, text):
+        write(self, text[:9])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError) as error:
+        write_csv(tmp_path)
+    assert error.value.filename == str(tmp_path / "metrics.csv")
+    assert (tmp_path / "metrics.csv").read_text() == before
+    assert {path.name for path in tmp_path.iterdir()} == there
