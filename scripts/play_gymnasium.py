@@ -57,7 +57,7 @@ def one(name: str, seed: int, episodes: int) -> dict[str, Any]:
         run_dir, folder = Path(scratch) / "run", Path(scratch) / "policy"
         jaxrl.run(named(name), seed, run_dir, progress=False)
         jaxrl.export(run_dir, folder)
-        there, here = in_gymnasium(folder, episodes), in_gymnax(run_dir, seed, 10 * episodes)
+        there, here = in_gymnasium(folder, episodes, seed * episodes), in_gymnax(run_dir, seed, 10 * episodes)
     figures = {
         "config": name,
         "seed": seed,
@@ -78,10 +78,10 @@ def in_gymnax(run_dir: Path, seed: int, episodes: int) -> np.ndarray:
     return np.asarray(played(loaded.state.learner, jax.random.key(seed)).episode_return, np.float64)
 
 
-def in_gymnasium(folder: Path, episodes: int) -> dict[str, Any]:
-    """What play.py says, in a process without JAX."""
+def in_gymnasium(folder: Path, episodes: int, seed: int = 0) -> dict[str, Any]:
+    """What play.py says, in a process without JAX. seed: of the first episode; each further one has the next."""
     name = json.loads((folder / "policy.json").read_text())["env"]["gymnasium"]
-    command = [sys.executable, "-c", ALONE, "play.py", name, str(episodes)]
+    command = [sys.executable, "-c", ALONE, "play.py", name, str(episodes), str(seed)]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from jaxrl.runs.exporting import export as write
+from jaxrl.runs.loading import saved_run
+from jaxrl.types import InputError
 
 
 def export(run: Positional[Path], folder: Positional[Path], *, onnx: bool = False) -> None:
@@ -24,6 +26,10 @@ def export(run: Positional[Path], folder: Positional[Path], *, onnx: bool = Fals
         folder: Where to write; a new folder.
         onnx: Also write policy.onnx, the likeliest action as a graph for other runtimes; needs jaxrl[onnx].
     """
+    saved = saved_run(run)
+    if saved.control and "env" in saved.about["given"]:
+        again = f"jaxrl.export({str(run)!r}, {str(folder)!r}, env=...)"
+        raise InputError(f"{run} was given its environment as an object of Python; write it out from there: {again}")
     exported = write(run, folder, onnx=onnx)
     for note in exported.notes:
         print(f"note: {note}", file=sys.stderr)

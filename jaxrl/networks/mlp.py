@@ -153,7 +153,8 @@ def action_units(space: Box) -> tuple[np.ndarray, np.ndarray]:
     both = np.isfinite(low) & np.isfinite(high) & (low < high)
     # Unbounded actions have the units of [-1, 1]; bounded on one side they start a unit inside of it, or at 0.
     centre = np.clip(0, np.where(both, -np.inf, low + 1), np.where(both, np.inf, high - 1))
-    return np.where(both, low / 2 + high / 2, centre), np.where(both, high / 2 - low / 2, 1)
+    with np.errstate(invalid="ignore"):  # the middle of what has no ends, which is not taken
+        return np.where(both, low / 2 + high / 2, centre), np.where(both, high / 2 - low / 2, 1)
 
 
 def _num_outputs(space: Space) -> int:

@@ -1,12 +1,12 @@
 """Writes what a run has learned into a folder that needs neither jaxrl nor JAX:
 
-    policy.npz   kernel_i, bias_i of the actor's layers; obs_mean_i, obs_std_i of each part of the observation that is
-                 normalised; low, high of a continuous action, and middle, half, std of a "normal" head. No pickle.
-    policy.json  format, versions, the run, the environment, the observation's parts in the order of the features, the
-                 action, the network and the normaliser: what play.py reads, in ten lines, for other languages
-    config.yaml  of the run
-    play.py      plays it, with NumPy alone
-    policy.onnx  the likeliest action as an ONNX graph, where asked for
+policy.npz   kernel_i, bias_i of the actor's layers; obs_mean_i, obs_std_i of each part of the observation that is
+             normalised; low, high of a continuous action, and middle, half, std of a "normal" head. No pickle.
+policy.json  format, versions, the run, the environment, the observation's parts in the order of the features, the
+             action, the network and the normaliser: what play.py reads, in ten lines, for other languages
+config.yaml  of the run
+play.py      plays it, with NumPy alone
+policy.onnx  the likeliest action as an ONNX graph, where asked for
 """
 
 import json
@@ -22,7 +22,7 @@ from jaxrl.networks.mlp import MIN_STD, ActorCritic, action_units
 from jaxrl.ops.normalization import OBS_CLIP, spread, stats_of_parts
 from jaxrl.runs.directory import CONFIG
 from jaxrl.runs.exporting import play
-from jaxrl.runs.exporting.graph import write_graph
+from jaxrl.runs.exporting.graph import onnx_package, write_graph
 from jaxrl.runs.header import own_version
 from jaxrl.runs.loading import LoadedRun, load_run, saved_run
 from jaxrl.settings import EnvConfig
@@ -51,7 +51,10 @@ def export(run_dir: str | Path, folder: str | Path, *, onnx: bool = False, **giv
     folder = Path(folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder} is there already; name a new folder, or empty it")
-    if "network" in saved_run(run_dir).about["given"]:
+    if onnx:
+        onnx_package()
+    saved = saved_run(run_dir)
+    if saved.control and "network" in saved.about["given"]:
         raise InputError(
             f"{run_dir} was given a network of its own, and only jaxrl's own networks can be written out; play it in "
             f"Python: jaxrl.load_policy({str(run_dir)!r}, network=...)"

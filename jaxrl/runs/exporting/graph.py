@@ -18,9 +18,14 @@ from jaxrl.lm.extras import package
 _OPSET, _IR = 20, 9
 
 
+def onnx_package() -> Any:
+    """Raises InputError where it is not installed."""
+    return package("onnx", "ONNX files", "onnx")
+
+
 def write_graph(path: Path, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write policy.onnx for what policy.json (`about`) and policy.npz (`arrays`) say. Raises InputError without onnx."""
-    onnx = package("onnx", "ONNX files", "onnx")
+    onnx = onnx_package()
     nodes = Nodes(onnx)
     out = _network(nodes, about, arrays)
     action = about["action"]

@@ -1,11 +1,11 @@
 """Plays a policy that `jaxrl export` wrote, with NumPy alone. In the folder:
 
-    python play.py [ENVIRONMENT [EPISODES]]          plays Gymnasium's environment, where gymnasium is installed
+python play.py [ENVIRONMENT [EPISODES [SEED]]]   plays Gymnasium's environment, where gymnasium is installed
 
-    from play import Policy
-    policy = Policy("folder")
-    action = policy(obs)                             # the likeliest, of one observation or a batch
-    action = policy(obs, np.random.default_rng(0))   # sampled, as in training
+from play import Policy
+policy = Policy("folder")
+action = policy(obs)                             # the likeliest, of one observation or a batch
+action = policy(obs, np.random.default_rng(0))   # sampled, as in training
 """
 
 import functools
@@ -31,7 +31,9 @@ class Policy:
     def __init__(self, folder=Path(__file__).parent):
         self.about = json.loads((Path(folder) / "policy.json").read_text())
         if self.about["format"] != 1:
-            raise ValueError(f"{folder} has format {self.about['format']}; this file plays 1: use the play.py beside it")
+            raise ValueError(
+                f"{folder} has format {self.about['format']}; this file plays 1: use the play.py beside it"
+            )
         self.arrays = dict(np.load(Path(folder) / "policy.npz", allow_pickle=False))
 
     def features(self, i, part, obs):
@@ -79,7 +81,7 @@ def noisy(mean, std, rng):
     return mean if rng is None else mean + std * rng.standard_normal(mean.shape)
 
 
-def main(name=None, episodes=10):
+def main(name=None, episodes=10, seed=0):
     """Play whole episodes and print their mean return."""
     policy = Policy()
     name = name or policy.about["env"]["gymnasium"]
@@ -90,13 +92,15 @@ def main(name=None, episodes=10):
     except ImportError:
         sys.exit("playing needs Gymnasium: python -m pip install gymnasium")
     env, returns = gymnasium.make(name), []
-    for seed in range(int(episodes)):
-        (obs, _), total, done = env.reset(seed=seed), 0.0, False
+    for episode in range(int(episodes)):
+        (obs, _), total, done = env.reset(seed=int(seed) + episode), 0.0, False
         while not done:
             obs, reward, terminated, truncated, _ = env.step(policy(obs))
             total, done = total + float(reward), terminated or truncated
         returns.append(total)
-    print(json.dumps({"env": name, "episodes": len(returns), "return": np.mean(returns), "return_std": np.std(returns)}))
+    print(
+        json.dumps({"env": name, "episodes": len(returns), "return": np.mean(returns), "return_std": np.std(returns)})
+    )
 
 
 if __name__ == "__main__":
