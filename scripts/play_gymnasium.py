@@ -1,5 +1,5 @@
-"""Trains in gymnax and plays in Gymnasium: policies of the shipped configs, exported, and played by the NumPy runner in a
-process that cannot import JAX. Each must do in Gymnasium what it does in gymnax.
+"""Trains in gymnax and plays in Gymnasium: policies of the shipped configs, exported, and played by the NumPy runner in
+a process that cannot import JAX. Each must do in Gymnasium what it does in gymnax.
 
     scripts/run scripts/play_gymnasium.py
     scripts/run scripts/play_gymnasium.py ppo/pendulum --seeds 0 1 2 3 4
@@ -29,7 +29,8 @@ LEAST = {"ppo/cartpole": 475.0}
 SHARE = 0.1
 ALONE = "import runpy, sys; sys.modules.update(jax=None, jaxlib=None, flax=None, jaxrl=None); sys.argv = sys.argv[1:]; "
 ALONE += "runpy.run_path(sys.argv[0], run_name='__main__')"
-_LINE = "{config} seed {seed}: gymnax {gymnax:.2f} ± {gymnax_stderr:.2f}, Gymnasium {gymnasium:.2f} ± {gymnasium_stderr:.2f}"
+_LINE = "{config} seed {seed}: gymnax {gymnax:.2f} ± {gymnax_stderr:.2f}, "
+_LINE += "Gymnasium {gymnasium:.2f} ± {gymnasium_stderr:.2f}"
 
 
 def main(

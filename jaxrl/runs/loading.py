@@ -18,7 +18,7 @@ from jaxrl.runs.directory import ABOUT, CONFIG, check_given, read_about
 from jaxrl.spaces import Space
 from jaxrl.training import program
 from jaxrl.training.given import describe
-from jaxrl.types import InputError, Key, Learner, Program, PyTree, TrainState
+from jaxrl.types import InputError, Key, Program, PyTree, TrainState
 
 
 class SavedRun(NamedTuple):

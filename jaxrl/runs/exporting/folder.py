@@ -1,12 +1,14 @@
 """Writes what a run has learned into a folder that needs neither jaxrl nor JAX:
 
-policy.npz   kernel_i, bias_i of the actor's layers; obs_mean_i, obs_std_i of each part of the observation that is
-             normalised; low, high of a continuous action, and middle, half, std of a "normal" head. No pickle.
-policy.json  format, versions, the run, the environment, the observation's parts in the order of the features, the
-             action, the network and the normaliser: what play.py reads, in ten lines, for other languages
-config.yaml  of the run
-play.py      plays it, with NumPy alone
-policy.onnx  the likeliest action as an ONNX graph, where asked for
+    policy.npz   kernel_i, bias_i of the actor's layers; obs_mean_i, obs_std_i of each part of the observation that is
+                 normalised; low, high of a continuous action, and middle, half, std of a "normal" head. No pickle.
+    policy.json  format, versions, the run, the environment, the observation's parts in the order of the features, the
+                 action, the network and the normaliser
+    config.yaml  of the run
+    play.py      plays it, with NumPy alone
+    policy.onnx  the likeliest action as an ONNX graph, where asked for
+
+policy.json is written last: a folder that has it is whole. The critic is left out, for nothing plays it.
 """
 
 import json
@@ -66,9 +68,9 @@ def export(run_dir: str | Path, folder: str | Path, *, onnx: bool = False, **giv
     shutil.copy(loaded.saved.run_dir / CONFIG, folder / CONFIG)
     shutil.copy(play.__file__, folder / "play.py")
     np.savez(folder / "policy.npz", **arrays)
-    (folder / "policy.json").write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
     if onnx:
         write_graph(folder / "policy.onnx", about, arrays)
+    (folder / "policy.json").write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
     return Exported(folder, about, loaded.notes)
 
 
@@ -98,7 +100,7 @@ def described(loaded: LoadedRun, spaces: Spaces) -> tuple[dict[str, Any], dict[s
             "seed": loaded.saved.about["seed"],
             "env_steps": int(loaded.state.num_steps),
         },
-        "env": _env(config.env),
+        "env": _env(config.env, "env" in loaded.saved.about["given"]),
         "observation": observation,
         "action": _space(spaces.action),
         "network": network | ({"min_std": MIN_STD} if head == "tanh_normal" else {}),
@@ -107,11 +109,11 @@ def described(loaded: LoadedRun, spaces: Spaces) -> tuple[dict[str, Any], dict[s
     return about, arrays
 
 
-def _env(env: EnvConfig) -> dict[str, Any]:
+def _env(env: EnvConfig, given: bool) -> dict[str, Any]:
     name = env.name.removeprefix("gymnax/")
-    same = env.name.startswith("gymnax/") and name in IN_GYMNASIUM and not env.options and env.action_repeat == 1
+    changed = given or env.options or not env.name.startswith("gymnax/")
     told = {"options": dict(env.options), "backend": env.backend, "action_repeat": env.action_repeat}
-    return {"name": env.name, "gymnasium": name if same else None, **told}
+    return {"name": env.name, "gymnasium": None if changed or name not in IN_GYMNASIUM else name, **told}
 
 
 def _parts(space: Space, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Space]]:
@@ -124,7 +126,7 @@ def _parts(space: Space, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any
 
 
 def _space(space: Space) -> dict[str, Any]:
-    """sizes: the numbers of logits, one for each entry of a discrete action. low, high: null where there is no bound."""
+    """sizes: how many logits, for each entry of a discrete action. low, high: null where there is no bound."""
     like = {"shape": list(space.shape), "dtype": space.zero().dtype.name}
     if isinstance(space, Discrete):
         return {"kind": "discrete", "n": space.n, "start": space.start, "sizes": [space.n], **like}

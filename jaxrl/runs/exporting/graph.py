@@ -24,7 +24,7 @@ def onnx_package() -> Any:
 
 
 def write_graph(path: Path, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Write policy.onnx for what policy.json (`about`) and policy.npz (`arrays`) say. Raises InputError without onnx."""
+    """Write policy.onnx for what policy.json (`about`) and policy.npz (`arrays`) say."""
     onnx = onnx_package()
     nodes = Nodes(onnx)
     out = _network(nodes, about, arrays)

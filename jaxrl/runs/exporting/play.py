@@ -1,11 +1,15 @@
-"""Plays a policy that `jaxrl export` wrote, with NumPy alone. In the folder:
+"""Plays a policy that `jaxrl export` wrote, with NumPy alone. In its folder:
 
-python play.py [ENVIRONMENT [EPISODES [SEED]]]   plays Gymnasium's environment, where gymnasium is installed
+    python play.py [ENVIRONMENT [EPISODES [SEED]]]
 
-from play import Policy
-policy = Policy("folder")
-action = policy(obs)                             # the likeliest, of one observation or a batch
-action = policy(obs, np.random.default_rng(0))   # sampled, as in training
+plays Gymnasium's environment, where gymnasium is installed. In Python:
+
+    from play import Policy
+    policy = Policy("folder")
+    action = policy(obs)                             # the likeliest, of one observation or a batch
+    action = policy(obs, np.random.default_rng(0))   # sampled, as in training
+
+policy.json says what the arrays of policy.npz are for.
 """
 
 import functools
@@ -31,10 +35,9 @@ class Policy:
     def __init__(self, folder=Path(__file__).parent):
         self.about = json.loads((Path(folder) / "policy.json").read_text())
         if self.about["format"] != 1:
-            raise ValueError(
-                f"{folder} has format {self.about['format']}; this file plays 1: use the play.py beside it"
-            )
-        self.arrays = dict(np.load(Path(folder) / "policy.npz", allow_pickle=False))
+            raise ValueError(f"{folder} has format {self.about['format']}, not 1; use the play.py that is in it")
+        with np.load(Path(folder) / "policy.npz", allow_pickle=False) as arrays:
+            self.arrays = dict(arrays)
 
     def features(self, i, part, obs):
         """Part i of an observation as floats in the last axis: one-hot, or normalised and flattened."""
@@ -95,12 +98,15 @@ def main(name=None, episodes=10, seed=0):
     for episode in range(int(episodes)):
         (obs, _), total, done = env.reset(seed=int(seed) + episode), 0.0, False
         while not done:
-            obs, reward, terminated, truncated, _ = env.step(policy(obs))
-            total, done = total + float(reward), terminated or truncated
+            action = policy(obs)
+            for _ in range(policy.about["env"]["action_repeat"]):
+                obs, reward, terminated, truncated, _ = env.step(action)
+                total, done = total + float(reward), terminated or truncated
+                if done:
+                    break
         returns.append(total)
-    print(
-        json.dumps({"env": name, "episodes": len(returns), "return": np.mean(returns), "return_std": np.std(returns)})
-    )
+    told = {"return": np.mean(returns), "return_std": np.std(returns)}
+    print(json.dumps({"env": name, "episodes": len(returns), **told}))
 
 
 if __name__ == "__main__":

@@ -76,5 +76,5 @@ def test_what_it_cannot_play_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"obs\['b', 0\] has shape \(2, 4\); it must be \(3,\)"):
         Policy(tmp_path)({**obs, "b": (np.zeros((2, 4)), obs["b"][1])})
     (tmp_path / "policy.json").write_text(json.dumps({**about, "format": 2}))
-    with pytest.raises(ValueError, match="has format 2; this file plays 1"):
+    with pytest.raises(ValueError, match="has format 2, not 1; use the play.py that is in it"):
         Policy(tmp_path)
