@@ -166,7 +166,7 @@ def figures(seconds: list[float], losses: list[float]) -> dict:
 def compare(algorithm: str, oracle: str, steps: int, rounds: int) -> dict:
     """All arms in turns; of their rounds the least time and the largest peak, and the share of TRL's."""
     from jaxrl.lm import load_model, save_model
-    from jaxrl.runs.directory import machine
+    from jaxrl.runs.header import machine
 
     with tempfile.TemporaryDirectory() as folder:
         base = load_model("smollm2-135m")

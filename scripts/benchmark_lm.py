@@ -30,7 +30,7 @@ from tyro.conf import Positional
 from jaxrl import cli
 from jaxrl.lm import generate, language_model, load_model, per_token_log_probs
 from jaxrl.lm.pretrained import assets
-from jaxrl.runs.directory import machine
+from jaxrl.runs.header import machine
 
 ROOT = Path(__file__).parent.parent
 PROMPT, NEW = 16, 128  # tokens

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxrl import cli, program
 from jaxrl.runs.checkpoints import Checkpoints
-from jaxrl.runs.directory import machine
+from jaxrl.runs.header import machine
 
 
 def control(name: str):

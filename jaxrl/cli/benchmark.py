@@ -14,7 +14,7 @@ from jaxrl.benchmarks import CHOICES, Plan, ablate, measure
 from jaxrl.benchmarks.arms import ARMS
 from jaxrl.cli.experiment import named
 from jaxrl.reports.throughput import short, throughput_picture
-from jaxrl.runs.directory import machine
+from jaxrl.runs.header import machine
 from jaxrl.settings import EnvConfig, check, replace
 from jaxrl.types import InputError
 

@@ -19,10 +19,11 @@ Every command ends with one line of JSON on stdout. Bad input is a sentence on s
 status 3, a disk that takes no more status 4.
 """
 
+import contextlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tyro
 
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     verb = VERBS.get(words[0]) if words else None
     sys.path.append(os.getcwd())  # where "my_mazes:Maze" is: an installed command has only its own folder
-    with sentences():
+    with sentences(), _unread():
         if verb is None:  # help, or a sentence on what there is
             listed = {name: _listed(verb) for name, verb in VERBS.items()}
             tyro.extras.subcommand_cli_from_dict(listed, args=words, prog="jaxrl", description=paragraphs(__doc__))
@@ -70,6 +71,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             verb(words[1:])
         else:
             tyro.cli(verb, args=words[1:], prog=f"jaxrl {words[0]}", description=paragraphs(verb.__doc__))
+
+
+@contextlib.contextmanager
+def _unread() -> Iterator[None]:
+    """Ends in silence where whoever reads has had enough, as in `jaxrl list | head`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # lest Python's own last flush complain
 
 
 def _listed(verb: Callable[..., None]) -> Callable[[], None]:

@@ -123,16 +123,17 @@ def paragraphs(text: str | None) -> str | None:
 
 class sentences:
     """Turns bad input (InputError) into its sentence on stderr and exit status 2, and a run that diverged into
-    status 3, a disk that takes no more into status 4. A run that was asked to stop has said so on stderr; its JSON line
-    says it too. Every other error is ours, and keeps its traceback.
+    status 3, a disk that takes no more into status 4. The line of JSON of a run that diverged, and of one that was
+    asked to stop, is that sentence. Every other error is ours, and keeps its traceback.
     """
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, Stopped):
-            print(json.dumps({"stopped": str(error)}))
+        for what, ending in (("stopped", Stopped), ("diverged", Diverged)):
+            if isinstance(error, ending):
+                print(json.dumps({what: str(error)}))
         if isinstance(error, Stopped) and error.busy:
             sys.stdout.flush()
             sys.stderr.flush()

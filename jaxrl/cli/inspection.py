@@ -16,7 +16,7 @@ from tyro.conf import Positional
 from jaxrl.algorithms import ALGORITHMS
 from jaxrl.cli.experiment import CONFIGS, names
 from jaxrl.envs import registry
-from jaxrl.runs.directory import machine
+from jaxrl.runs.header import machine
 from jaxrl.training.compilation_cache import enable_compilation_cache
 
 _PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "brax", "gymnax")

@@ -19,7 +19,7 @@ from jaxrl.algorithms import DPO, KTO, SFT
 from jaxrl.cli.experiment import Options, launch, named, names, parse, report
 from jaxrl.evaluators import evaluate as episodes
 from jaxrl.evaluators.episodes import BEHAVIOURS, figures
-from jaxrl.runs.directory import CONFIG, read_about
+from jaxrl.runs.directory import CONFIG, read_about, read_result
 from jaxrl.runs.driver import Schedule
 from jaxrl.runs.driver import run as begin
 from jaxrl.runs.finetuning import Tuned, held_out_figures
@@ -98,9 +98,13 @@ def resume(run: Positional[Path]) -> None:
         run: The directory of a run.
     """
     saved = begun_by_name(run)
-    kept = run / "result.json"
-    found = json.loads(kept.read_text()) if kept.is_file() else {"diverged": ""}
-    if "diverged" not in found:
+    if "probe" in saved.about:
+        raise InputError(
+            f"{run} was begun with probe = {saved.about['probe']}, a function, for figures in its rows; what began it "
+            f"can give it again: {_again(run, saved.about)}"
+        )
+    found = read_result(run)
+    if found is not None and "diverged" not in found:
         print(f"{run} had ended: these are its figures")
         print(json.dumps(found))
         return

@@ -30,7 +30,7 @@ def _find(name: str) -> Callable:
     except (ImportError, ValueError, TypeError) as error:  # the last two for names that are no names, as ".a"
         raise InputError(
             f"environment {name!r}: cannot import {module_name!r} ({error}); put the folder that holds it "
-            f"on the path, as in PYTHONPATH=. scripts/run experiments/train.py ppo/cartpole --name {name}"
+            f"on the path, as in PYTHONPATH=. jaxrl train ppo/cartpole --name {name}"
         ) from error
     found = getattr(module, class_name, None)
     if not callable(found):

@@ -217,5 +217,5 @@ def _orbax() -> Any:
     # Half a second of imports, and the first checkpoint is some way into a run.
     import orbax.checkpoint
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what fails is raised, and said in our words
     return orbax.checkpoint

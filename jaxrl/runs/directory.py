@@ -5,24 +5,20 @@ import dataclasses
 import errno
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxrl.config_file import load_config, save_config
-from jaxrl.ops.platform import cores, processor
+from jaxrl.runs.header import git_revision, machine
 from jaxrl.types import InputError
 
-ABOUT, CONFIG = "run.json", "config.yaml"
+ABOUT, CONFIG, RESULT = "run.json", "config.yaml", "result.json"
 
 
 class NotSaved(RuntimeError):
@@ -182,6 +178,15 @@ def read_about(run_dir: Path) -> dict[str, Any]:
     return about
 
 
+def read_result(run_dir: Path) -> dict[str, Any] | None:
+    """The final figures; None where the run has not ended, or a disk has spoilt them: a resume writes them again."""
+    try:
+        found = json.loads((run_dir / RESULT).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def check_given(run_dir: Path, then: dict[str, Any], given: dict[str, Any]) -> None:
     """Raises InputError unless what is given, as `describe` tells, is what run.json (`then`) says."""
     for was, now, remedy in _other_given(then, given):
@@ -210,30 +215,3 @@ def _set(settings: Any, path: list[str], value: Any) -> Any:
     name, *rest = path
     value = _set(getattr(settings, name), rest, value) if rest else value
     return dataclasses.replace(settings, **{name: value})
-
-
-def machine() -> dict[str, Any]:
-    """What exactness depends on: versions, device, processor, the cores this process may use, and XLA's flags."""
-    packages = ("jax", "jaxlib", "flax", "optax", "brax", "gymnax")
-    device = jax.devices()[0]
-    about = {"platform": device.platform, "device": device.device_kind, "devices": jax.device_count()}
-    return {
-        **about,
-        "processor": platform.machine(),
-        **processor(),
-        "cores": cores(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
-    }
-
-
-def git_revision() -> str | None:
-    """What `git describe` says of the working directory, "-dirty" where it has changes; None where it is under no
-    version control.
-    """
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import jax
 
-from jaxrl.runs.checkpoints import Checkpoints, NotSaved
+from jaxrl.runs.checkpoints import Checkpoints
+from jaxrl.runs.directory import RESULT, NotSaved, read_about, write_about
 from jaxrl.types import InputError, Program, TrainState
 
 SKIPPED, INVALID = "skipped_updates", "invalid_steps"
@@ -56,6 +58,33 @@ def slower(config: Any, factor: float) -> Any:
     if not inner:
         raise InputError(f"backoff = {factor}: {type(config).__name__} has no learning_rate to multiply; leave it out")
     return dataclasses.replace(config, **{name: slower(getattr(config, name), factor) for name in inner})
+
+
+def train_on(session: Any, state: TrainState, config: Any, backoff: float) -> TrainState:
+    """`state` after all updates; from the last good checkpoint, once, where it diverges."""
+    try:
+        return session.train(state)
+    except Diverged as error:
+        about, saved = read_about(session.run_dir), session.saves.steps()
+        session.saves.set_aside([step for step in saved if step > error.good], "diverged-checkpoints")
+        if "went_back" in about or not session.saves.steps():
+            raise _given_up(session, error) from None
+        why = f"{error.why} after {error.step} {session.p.unit.label}"
+    found = session.saves.newest(jax.eval_shape(session.p.init, state.key))
+    warnings.warn(f"{why}: going back, once, to step {found.step}, with another key", stacklevel=3)
+    write_about(session.run_dir, {**about, "went_back": {"why": why, "to": found.step, "backoff": backoff}})
+    session.go_back(found.step, slower(config, backoff) if backoff != 1.0 else config)
+    return train_on(session, again(found.tree), config, backoff)
+
+
+def _given_up(session: Any, error: Diverged) -> Diverged:
+    saved = session.saves.steps()
+    good = f"the last good checkpoint is of step {saved[-1]}" if saved else "no checkpoint had been saved before"
+    kept = f"; its state and the batch that came next are in {error.dumped}" if error.dumped else ""
+    why = f"training has diverged: {error.why} after {error.step} {session.p.unit.label}"
+    sentence = f"{why}; {good}{kept}. Look at the metrics in {session.run_dir}, and try a smaller learning rate"
+    (session.run_dir / RESULT).write_text(json.dumps({"diverged": sentence}, indent=1) + "\n")
+    return Diverged(sentence, error.step, error.good, error.dumped)
 
 
 def counts(rows: list[dict[str, Any]], steps_per_update: int) -> dict[str, int]:

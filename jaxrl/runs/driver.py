@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxrl.config_file import to_dict
+from jaxrl.ops.fingerprints import name_of
 from jaxrl.reports.curve import learning_curve
 from jaxrl.reports.rows import TIMING, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.directory import (
+    RESULT,
     adopt,
     as_run,
     begin_run,
@@ -28,9 +30,8 @@ from jaxrl.runs.directory import (
     mend,
     on_disk,
     read_about,
-    write_about,
 )
-from jaxrl.runs.divergence import Diverged, again, slower
+from jaxrl.runs.divergence import again, slower, train_on
 from jaxrl.runs.header import HEADER, lines, run_header
 from jaxrl.runs.judging import Judge
 from jaxrl.runs.logs import Bar, Logger, WandbRun, check_wandb, plain_lines
@@ -135,6 +136,7 @@ def run(
             compile_all = trace(config, given, p)
         if not resume:
             more = {"schedule": dataclasses.asdict(schedule), "backoff": backoff, **more}
+            more |= {"probe": name_of(probe)} if probe is not None else {}
             run_dir = begin_run(run_dir, p.label, seed, settings, told, more)
         elif changes:
             adopt(run_dir, seed, settings, told, changes)
@@ -145,7 +147,7 @@ def run(
             compiled = compile_all()
         state, compiled = _start(p, config, compiled, saves, run_dir, seed, resume)
         done = int(state.num_steps)
-        partial = Partial.load(run_dir, done)
+        partial = Partial.of((saves.about() or {}).get("partial")) if done else None
         # A row whose evaluation is due is written now, or again.
         last = done - 1 if not done or (partial is not None and partial.due) else done
         more = ()
@@ -154,7 +156,7 @@ def run(
             stack.callback(told_too.close)
             more = (told_too.row,)
         logger = Logger(run_dir, last, more)
-        clock.go_on(done, sum(row["train_seconds"] for row in read_metrics(run_dir / TIMING)[-1:]))
+        clock.go_on(done, sum(row.get("train_seconds", 0.0) for row in read_metrics(run_dir / TIMING)[-1:]))
         session = Session(
             p=p,
             run_dir=run_dir,
@@ -173,12 +175,12 @@ def run(
         header = run_header(seed, compiled.memory, cache)
         (run_dir / HEADER).write_text(json.dumps(header, indent=1) + "\n")
         session.bar.say(*lines(header))
-        state = _trained(session, state, config, backoff)
+        state = train_on(session, state, config, backoff)
         # Dearest first: the state lies in its checkpoint; now the model, then the figures, and pictures last.
         if export is not None:
             export(state, run_dir)
         final = session.final(state)
-        (run_dir / "result.json").write_text(json.dumps(final, indent=1) + "\n")
+        (run_dir / RESULT).write_text(json.dumps(final, indent=1) + "\n")
         _draw(p, run_dir, final)
     return RunResult(state, final, run_dir)
 
@@ -222,33 +224,6 @@ def _start(
         return found.tree, compiled
     state = again(found.tree) if found.step == back["to"] else found.tree
     return state, compiled.using(slower(config, back["backoff"])) if back["backoff"] != 1.0 else compiled
-
-
-def _trained(session: Session, state: TrainState, config: Any, backoff: float) -> TrainState:
-    """`state` after all updates; from the last good checkpoint, once, where it diverges."""
-    try:
-        return session.train(state)
-    except Diverged as error:
-        about, saved = read_about(session.run_dir), session.saves.steps()
-        session.saves.set_aside([step for step in saved if step > error.good], "diverged-checkpoints")
-        if "went_back" in about or not session.saves.steps():
-            raise _given_up(session, error) from None
-        why = f"{error.why} after {error.step} {session.p.unit.label}"
-    found = session.saves.newest(jax.eval_shape(session.p.init, state.key))
-    warnings.warn(f"{why}: going back, once, to step {found.step}, with another key", stacklevel=3)
-    write_about(session.run_dir, {**about, "went_back": {"why": why, "to": found.step, "backoff": backoff}})
-    session.go_back(found.step, slower(config, backoff) if backoff != 1.0 else config)
-    return _trained(session, again(found.tree), config, backoff)
-
-
-def _given_up(session: Session, error: Diverged) -> Diverged:
-    saved = session.saves.steps()
-    good = f"the last good checkpoint is of step {saved[-1]}" if saved else "no checkpoint had been saved before"
-    kept = f"; its state and the batch that came next are in {error.dumped}" if error.dumped else ""
-    why = f"training has diverged: {error.why} after {error.step} {session.p.unit.label}"
-    sentence = f"{why}; {good}{kept}. Look at the metrics in {session.run_dir}, and try a smaller learning rate"
-    (session.run_dir / "result.json").write_text(json.dumps({"diverged": sentence}, indent=1) + "\n")
-    return Diverged(sentence, error.step, error.good, error.dumped)
 
 
 def _draw(p: Program, run_dir: Path, final: dict[str, Any]) -> None:

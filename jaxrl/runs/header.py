@@ -1,12 +1,14 @@
 """The header of a run: on what, with which defaults, and at what cost it computes. Said once, and kept."""
 
+import os
+import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
 
-from jaxrl.ops.platform import tuning
-from jaxrl.runs.directory import machine
+from jaxrl.ops.platform import cores, processor, tuning
 
 HEADER = "header.json"
 
@@ -48,3 +50,30 @@ def lines(about: dict[str, Any]) -> list[str]:
         f"{versions}; {device}; {precision}",
         f"seed {about['seed']}; {memory}; {chosen}; compiled programs are {kept}",
     ]
+
+
+def machine() -> dict[str, Any]:
+    """What exactness depends on: versions, device, processor, the cores this process may use, and XLA's flags."""
+    packages = ("jax", "jaxlib", "flax", "optax", "brax", "gymnax")
+    device = jax.devices()[0]
+    about = {"platform": device.platform, "device": device.device_kind, "devices": jax.device_count()}
+    return {
+        **about,
+        "processor": platform.machine(),
+        **processor(),
+        "cores": cores(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }
+
+
+def git_revision() -> str | None:
+    """What `git describe` says of the working directory, "-dirty" where it has changes; None where it is under no
+    version control.
+    """
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -3,12 +3,9 @@
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
-_PARTIAL = "partial.npz"
 
 
 class Stopped(SystemExit):
@@ -38,17 +35,14 @@ class Partial(NamedTuple):
     told: np.ndarray
     due: bool
 
-    def save(self, run_dir: Path, step: int) -> None:
-        """Beside the checkpoint of `step`."""
-        np.savez(run_dir / _PARTIAL, step=step, told=self.told, due=self.due)
+    def plain(self) -> dict[str, Any]:
+        """For JSON, bit for bit."""
+        return {"told": self.told.tobytes().hex(), "dtype": self.told.dtype.name, "due": self.due}
 
     @classmethod
-    def load(cls, run_dir: Path, step: int) -> "Partial | None":
-        """What was saved for this step; None if that was for another one, or nothing was."""
-        if not (run_dir / _PARTIAL).is_file():
-            return None
-        with np.load(run_dir / _PARTIAL, allow_pickle=False) as kept:
-            return cls(kept["told"], bool(kept["due"])) if int(kept["step"]) == step else None
+    def of(cls, kept: dict[str, Any] | None) -> "Partial | None":
+        """The inverse of `plain`."""
+        return None if kept is None else cls(np.frombuffer(bytes.fromhex(kept["told"]), kept["dtype"]), kept["due"])
 
 
 class Interrupts:

@@ -1,7 +1,6 @@
 """The part of a run that one process drives: chunks, and what is due between them."""
 
 import dataclasses
-import json
 import time
 import warnings
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import numpy as np
 
 from jaxrl.reports.rows import METRICS, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints, NotSaved
-from jaxrl.runs.directory import keepsakes
+from jaxrl.runs.directory import keepsakes, read_result
 from jaxrl.runs.divergence import SKIPPED, Diverged, counts, dump
 from jaxrl.runs.judging import Judge
 from jaxrl.runs.logs import Bar, Logger
@@ -116,13 +115,13 @@ class Session:
         """
         step = update * self.p.steps_per_update
         self.logger.flush()
-        Partial(np.asarray(told), due).save(self.run_dir, step)  # before what says that it counts
         if step and step not in self.saves.steps():
-            self.saves.save(step, state, self.about)
+            self.saves.save(step, state, {**self.about, "partial": Partial(np.asarray(told), due).plain()})
             self.saves.wait()
         raise Stopped(
             f"stopped by {self.interrupts.asked} after {step:,} of {self.p.total_steps:,} {self.p.unit.label}; all is "
-            f"saved, and the same command with --run-dir {self.run_dir} --resume (resume=True) goes on with it",
+            f"saved: jaxrl resume {self.run_dir} goes on with it, or the same command with --run-dir {self.run_dir} "
+            "--resume (resume=True)",
             busy,
         )
 
@@ -197,9 +196,7 @@ class Session:
         except Interrupted:
             self._stop(self.p.num_updates, state, self.compiled.nothing, busy=True)
         done, timing = {self.p.unit.name: int(state.num_steps)}, self.clock.figures()
-        kept = self.run_dir / "result.json"
-        if not self.clock.steps and kept.is_file():  # of a run that had ended: its speed is what it was
-            before = json.loads(kept.read_text())
+        if not self.clock.steps and (before := read_result(self.run_dir)):  # it had ended: its speed is what it was
             timing = {name: before.get(name, value) for name, value in timing.items()}
         return {**found, **done, **timing, **counts(rows, self.p.steps_per_update), "run_dir": str(self.run_dir)}
 

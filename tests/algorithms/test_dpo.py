@@ -496,7 +496,8 @@ def check_resume(module, config, given, whole, directory):
     """Killed in an epoch and resumed in a new process, a run ends in the same bytes."""
     stopped = child(module, directory, 4 * 12, "start")  # saves come after updates 5, 10 and 15; epochs have 5
     assert stopped.returncode == -signal.SIGKILL, stopped.stderr
-    assert Checkpoints(directory / "checkpoints").steps() == [20, 40]
+    saved = Checkpoints(directory / "checkpoints").steps()
+    assert saved in ([20], [20, 40]), "the newest may still have been under way"
     resumed = child(module, directory, -1, "resume")
     assert resumed.returncode == 0, resumed.stderr
     rows_of = [(d / "metrics.jsonl").read_bytes() for d in (whole.run_dir, directory)]

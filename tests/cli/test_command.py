@@ -215,3 +215,9 @@ def test_merge_makes_one_model_of_an_adapter_and_its_base(folder, tmp_path, caps
     assert "there is no model 'nowhere'" in refused(capsys, "merge", tmp_path / "adapter", tmp_path / "again")
     said(capsys, "merge", tmp_path / "adapter", tmp_path / "again", "--base", folder, "--dtype", "bfloat16")
     assert load_model(tmp_path / "again", "bfloat16").params.embed.dtype == "bfloat16"
+
+
+def test_who_reads_no_further_than_the_first_line_gets_it_and_no_traceback():
+    listed = f"{sys.executable} -m jaxrl.cli.command list | head -2"
+    out = subprocess.run(listed, shell=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert out.stdout.splitlines()[0] == "environments:" and out.stderr == ""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrl import cli
+from jaxrl.runs.divergence import Diverged
 from jaxrl.runs.preemption import Stopped
 from jaxrl.types import InputError
 
@@ -23,6 +24,14 @@ def test_a_run_that_was_asked_to_stop_says_so_in_its_line_of_json_too(capsys):
     out, err = capsys.readouterr()
     assert stopped.value.code == 0 and "stopped by SIGTERM" in err
     assert json.loads(out) == {"stopped": "stopped by SIGTERM after 8 of 96 points"}
+
+
+def test_a_run_that_diverged_has_status_3_and_its_sentence_on_both_sides(capsys):
+    with pytest.raises(SystemExit) as stopped, cli.sentences():
+        raise Diverged("training has diverged", 8, 4)
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 3 and err == "error: training has diverged\n"
+    assert json.loads(out) == {"diverged": "training has diverged"}
 
 
 @pytest.mark.parametrize("fault", [lambda: np.zeros(3) + np.zeros(4), lambda: int("x"), lambda: {}["missing"]])

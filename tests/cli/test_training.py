@@ -11,7 +11,7 @@ from jaxrl.algorithms import DPO
 from jaxrl.cli import command
 from jaxrl.data import DataConfig
 from jaxrl.lm import LMConfig, save_model
-from jaxrl.runs import logger
+from jaxrl.runs import logs
 from jaxrl.runs.finetuning import finetune
 from jaxrl.settings import replace
 from tests.helpers.environments import Counter
@@ -41,7 +41,7 @@ def refused(capsys, *argv):
 
 def cut_at(monkeypatch, step, *argv):
     """Runs a command whose process ends, in effect, when the row of `step` is written."""
-    write = logger.Logger.row
+    write = logs.Logger.row
 
     def row(self, at, *rest):
         write(self, at, *rest)
@@ -49,7 +49,7 @@ def cut_at(monkeypatch, step, *argv):
             raise Cut
 
     with monkeypatch.context() as patch, pytest.raises(Cut):
-        patch.setattr(logger.Logger, "row", row)
+        patch.setattr(logs.Logger, "row", row)
         command.main([str(word) for word in argv])
 
 
@@ -101,6 +101,13 @@ def test_what_was_given_as_an_object_of_python_is_refused_with_the_command_that_
         sentence = refused(capsys, verb, run_dir)
         assert "was given its env (tests.helpers.environments:Counter) as objects of Python" in sentence
         assert f"python mine.py '--a b' --run-dir {run_dir} --resume" in sentence
+
+
+def test_a_run_with_a_probe_is_not_resumed_without_it(ended, tmp_path, capsys):
+    mine = shutil.copytree(ended, tmp_path / "run")
+    about = json.loads((mine / "run.json").read_text())
+    (mine / "run.json").write_text(json.dumps({**about, "probe": "mine:probe"}))
+    assert "was begun with probe = mine:probe, a function" in refused(capsys, "resume", mine)
 
 
 def test_a_run_of_an_algorithm_of_ones_own_is_refused_with_its_command(ended, tmp_path, capsys):

@@ -22,7 +22,8 @@ from jaxrl.ops.platform import compiler_options
 from jaxrl.reports.rows import read_metrics
 from jaxrl.runs import Diverged, driver
 from jaxrl.runs.checkpoints import Checkpoints
-from jaxrl.runs.directory import begin_run, machine
+from jaxrl.runs.directory import begin_run
+from jaxrl.runs.header import machine
 from jaxrl.runs.session import Session
 from jaxrl.spaces import Spaces
 from jaxrl.types import InputError
