@@ -100,7 +100,7 @@ def described(loaded: LoadedRun, spaces: Spaces) -> tuple[dict[str, Any], dict[s
             "seed": loaded.saved.about["seed"],
             "env_steps": int(loaded.state.num_steps),
         },
-        "env": _env(config.env, "env" in loaded.saved.about["given"]),
+        "env": described_env(config.env, "env" in loaded.saved.about["given"]),
         "observation": observation,
         "action": _space(spaces.action),
         "network": network | ({"min_std": MIN_STD} if head == "tanh_normal" else {}),
@@ -109,7 +109,8 @@ def described(loaded: LoadedRun, spaces: Spaces) -> tuple[dict[str, Any], dict[s
     return about, arrays
 
 
-def _env(env: EnvConfig, given: bool) -> dict[str, Any]:
+def described_env(env: EnvConfig, given: bool) -> dict[str, Any]:
+    """gymnasium: its name for the very same environment, None where it has none. given: it was, as an object."""
     name = env.name.removeprefix("gymnax/")
     changed = given or env.options or not env.name.startswith("gymnax/")
     told = {"options": dict(env.options), "backend": env.backend, "action_repeat": env.action_repeat}

@@ -12,6 +12,7 @@ from jaxrl.config_file import load_config
 from jaxrl.networks.mlp import ACTIVATIONS
 from jaxrl.runs.driver import Schedule, run
 from jaxrl.runs.exporting import play
+from jaxrl.runs.exporting.folder import described_env
 from jaxrl.settings import EnvConfig
 from jaxrl.types import InputError
 from tests.helpers.policies import KINDS, written
@@ -38,6 +39,20 @@ def test_a_folder_says_all_that_a_player_must_know(ended, tmp_path):
     assert about["env"]["options"] == {"max_torque": 3.0} and about["env"]["gymnasium"] is None
     arrays = np.load(exported.folder / "policy.npz", allow_pickle=False)
     assert {x.dtype for x in arrays.values()} == {np.dtype(np.float32)}
+
+
+def test_gymnasium_is_named_only_for_the_environment_that_it_has():
+    names = [
+        described_env(EnvConfig(name, options=options), given)["gymnasium"]
+        for name, options, given in (
+            ("gymnax/Acrobot-v1", {}, False),
+            ("gymnax/Acrobot-v1", {}, True),
+            ("gymnax/Acrobot-v1", {"available_torque_low": 2.0}, False),
+            ("gymnax/Catch-bsuite", {}, False),
+            ("brax/hopper", {}, False),
+        )
+    ]
+    assert names == ["Acrobot-v1", None, None, None, None]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,12 +1,15 @@
 """The NumPy runner is the policy: every head, activation and kind of observation."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 from jaxrl.ops.distributions import Categorical, MultiCategorical
+from jaxrl.runs.exporting import play
 from jaxrl.runs.exporting.play import Policy
 from tests.helpers.policies import KINDS, distribution, observations, written
 
@@ -78,3 +81,47 @@ def test_what_it_cannot_play_is_refused(tmp_path):
     (tmp_path / "policy.json").write_text(json.dumps({**about, "format": 2}))
     with pytest.raises(ValueError, match="has format 2, not 1; use the play.py that is in it"):
         Policy(tmp_path)
+
+
+class Scripted:
+    """Stands for a Gymnasium environment: three steps an episode, the reward is the number of the start's seed."""
+
+    def reset(self, seed):
+        self.seed, self.steps = seed, 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        assert action == ACTION
+        self.steps += 1
+        return np.full(3, 99.0), self.seed, False, self.steps == 3, {}
+
+
+ACTION = 4
+
+
+def test_whole_episodes_are_played_and_actions_repeated_as_in_training(tmp_path, monkeypatch, capsys):
+    _, about, _ = written("discrete", tmp_path)
+    about["env"] |= {"gymnasium": "Scripted-v0", "action_repeat": 2}
+    seen = []
+
+    def likeliest(self, obs):
+        seen.append(float(obs[0]))
+        return np.int32(ACTION)
+
+    monkeypatch.setattr(play, "Policy", type("Fixed", (), {"about": about, "__call__": likeliest}))
+    monkeypatch.setitem(sys.modules, "gymnasium", SimpleNamespace(make=lambda name: Scripted()))
+    play.main(None, "2", "5")
+    expected = {"env": "Scripted-v0", "episodes": 2, "return": (15 + 18) / 2, "return_std": 1.5}
+    assert json.loads(capsys.readouterr().out) == expected
+    assert seen == [0, 99, 0, 99], "two actions for three steps"
+
+
+def test_what_there_is_to_play_is_asked_for(tmp_path, monkeypatch):
+    _, about, _ = written("discrete", tmp_path)
+    about["env"] |= {"name": "brax/hopper", "gymnasium": None}
+    monkeypatch.setattr(play, "Policy", lambda: SimpleNamespace(about=about))
+    with pytest.raises(SystemExit, match="brax/hopper is not in Gymnasium; name one: python play.py ENVIRONMENT"):
+        play.main()
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    with pytest.raises(SystemExit, match="python -m pip install gymnasium"):
+        play.main("Hopper-v5")
