@@ -39,7 +39,9 @@ from jaxrl.ops.optimizers import AdamW as AdamW
 
 # drivers
 from jaxrl.runs import Schedule as Schedule
+from jaxrl.runs import export as export
 from jaxrl.runs import finetune as finetune
+from jaxrl.runs import load_policy as load_policy
 from jaxrl.runs import run as run
 
 # configs and sweeps

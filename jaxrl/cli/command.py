@@ -5,6 +5,7 @@
     jaxrl evaluate runs/mine --episodes 1000
     jaxrl render runs/mine
     jaxrl report runs/mine runs/other
+    jaxrl export runs/mine policy
     jaxrl finetune sft --path mine.jsonl --name smollm2-135m
     jaxrl generate smollm2-135m "Why is the sky blue?" --chat --temperature 0
     jaxrl data lint reviews.jsonl --max-length 64
@@ -29,6 +30,7 @@ import tyro
 from jaxrl.cli.benchmark import bench
 from jaxrl.cli.dataset import data
 from jaxrl.cli.experiment import paragraphs, sentences
+from jaxrl.cli.exporting import export
 from jaxrl.cli.inspection import listing, surroundings
 from jaxrl.cli.models import generate, merge
 from jaxrl.cli.rendering import render
@@ -43,6 +45,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "render": render,
     "report": report,
+    "export": export,
     "list": listing,
     "env": surroundings,
     "check": check,

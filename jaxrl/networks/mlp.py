@@ -22,7 +22,7 @@ ACTIVATIONS: dict[str, Callable] = {
     "gelu": jax.nn.gelu,
 }
 HEADS = ("auto", "normal", "tanh_normal")
-_MIN_STD = 1e-3  # of tanh-normal policies, as in Brax
+MIN_STD = 1e-3  # of tanh-normal policies, as in Brax
 
 
 def features(space: Space, obs: PyTree) -> Float[Array, "*b f"]:
@@ -113,7 +113,7 @@ def actor_critic(
     def init(key: Key) -> ActorCritic:
         actor, critic = (MLP(kernels, act) for kernels in orthogonal_layers(key, widths, (0.01, 1.0)))
         if state_std:
-            std = jnp.maximum(init_std - _MIN_STD, 1e-6)
+            std = jnp.maximum(init_std - MIN_STD, 1e-6)
             raw = std + jnp.log(-jnp.expm1(-std))  # the inverse of softplus, without overflow
             actor.layers[-1].bias[...] = jnp.zeros(n_out).at[n_out // 2 :].set(raw)
         gaussian = isinstance(space, Box) and not state_std
@@ -137,18 +137,24 @@ def _distribution(space: Space, out: Float[Array, "*b o"], log_std: Float[Array,
     if log_std is not None:
         return DiagGaussian(*_in_action_units(space, out, jnp.exp(log_std)), low, high)
     mean, raw_std = jnp.split(out, 2, axis=-1)
-    return TanhDiagGaussian(mean, jax.nn.softplus(raw_std) + _MIN_STD, low, high)
+    return TanhDiagGaussian(mean, jax.nn.softplus(raw_std) + MIN_STD, low, high)
 
 
 def _in_action_units(space: Box, mean: Float[Array, "*b o"], std: Float[Array, " o"]) -> tuple[Array, Array]:
+    middle, half = action_units(space)
+    if np.all(middle == 0) and np.all(half == 1):
+        return mean, std
+    return middle + half * mean, half * std
+
+
+def action_units(space: Box) -> tuple[np.ndarray, np.ndarray]:
+    """(middle, half): a "normal" head's mean is middle + half · output, and its std half · exp(log_std)."""
     low, high = (bound.reshape(-1) for bound in space.static_bounds)
     both = np.isfinite(low) & np.isfinite(high) & (low < high)
     # Unbounded actions have the units of [-1, 1]; bounded on one side they start a unit inside of it, or at 0.
     centre = np.clip(0, np.where(both, -np.inf, low + 1), np.where(both, np.inf, high - 1))
-    middle, half = np.where(both, low / 2 + high / 2, centre), np.where(both, high / 2 - low / 2, 1)
-    if np.all(middle == 0) and np.all(half == 1):
-        return mean, std
-    return middle + half * mean, half * std
+    with np.errstate(invalid="ignore"):  # the middle of what has no ends, which is not taken
+        return np.where(both, low / 2 + high / 2, centre), np.where(both, high / 2 - low / 2, 1)
 
 
 def _num_outputs(space: Space) -> int:

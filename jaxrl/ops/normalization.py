@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 from jaxrl.spaces import Box, Space
 from jaxrl.types import InputError, PyTree
 
+OBS_CLIP = 10.0  # standard deviations
 _LARGEST = 1e15  # the sum of a billion squares of it is still a float32
 
 
@@ -86,16 +87,25 @@ def _is_usable(x: Float[Array, "*b"]) -> Bool[Array, "*b"]:
     return jnp.abs(x) <= _LARGEST  # False for NaN
 
 
-def normalize(stats: PyTree, x: PyTree, clip: float = 10.0) -> PyTree:
+def normalize(stats: PyTree, x: PyTree, clip: float = OBS_CLIP) -> PyTree:
     """(x - mean)/std clipped to ±clip; x itself where stats is None. Part by part where these are pytrees."""
 
     def normalized(stats: RunningStats | None, x: Any) -> Any:
         if stats is None:
             return x
-        std = jnp.sqrt(jnp.maximum(stats.var, 1e-8))
-        return jnp.clip((x - stats.mean) / std, -clip, clip)
+        return jnp.clip((x - stats.mean) / spread(stats), -clip, clip)
 
     return jax.tree.map(normalized, stats, x, is_leaf=_is_part)
+
+
+def spread(stats: RunningStats) -> Float[Array, "..."]:
+    """The standard deviation that observations are divided by: at least 1e-4, for what never changes."""
+    return jnp.sqrt(jnp.maximum(stats.var, 1e-8))
+
+
+def stats_of_parts(stats: PyTree) -> list[RunningStats | None]:
+    """The statistics of each part of an observation, in the order of the space's leaves; [] where there are none."""
+    return [] if stats is None else jax.tree.leaves(stats, is_leaf=_is_part)
 
 
 class ReturnScale(NamedTuple):

@@ -17,12 +17,8 @@ def run_header(seed: int, memory: dict[str, float], cache: str | None) -> dict[s
     """What is worth knowing of a run before its first number. memory: MiB of the training program, as XLA forecasts;
     cache: where compiled programs are kept.
     """
-    try:
-        own = version("jaxrl")
-    except PackageNotFoundError:  # a checkout on the path
-        own = "not installed"
     return {
-        "jaxrl": own,
+        "jaxrl": own_version(),
         **machine(),
         "matmul_precision": jax.config.jax_default_matmul_precision or "default",
         "x64": jax.config.jax_enable_x64,
@@ -31,6 +27,14 @@ def run_header(seed: int, memory: dict[str, float], cache: str | None) -> dict[s
         "compilation_cache": cache,
         "memory_mib": memory,
     }
+
+
+def own_version() -> str:
+    """jaxrl's, or "not installed" for a checkout that is only on the path."""
+    try:
+        return version("jaxrl")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def lines(about: dict[str, Any]) -> list[str]:

@@ -1,17 +1,24 @@
 """A run read back: its config, what it was begun with, and what it has learned."""
 
+import math
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.algorithms import ALGORITHMS
 from jaxrl.config_file import load_config
+from jaxrl.envs.registry import from_config
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.directory import ABOUT, CONFIG, check_given, read_about
+from jaxrl.spaces import Space
 from jaxrl.training import program
 from jaxrl.training.given import describe
-from jaxrl.types import InputError, Program, TrainState
+from jaxrl.types import InputError, Key, Program, PyTree, TrainState
 
 
 class SavedRun(NamedTuple):
@@ -67,3 +74,68 @@ def load_run(run_dir: str | Path, **given: Any) -> LoadedRun:
     found = checkpoints.newest(jax.eval_shape(p.init, jax.random.key(0)))
     checkpoints.close()
     return LoadedRun(saved, p, found.tree, found.notes)
+
+
+def load_policy(run_dir: str | Path, *, behaviour: str = "mode", **given: Any) -> Callable[..., PyTree]:
+    """What a run has learned, as a function (obs, key=None) -> action: normaliser and network, jitted.
+
+    obs: one observation, or a batch with any leading axes in front of the space's own shape; numbers of any kind become
+    the space's. The action has the same leading axes and is as the environment takes it: clipped or squashed to its
+    bounds, of its dtype. It may be called inside jit and vmap.
+
+    behaviour: "mode", the likeliest action, which needs no key; or "sample", as in training, which does.
+    given: what the run was given beside its config, as for `run`: env and network.
+    Raises InputError as `load_run`, and at a call for a missing key and for observations that do not fit the space.
+    """
+    if behaviour not in ("mode", "sample"):
+        raise InputError(f"behaviour = {behaviour!r} is not one of 'mode', 'sample'")
+    loaded = load_run(run_dir, **given)
+    for note in loaded.notes:
+        warnings.warn(note, stacklevel=2)
+    spaces = from_config(loaded.saved.config.env, given.get("env")).spaces
+    algorithm = loaded.program.algorithm
+    leaves, structure = jax.tree.flatten(loaded.state.learner)  # once: a module's takes longer than to act
+
+    @jax.jit
+    def act(leaves: list[jax.Array], obs: PyTree, key: Key | None) -> PyTree:
+        lead = _leading(spaces.observation, obs)
+        n, like = math.prod(lead), spaces.action.zero()
+        obs = jax.tree.map(lambda part, x: x.reshape(n, *part.shape), spaces.observation, obs)
+        learner = jax.tree.unflatten(structure, leaves)
+        distribution = algorithm.policy(learner, algorithm.memory(n), obs, jnp.ones(n, bool))[1]
+        action = distribution.env_action(distribution.mode() if key is None else distribution.sample(key))
+        return action.astype(like.dtype).reshape(*lead, *like.shape)
+
+    def policy(obs: PyTree, key: Key | None = None) -> PyTree:
+        if behaviour == "sample" and key is None:
+            raise InputError("behaviour = 'sample' draws its actions: call policy(obs, key), key = jax.random.key(0)")
+        return act(leaves, _typed(spaces.observation, obs), key if behaviour == "sample" else None)
+
+    return policy
+
+
+def _typed(space: Space, obs: PyTree) -> PyTree:
+    """Observations as arrays of the space's dtypes. Raises InputError where structure or shapes are not the space's."""
+    spaces, structure = jax.tree.flatten(space)
+    try:
+        parts = [_as(part.dtype, x) for part, x in zip(spaces, structure.flatten_up_to(obs), strict=True)]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"obs = {obs!r:.60} is no observation of the space {space} ({error})") from None
+    obs = jax.tree.unflatten(structure, parts)
+    lead = _leading(space, obs)
+    for part, x in zip(spaces, parts, strict=True):
+        if x.shape != (*lead, *part.shape):
+            raise InputError(
+                f"obs has shape {x.shape} where the space has {part.shape}; a batch has its axes before those, and the "
+                "same in every part"
+            )
+    return obs
+
+
+def _as(dtype: Any, x: Any) -> Any:
+    return x.astype(dtype) if isinstance(x, jax.Array) else np.asarray(x, dtype)  # NumPy takes less time on the host
+
+
+def _leading(space: Space, obs: PyTree) -> tuple[int, ...]:
+    part, x = jax.tree.leaves(space)[0], jax.tree.leaves(obs)[0]
+    return x.shape[: x.ndim - len(part.shape)]
