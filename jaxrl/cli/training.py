@@ -124,6 +124,7 @@ def evaluate(
     episodes: int = 128,
     seed: int = 0,
     behaviour: Literal[BEHAVIOURS] = "mode",
+    checkpoint: Literal["newest", "best"] = "newest",
     path: str | None = None,
 ) -> None:
     """Measure what a run has learned: whole episodes of its newest checkpoint, or a language model's held-out figures.
@@ -137,6 +138,7 @@ def evaluate(
         episodes: How many to play, side by side.
         seed: Of the episodes; training used other keys.
         behaviour: The likeliest action, a sampled one, or for comparison the zero action or random ones.
+        checkpoint: The newest, or the one that was evaluated best.
         path: Of a language model: measure on all rows of this file, and not on those that its run held out.
     """
     saved = begun_by_name(run, rows=path)
@@ -144,10 +146,10 @@ def evaluate(
     if saved.control:
         if path is not None:
             raise InputError(f"path = {path} is for language models, and {run} learned by acting; leave it out")
-        print(json.dumps({**_played(run, episodes, seed, behaviour), "seed": seed, "behaviour": behaviour}))
+        print(json.dumps({**_played(run, episodes, seed, behaviour, checkpoint), "seed": seed, "behaviour": behaviour}))
         return
-    if (episodes, behaviour) != (128, "mode"):
-        raise InputError(f"{run} learned from rows, and plays no episodes; leave --episodes and --behaviour out")
+    if (episodes, behaviour, checkpoint) != (128, "mode", "newest"):
+        raise InputError(f"{run} learned from rows, and plays no episodes; leave out all but --path")
     folder = next((run / name for name in ("model", "adapter") if (run / name).is_dir()), None)
     if folder is None:
         raise InputError(f"{run} holds no model: it has not ended; jaxrl resume {run} goes on with it")
@@ -197,8 +199,8 @@ def _first(argv: list[str], description: str, example: str, choices: list[str]) 
     return argv[0]
 
 
-def _played(run_dir: Path, num_episodes: int, seed: int, behaviour: str) -> dict[str, Any]:
-    loaded = load_run(run_dir)
+def _played(run_dir: Path, num_episodes: int, seed: int, behaviour: str, checkpoint: str) -> dict[str, Any]:
+    loaded = load_run(run_dir, checkpoint=checkpoint)
     for note in loaded.notes:
         print(f"note: {note}", file=sys.stderr)
     env, algorithm = loaded.saved.config.env, loaded.program.algorithm

@@ -1,5 +1,6 @@
 """A run read back: its config, what it was begun with, and what it has learned."""
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable
@@ -58,25 +59,35 @@ def saved_run(run_dir: str | Path) -> SavedRun:
     return SavedRun(Path(run_dir), load_config(Path(run_dir) / CONFIG, ALGORITHMS), about)
 
 
-def load_run(run_dir: str | Path, **given: Any) -> LoadedRun:
+def load_run(run_dir: str | Path, *, checkpoint: str = "newest", **given: Any) -> LoadedRun:
     """A run that learned by acting, with the state of its newest checkpoint that is whole. Nothing is written.
 
-    given: what it was given beside its config, as for `run`: env and network. Raises InputError for something else than
+    checkpoint: "best" instead takes the one that was evaluated best. given: what it was given beside its config, as
+    for `run`: env and network. Raises InputError for something else than
     it was given, and where no checkpoint can be read.
     """
+    if checkpoint not in ("newest", "best"):
+        raise InputError(f"checkpoint = {checkpoint!r} is not one of 'newest', 'best'")
     saved = saved_run(run_dir)
     if not saved.control:
         model = str(saved.run_dir / "model")
         raise InputError(f"{run_dir} learned from rows: load its model by name, jaxrl.lm.load_model({model!r})")
     check_given(saved.run_dir, saved.about, describe(given))
     p = program(saved.config, **given)
-    checkpoints = Checkpoints(saved.run_dir / "checkpoints", read_only=True)
-    found = checkpoints.newest(jax.eval_shape(p.init, jax.random.key(0)))
-    checkpoints.close()
-    return LoadedRun(saved, p, found.tree, found.notes)
+    template = jax.eval_shape(p.init, jax.random.key(0))
+    with contextlib.closing(Checkpoints(saved.run_dir / "checkpoints", read_only=True)) as checkpoints:
+        if checkpoint == "newest":
+            found = checkpoints.newest(template)
+            return LoadedRun(saved, p, found.tree, found.notes)
+        step = checkpoints.best()
+        if step is None:
+            raise InputError(f"{run_dir} holds no checkpoint that was evaluated; take checkpoint = 'newest'")
+        return LoadedRun(saved, p, checkpoints.restore(template, step), [])
 
 
-def load_policy(run_dir: str | Path, *, behaviour: str = "mode", **given: Any) -> Callable[..., PyTree]:
+def load_policy(
+    run_dir: str | Path, *, behaviour: str = "mode", checkpoint: str = "newest", **given: Any
+) -> Callable[..., PyTree]:
     """What a run has learned, as a function (obs, key=None) -> action: normaliser and network, jitted.
 
     obs: one observation, or a batch with any leading axes in front of the space's own shape; numbers of any kind become
@@ -84,12 +95,13 @@ def load_policy(run_dir: str | Path, *, behaviour: str = "mode", **given: Any) -
     bounds, of its dtype. It may be called inside jit and vmap.
 
     behaviour: "mode", the likeliest action, which needs no key; or "sample", as in training, which does.
-    given: what the run was given beside its config, as for `run`: env and network.
+    checkpoint: "newest", or the "best" by evaluation. given: what the run was given beside its config, as for `run`:
+    env and network.
     Raises InputError as `load_run`, and at a call for a missing key and for observations that do not fit the space.
     """
     if behaviour not in ("mode", "sample"):
         raise InputError(f"behaviour = {behaviour!r} is not one of 'mode', 'sample'")
-    loaded = load_run(run_dir, **given)
+    loaded = load_run(run_dir, checkpoint=checkpoint, **given)
     for note in loaded.notes:
         warnings.warn(note, stacklevel=2)
     spaces = from_config(loaded.saved.config.env, given.get("env")).spaces

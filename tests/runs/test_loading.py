@@ -8,6 +8,7 @@ import pytest
 import jaxrl
 from jaxrl.algorithms import A2C, PPO, Reinforce
 from jaxrl.ops.distributions import Categorical
+from jaxrl.reports.rows import read_metrics
 from jaxrl.runs import loading
 from jaxrl.runs.driver import Schedule, run
 from jaxrl.runs.exporting.play import Policy
@@ -101,7 +102,7 @@ def test_a_policy_asks_for_what_it_lacks(ended):
 
 
 def test_a_policy_says_which_newer_checkpoint_is_damaged(ended, monkeypatch):
-    monkeypatch.setattr(loading, "load_run", lambda *a: load_run(*a)._replace(notes=["step 9 is damaged"]))
+    monkeypatch.setattr(loading, "load_run", lambda *a, **k: load_run(*a, **k)._replace(notes=["step 9 is damaged"]))
     with pytest.warns(UserWarning, match="step 9 is damaged"):
         jaxrl.load_policy(ended.run_dir)
 
@@ -119,3 +120,16 @@ def test_an_environment_and_a_network_that_were_given_are_given_again(tmp_path):
         jaxrl.load_policy(run_dir)
     with pytest.raises(InputError, match=r"a network of its own.*jaxrl.load_policy\(.*, network=\.\.\.\)"):
         jaxrl.export(run_dir, tmp_path / "policy", **given)
+
+
+def test_the_best_checkpoint_is_the_one_that_scored_most(tmp_path):
+    config = PPO(env=EnvConfig(num_envs=4, eval_episodes=4), num_steps=16, total_steps=1024, learning_rate=0.3)
+    schedule = Schedule(logs=16, evals=16, saves=16)
+    ended = run(config, 3, tmp_path / "run", schedule=schedule, progress=False)
+    rows = read_metrics(ended.run_dir / "metrics.jsonl")
+    most = max(row["eval_return"] for row in rows)
+    step = [row["step"] for row in rows if row["eval_return"] == most][-1]
+    assert step < 1024 - 64, "so large a step forgets"
+    assert int(load_run(ended.run_dir, checkpoint="best").state.num_steps) == step
+    with pytest.raises(InputError, match="checkpoint = 'first' is not one of"):
+        load_run(ended.run_dir, checkpoint="first")
