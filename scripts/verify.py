@@ -7,6 +7,7 @@ Prints a line of figures per seed and a JSON summary; ends non-zero where any se
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -64,6 +65,13 @@ CHECKS = {
 }
 
 
+# Those that say themselves, by their status, whether they hold; NEEDS names the extras of the tests.
+WHOLE = {
+    "kills": (("-m", "pytest", "-s", "tests/runs/test_kills.py"), {"JAXRL_KILLS": "50", "NEEDS": "dev lm sentiment"}),
+    "gymnasium": (("scripts/play_gymnasium.py",), {}),
+}
+
+
 def main(names: tyro.conf.Positional[tuple[str, ...]], seeds: tuple[int, ...] = (), out: Path | None = None) -> int:
     """Run checks by name, or `all`.
 
@@ -72,16 +80,21 @@ def main(names: tyro.conf.Positional[tuple[str, ...]], seeds: tuple[int, ...] = 
         seeds: instead of each check's own.
         out: also write all figures to this JSON file.
     """
-    unknown = set(names) - set(CHECKS) - {"all"}
+    unknown = set(names) - set(CHECKS) - set(WHOLE) - {"all"}
     if unknown or not names:
         print(
-            f"error: unknown check {', '.join(unknown) or '(none)'}; there are {', '.join(CHECKS)} and all",
+            f"error: unknown check {', '.join(unknown) or '(none)'}; there are {', '.join([*CHECKS, *WHOLE])} and all",
             file=sys.stderr,
         )
         return 2
-    chosen = CHECKS if "all" in names else {name: CHECKS[name] for name in names}
+    asked = [*CHECKS, *WHOLE] if "all" in names else names
+    chosen = {name: CHECKS[name] for name in asked if name in CHECKS}
     results = {name: [run(name, check, seed) for seed in seeds or check.seeds] for name, check in chosen.items()}
     passed = {name: all(r["holds"] for r in found) for name, found in results.items()}
+    for name in [name for name in asked if name in WHOLE]:
+        command, env = WHOLE[name]
+        done = subprocess.run([ROOT / "scripts" / "run", *command], cwd=ROOT, env=os.environ | env, check=False)
+        passed[name] = done.returncode == 0
     if out:
         out.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(passed))
