@@ -151,3 +151,42 @@ def test_library_code_does_not_print():
         prints = [n for n in calls if isinstance(n.func, ast.Name) and n.func.id == "print"]
         # play.py is a program of its own, which an exported policy is played with
         assert not prints or path.parent.name == "cli" or path.name == "play.py", f"{path} prints"
+
+
+UNPICKLE = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def executes(text: str) -> list[str]:
+    """What in a file could run code that another file holds: modules that unpickle, eval and exec, YAML's full loader."""
+    tree, found = ast.parse(text), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            found += {name.split(".")[0] for name in names} & {
+                "pickle",
+                "dill",
+                "cloudpickle",
+                "joblib",
+                "shelve",
+                "marshal",
+            }
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        pickled = any(k.arg == "allow_pickle" and ast.unparse(k.value) != "False" for k in node.keywords)
+        if name in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load") or pickled:
+            found.append(name)
+    return found
+
+
+def test_loading_executes_nothing():
+    assert not {str(path): found for path in MODULES if (found := executes(path.read_text()))}
+    for line in (
+        "import pickle",
+        "eval('1')",
+        "yaml.load(f)",
+        "np.load(f, allow_pickle=True)",
+        "from joblib import load",
+    ):
+        assert executes(line)
+    assert not executes("np.load(f, allow_pickle=False); yaml.safe_dump(x); config.evaluate(x)")
