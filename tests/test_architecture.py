@@ -157,7 +157,7 @@ UNPICKLE = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
 def executes(text: str) -> list[str]:
-    """What in a file could run code that another file holds: modules that unpickle, eval and exec, YAML's full loader."""
+    """What in a file could run code that another one holds: modules that unpickle, eval, exec, YAML's full loader."""
     tree, found = ast.parse(text), []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
