@@ -80,7 +80,8 @@ def experiment(*command, cwd):
 
 
 SMALL = ["--logs", "2", "--evals", "1", "--saves", "1", "--eval-episodes", "4"]
-KEYS = "return return_std episode_length invalid_steps zero_action_return random_return env_steps train_seconds"
+KEYS = "return return_std episode_length invalid_steps zero_action_return random_return env_steps train_seconds "
+KEYS += "invalid_steps_in_training skipped_gradient_steps"
 
 
 def test_cartpole_experiment_runs_and_prints_its_figures(tmp_path):
