@@ -69,7 +69,8 @@ class Session:
             if left:
                 self._rows(waiting, meant, leaves)
                 leaves, told = self.compiled.chunk(leaves, 0, told)  # of a row that has not begun nothing was told
-                if why := self._wrong(_Row(update - left, count - left, began, told), meant):
+                figures, fine = self.compiled.read(told)
+                if why := self._wrong(count - left, figures, fine | meant):
                     self._diverged(update - left, why, leaves)
                 self._stop(update - left, self.compiled.whole(leaves), told)
             done = update
@@ -136,10 +137,10 @@ class Session:
         timings = self.clock.chunks(rows[0].began, [row.count * self.p.steps_per_update for row in rows])
         seconds = (self.clock.train - before) / len(rows)
         self.together = max(1, min(_MOST, int(_AT_ONCE / seconds))) if seconds else 1
-        for row, (figures, _), timing in zip(rows, told, timings, strict=True):
+        for row, (figures, fine), timing in zip(rows, told, timings, strict=True):
             step, score = row.update * self.p.steps_per_update, None
             last = now and row is rows[-1]
-            why = self._wrong(row, meant)
+            why = self._wrong(row.count, figures, fine | meant)
             if last and why is None and row.update in self.marks["evals"]:
                 more, score = self._judged(row, leaves)
                 figures |= more
@@ -172,13 +173,11 @@ class Session:
         except NotSaved as error:  # a full disk may be emptied; what has been trained is not thrown away for it
             warnings.warn(f"{error}; it goes on without, and tries again at the next one", stacklevel=2)
 
-    def _wrong(self, row: "_Row", meant: np.ndarray) -> str | None:
-        """What is wrong with the learner after a row, if anything is."""
-        figures, fine = self.compiled.read(row.told)
-        self.skipped = self.skipped + row.count if figures.get(SKIPPED) == 1 else 0
-        for leaf, is_fine in zip(self.compiled.floats, fine | meant, strict=True):
-            if not is_fine:
-                return f"learner{leaf} is not finite"
+    def _wrong(self, count: int, figures: dict[str, float], fine: np.ndarray) -> str | None:
+        """What is wrong with the learner after a row of `count` updates, if anything is."""
+        self.skipped = self.skipped + count if figures.get(SKIPPED) == 1 else 0
+        if not fine.all():
+            return f"learner{self.compiled.floats[int(np.argmin(fine))]} is not finite"
         return f"no gradient of the last {self.skipped} updates was finite" if self.skipped >= _PATIENCE else None
 
     def _diverged(self, update: int, why: str, leaves: list[jax.Array]) -> NoReturn:
