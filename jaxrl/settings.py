@@ -155,6 +155,16 @@ def replace(config: T, **changes: Any) -> T:
     return dataclasses.replace(made, **{home: replace(getattr(made, home), **new) for home, new in inner.items()})
 
 
+def scale(config: T, name: str, factor: float) -> T:
+    """The config with a number multiplied: its own, or that of every nested config that has one of this name. Unchanged
+    where there is none.
+    """
+    fields = {f.name for f in dataclasses.fields(config)}
+    homes = [] if name in fields else _homes(type(config), name)
+    inner = {home: scale(getattr(config, home), name, factor) for home in homes}
+    return dataclasses.replace(config, **({name: getattr(config, name) * factor} if name in fields else inner))
+
+
 def _nested(cls: type) -> dict[str, type]:
     return {f.name: f.type for f in dataclasses.fields(cls) if dataclasses.is_dataclass(f.type)}
 

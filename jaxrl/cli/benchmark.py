@@ -16,6 +16,7 @@ from jaxrl.cli.experiment import named
 from jaxrl.reports.throughput import short, throughput_picture
 from jaxrl.runs.header import machine
 from jaxrl.settings import EnvConfig, check, replace
+from jaxrl.training import takes
 from jaxrl.types import InputError
 
 
@@ -80,7 +81,7 @@ def bench(
 def setting(config: str, name: str, num_envs: int, backend: str | None) -> PPO:
     """A config on `num_envs` copies of an environment. Raises InputError for one that cannot be."""
     base = named(config) if config else PPO(env=EnvConfig(name, resets="pool"), num_steps=16)
-    if not hasattr(base, "env"):
+    if "env" not in takes(base):
         raise InputError(f"config = {config} learns from data; name one that acts, such as ppo/cartpole")
     backend = backend or base.env.backend or "spring"
     backend = backend if name.startswith("brax/") else None

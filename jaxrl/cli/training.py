@@ -25,6 +25,7 @@ from jaxrl.runs.driver import run as begin
 from jaxrl.runs.finetuning import Tuned, held_out_figures
 from jaxrl.runs.finetuning import finetune as tune
 from jaxrl.runs.loading import SavedRun, load_run, saved_run
+from jaxrl.training import takes
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
 
@@ -58,7 +59,7 @@ def train(argv: list[str], description: str | None = None) -> None:
     description = description or train.__doc__
     name = _first(argv, description, "ppo/cartpole", acting)
     config = named(name)
-    if not hasattr(config, "env"):
+    if "env" not in takes(config):
         raise InputError(f"{name} learns from rows: jaxrl finetune {name} --path FILE")
     launch(config, description, argv[1:])
 
@@ -83,7 +84,7 @@ def finetune(argv: list[str], description: str | None = None) -> None:
     description = description or finetune.__doc__
     name = _first(argv, description, "sft", learning)
     config = _FROM_ROWS[name] if name in _FROM_ROWS else named(name)
-    if hasattr(config, "env"):
+    if "env" in takes(config):
         raise InputError(f"{name} learns by acting: jaxrl train {name}")
     config, options = parse(config, description, argv[1:], FinetuneOptions())
     _tell(tune(config, **options))

@@ -25,18 +25,20 @@ class NotSaved(RuntimeError):
     """The disk does not take what is to be written."""
 
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_FULL, _REFUSED = {errno.ENOSPC, errno.EDQUOT}, {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 @contextlib.contextmanager
 def on_disk(run_dir: Path | None) -> Iterator[None]:
-    """Turns what a full or unwritable disk says within into one sentence, NotSaved."""
+    """Turns what a full disk says within, or one that refuses the run's own files, into one sentence, NotSaved."""
+    where = (run_dir or Path("runs")).resolve()
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK:
+        what = Path(error.filename or where).resolve()
+        own = where in (what, *what.parents) or what in where.parents
+        if error.errno not in _FULL and not (own and error.errno in _REFUSED):
             raise
-        what = error.filename or run_dir or "runs/"
         raise NotSaved(
             f"{what} could not be written ({os.strerror(error.errno)}); all up to the last checkpoint is kept: make "
             "room there, or it writable, and go on with --run-dir and --resume (resume=True), or name another run_dir"
@@ -73,6 +75,7 @@ def check_run_dir(
         raise InputError(
             f"{run_dir} already holds a run; pass resume=True (--resume) to go on with it, or another run_dir"
         )
+    return []
 
 
 def adopt(run_dir: Path, seed: int, config: Any, given: dict[str, Any], changes: list[str]) -> None:

@@ -1,7 +1,6 @@
 """When learning breaks: what is kept of it, and the one way back."""
 
 import contextlib
-import dataclasses
 import json
 import shutil
 import warnings
@@ -12,6 +11,7 @@ import jax
 
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.directory import RESULT, NotSaved, read_about, write_about
+from jaxrl.settings import scale
 from jaxrl.types import InputError, Program, TrainState
 
 SKIPPED, INVALID = "skipped_updates", "invalid_steps"
@@ -52,12 +52,11 @@ def again(state: TrainState) -> TrainState:
 
 def slower(config: Any, factor: float) -> Any:
     """The config with its learning rate, or that of its optimizer, multiplied. Raises InputError if it has none."""
-    if hasattr(config, "learning_rate"):
-        return dataclasses.replace(config, learning_rate=config.learning_rate * factor)
-    inner = [f.name for f in dataclasses.fields(config) if hasattr(getattr(config, f.name), "learning_rate")]
-    if not inner:
-        raise InputError(f"backoff = {factor}: {type(config).__name__} has no learning_rate to multiply; leave it out")
-    return dataclasses.replace(config, **{name: slower(getattr(config, name), factor) for name in inner})
+    made = scale(config, "learning_rate", factor)
+    if factor != 1.0 and made == config:
+        kind = type(config).__name__
+        raise InputError(f"backoff = {factor}: {kind} has no learning_rate to multiply, or it is 0; leave it out")
+    return made
 
 
 def train_on(session: Any, state: TrainState, config: Any, backoff: float) -> TrainState:
@@ -73,7 +72,7 @@ def train_on(session: Any, state: TrainState, config: Any, backoff: float) -> Tr
     found = session.saves.newest(jax.eval_shape(session.p.init, state.key))
     warnings.warn(f"{why}: going back, once, to step {found.step}, with another key", stacklevel=3)
     write_about(session.run_dir, {**about, "went_back": {"why": why, "to": found.step, "backoff": backoff}})
-    session.go_back(found.step, slower(config, backoff) if backoff != 1.0 else config)
+    session.go_back(found.step, slower(config, backoff))
     return train_on(session, again(found.tree), config, backoff)
 
 

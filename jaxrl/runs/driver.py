@@ -124,8 +124,7 @@ def run(
     p = program(config, **given)
     settings, told = as_run(config, p.overrides), describe(given)
     run_dir = None if run_dir is None else Path(run_dir)
-    if backoff != 1.0:
-        slower(config, backoff)
+    slower(config, backoff)
     if resume and run_dir is not None:
         _mend(run_dir, settings)
     changes = check_run_dir(run_dir, seed, settings, told, resume, accept_changes)
@@ -223,7 +222,7 @@ def _start(
     if back is None:
         return found.tree, compiled
     state = again(found.tree) if found.step == back["to"] else found.tree
-    return state, compiled.using(slower(config, back["backoff"])) if back["backoff"] != 1.0 else compiled
+    return state, compiled.using(slower(config, back["backoff"]))
 
 
 def _draw(p: Program, run_dir: Path, final: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from jaxrl.envs.registry import from_config
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.directory import ABOUT, CONFIG, check_given, read_about
 from jaxrl.spaces import Space
-from jaxrl.training import program
+from jaxrl.training import program, takes
 from jaxrl.training.given import describe
 from jaxrl.types import InputError, Key, Program, PyTree, TrainState
 
@@ -34,7 +34,7 @@ class SavedRun(NamedTuple):
     @property
     def control(self) -> bool:
         """Whether it acts in an environment."""
-        return hasattr(self.config, "env")
+        return "env" in takes(self.config)
 
 
 class LoadedRun(NamedTuple):
@@ -63,8 +63,8 @@ def load_run(run_dir: str | Path, *, checkpoint: str = "newest", **given: Any) -
     """A run that learned by acting, with the state of its newest checkpoint that is whole. Nothing is written.
 
     checkpoint: "best" instead takes the one that was evaluated best. given: what it was given beside its config, as
-    for `run`: env and network. Raises InputError for something else than
-    it was given, and where no checkpoint can be read.
+    for `run`: env and network. Raises InputError for something else than it was given, and where no checkpoint can be
+    read.
     """
     if checkpoint not in ("newest", "best"):
         raise InputError(f"checkpoint = {checkpoint!r} is not one of 'newest', 'best'")

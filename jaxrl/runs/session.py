@@ -116,6 +116,7 @@ class Session:
         """
         step = update * self.p.steps_per_update
         self.logger.flush()
+        self._settle()
         if step and step not in self.saves.steps():
             self.saves.save(step, state, {**self.about, "partial": Partial(np.asarray(told), due).plain()})
             self.saves.wait()

@@ -29,16 +29,21 @@ def program(config: Any, **given: Any) -> Program:
             f"config = {config!r:.60} is a {kind}, not a config of an algorithm, such as PPO(...) or DPO(...)"
         )
     check(config)
-    takes = [name for name in inspect.signature(config.program).parameters if name != "self"]
+    known = takes(config)
     for name in given:
-        if name not in takes:
-            hint = closest(name, takes) or f"; it takes {', '.join(takes) or 'nothing beside its config'}"
+        if name not in known:
+            hint = closest(name, known) or f"; it takes {', '.join(known) or 'nothing beside its config'}"
             raise InputError(f"{type(config).__name__} does not take {name}{hint}")
     _check_one(config)
     made = float32(config).program(**given)
     _check_length(made)
     update = functools.partial(in_turns, made.algorithm.update)
     return made._replace(algorithm=made.algorithm._replace(update=update))
+
+
+def takes(config: Any) -> list[str]:
+    """The names of what it can be given beside itself: env for what acts, data for what learns from rows."""
+    return list(inspect.signature(config.program).parameters)
 
 
 def _check_one(config: Any) -> None:

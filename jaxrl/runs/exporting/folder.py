@@ -1,7 +1,7 @@
 """Writes what a run has learned into a folder that needs neither jaxrl nor JAX:
 
     policy.npz   kernel_i, bias_i of the actor's layers; obs_mean_i, obs_std_i of each part of the observation that is
-                 normalised; low, high of a continuous action, and middle, half, std of a "normal" head. No pickle.
+                 normalised; low, high of a continuous action, and middle, half, std of a "normal" head.
     policy.json  format, versions, the run, the environment, the observation's parts in the order of the features, the
                  action, the network and the normaliser
     config.yaml  of the run
