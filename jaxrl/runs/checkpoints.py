@@ -48,6 +48,7 @@ class Checkpoints:
         self._always = frozenset(always)
         self._writer = ThreadPoolExecutor(1, "checkpoints")
         self._writing: Future | None = None
+        self._scores: dict[int, float | None] = {}  # of the checkpoints there are, as far as they have been asked for
 
     @functools.cached_property
     def _manager(self) -> Any:
@@ -94,6 +95,7 @@ class Checkpoints:
             ) from error
         if not written:
             raise NotSaved(f"the checkpoint of step {step} was not written to {self._directory}; is there one?")
+        self._scores[step] = score
         self._prune()
 
     def _prune(self) -> None:
@@ -112,10 +114,12 @@ class Checkpoints:
         return max(scores)[1] if scores else None
 
     def _score(self, step: int) -> float | None:
-        try:
-            return self._manifest(step)["score"]
-        except Damaged:
-            return None
+        if step not in self._scores:
+            try:
+                self._scores[step] = self._manifest(step)["score"]
+            except Damaged:
+                self._scores[step] = None
+        return self._scores[step]
 
     def about(self) -> dict[str, Any] | None:
         """What was kept with the newest checkpoint that tells; None where none does."""
@@ -173,6 +177,7 @@ class Checkpoints:
         """Remove the checkpoint of a step."""
         self.wait()
         self._manager.delete(step)
+        self._scores.pop(step, None)
 
     def set_aside(self, steps: list[int], name: str = "damaged") -> None:
         """Move checkpoints to a folder beside the directory. Nothing is moved where it is read only."""
@@ -181,6 +186,7 @@ class Checkpoints:
             aside.mkdir(exist_ok=True)
             number = sum(1 for _ in aside.iterdir())
             (self._directory / str(step)).rename(aside / f"{step}-{number}")
+            self._scores.pop(step, None)
         if steps:
             self._manager.reload()
 

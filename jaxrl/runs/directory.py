@@ -35,7 +35,7 @@ def on_disk(run_dir: Path | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = Path(error.filename or where).resolve()
+        what = Path(str(error.filename or where)).resolve()
         own = where in (what, *what.parents) or what in where.parents
         if error.errno not in _FULL and not (own and error.errno in _REFUSED):
             raise
