@@ -41,6 +41,7 @@ from jaxrl.ops.optimizers import AdamW as AdamW
 from jaxrl.runs import Schedule as Schedule
 from jaxrl.runs import export as export
 from jaxrl.runs import finetune as finetune
+from jaxrl.runs import load_divergence as load_divergence
 from jaxrl.runs import load_policy as load_policy
 from jaxrl.runs import run as run
 

@@ -7,4 +7,5 @@ from jaxrl.runs.driver import run as run
 from jaxrl.runs.exporting import export as export
 from jaxrl.runs.finetuning import Tuned as Tuned
 from jaxrl.runs.finetuning import finetune as finetune
+from jaxrl.runs.loading import load_divergence as load_divergence
 from jaxrl.runs.loading import load_policy as load_policy

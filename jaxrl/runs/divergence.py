@@ -15,6 +15,7 @@ from jaxrl.settings import scale
 from jaxrl.types import InputError, Program, TrainState
 
 SKIPPED, INVALID = "skipped_updates", "invalid_steps"
+DUMP = "diverged"
 _AGAIN = 0x6261636B  # folded into the key of a run that goes back: from the same one it would take the same way
 
 
@@ -33,7 +34,7 @@ def dump(p: Program, run_dir: Path, state: TrainState) -> Path | None:
     """Keep a state, and the batch that its next update learns from, in run_dir/diverged; the step is then
     `p.step(state)`, or `p.algorithm.update` of this batch. None, with a warning, where the disk does not take it.
     """
-    folder, tree = run_dir / "diverged", {"state": state, "batch": jax.jit(p.batch)(state)}
+    folder, tree = run_dir / DUMP, {"state": state, "batch": jax.jit(p.batch)(state)}
     shutil.rmtree(folder, ignore_errors=True)  # of the first time
     try:
         with contextlib.closing(Checkpoints(folder)) as saves:
@@ -79,7 +80,7 @@ def train_on(session: Any, state: TrainState, config: Any, backoff: float) -> Tr
 def _given_up(session: Any, error: Diverged) -> Diverged:
     saved = session.saves.steps()
     good = f"the last good checkpoint is of step {saved[-1]}" if saved else "no checkpoint had been saved before"
-    kept = f"; its state and the batch that came next are in {error.dumped}" if error.dumped else ""
+    kept = f"; jaxrl.load_divergence({str(session.run_dir)!r}) is its state and next batch" if error.dumped else ""
     why = f"training has diverged: {error.why} after {error.step} {session.p.unit.label}"
     sentence = f"{why}; {good}{kept}. Look at the metrics in {session.run_dir}, and try a smaller learning rate"
     (session.run_dir / RESULT).write_text(json.dumps({"diverged": sentence}, indent=1) + "\n")

@@ -16,10 +16,11 @@ from jaxrl.config_file import load_config
 from jaxrl.envs.registry import from_config
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.directory import ABOUT, CONFIG, check_given, read_about
+from jaxrl.runs.divergence import DUMP
 from jaxrl.spaces import Space
 from jaxrl.training import program, takes
 from jaxrl.training.given import describe
-from jaxrl.types import InputError, Key, Program, PyTree, TrainState
+from jaxrl.types import Batch, InputError, Key, Program, PyTree, TrainState
 
 
 class SavedRun(NamedTuple):
@@ -83,6 +84,29 @@ def load_run(run_dir: str | Path, *, checkpoint: str = "newest", **given: Any) -
         if step is None:
             raise InputError(f"{run_dir} holds no checkpoint that was evaluated; take checkpoint = 'newest'")
         return LoadedRun(saved, p, checkpoints.restore(template, step), [])
+
+
+class Divergence(NamedTuple):
+    """What a run that diverged has kept: its state then, and the batch that the next update would have learned from.
+    `program.step(state)` is that update, collecting included.
+    """
+
+    program: Program
+    state: TrainState
+    batch: Batch
+
+
+def load_divergence(run_dir: str | Path, **given: Any) -> Divergence:
+    """Read back what a run that diverged has kept in run_dir/diverged. given: all that it was given beside its config,
+    as for `run`. Raises InputError for something else, and where nothing was kept.
+    """
+    saved = saved_run(run_dir)
+    check_given(saved.run_dir, saved.about, describe(given))
+    p = program(saved.config, **given)
+    state = jax.eval_shape(p.init, jax.random.key(0))
+    with contextlib.closing(Checkpoints(saved.run_dir / DUMP, read_only=True)) as kept:
+        tree = kept.restore({"state": state, "batch": jax.eval_shape(p.batch, state)})
+    return Divergence(p, tree["state"], tree["batch"])
 
 
 def load_policy(

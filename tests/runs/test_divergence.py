@@ -97,7 +97,7 @@ def test_one_such_update_is_counted_and_passed_over(tmp_path):
 
 def test_too_many_and_the_run_goes_back_once_then_ends_with_status_3_and_what_can_be_replayed(tmp_path):
     ill = Poisoned(first=5.0)
-    sentence = r"no gradient of the last 10 updates .*good checkpoint is of step 320;.*in .*diverged"
+    sentence = r"no gradient of the last 10 updates .*good checkpoint is of step 320; jaxrl.load_divergence"
     with pytest.warns(UserWarning, match="after 960 environment steps: going"), pytest.raises(Diverged, match=sentence):
         run(ill, 0, tmp_path / "run", schedule=OFTEN, progress=False)
     back = json.loads((tmp_path / "run" / "run.json").read_text())["went_back"]

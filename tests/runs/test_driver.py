@@ -20,7 +20,7 @@ from jaxrl.envs.registry import from_config
 from jaxrl.networks import actor_critic
 from jaxrl.ops.platform import compiler_options
 from jaxrl.reports.rows import read_metrics
-from jaxrl.runs import Diverged, driver
+from jaxrl.runs import Diverged, driver, load_divergence
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.directory import begin_run
 from jaxrl.runs.header import machine
@@ -304,6 +304,11 @@ def test_a_run_that_diverges_says_so_and_keeps_its_last_good_checkpoint(tmp_path
         run(wild, 0, tmp_path / "run", schedule=replace_schedule(saves=6), progress=False)
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [128]
     assert "diverged" in json.loads((tmp_path / "run" / "result.json").read_text())
+    p, state, batch = load_divergence(tmp_path / "run")
+    assert jax.jit(p.step)(state)[1]["skipped_updates"].value == 1, "as the last ten"
+    assert same_bytes(batch, jax.jit(p.batch)(state))
+    with pytest.raises(InputError, match="no checkpoint in .*diverged"):
+        load_divergence(good.run_dir)
     with pytest.raises(SystemExit) as stopped, cli.sentences():
         run(wild, 0, tmp_path / "again", schedule=SCHEDULE, progress=False)
     assert stopped.value.code == 3
