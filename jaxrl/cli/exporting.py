@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -11,7 +12,13 @@ from jaxrl.runs.loading import saved_run
 from jaxrl.types import InputError
 
 
-def export(run: Positional[Path], folder: Positional[Path], *, onnx: bool = False) -> None:
+def export(
+    run: Positional[Path],
+    folder: Positional[Path],
+    *,
+    onnx: bool = False,
+    checkpoint: Literal["newest", "best"] = "newest",
+) -> None:
     """Write what a run has learned into a folder that plays without JAX.
 
         jaxrl export runs/mine policy
@@ -25,12 +32,13 @@ def export(run: Positional[Path], folder: Positional[Path], *, onnx: bool = Fals
         run: The directory of a run that learned by acting, with one of jaxrl's own networks.
         folder: Where to write; a new folder.
         onnx: Also write policy.onnx, the likeliest action as a graph for other runtimes; needs jaxrl[onnx].
+        checkpoint: The newest, or the one that was evaluated best.
     """
     saved = saved_run(run)
     if saved.control and "env" in saved.about["given"]:
         again = f"jaxrl.export({str(run)!r}, {str(folder)!r}, env=...)"
         raise InputError(f"{run} was given its environment as an object of Python; write it out from there: {again}")
-    exported = write(run, folder, onnx=onnx)
+    exported = write(run, folder, onnx=onnx, checkpoint=checkpoint)
     for note in exported.notes:
         print(f"note: {note}", file=sys.stderr)
     print("".join(f"wrote       {path}\n" for path in sorted(exported.folder.iterdir())), end="")

@@ -24,6 +24,7 @@ def render(
     format: Literal["gif", "mp4", "html"] | None = None,
     out: Path | None = None,
     behaviour: Literal["mode", "sample"] = "mode",
+    checkpoint: Literal["newest", "best"] = "newest",
 ) -> None:
     """Play what a run has learned, and draw it.
 
@@ -38,6 +39,7 @@ def render(
         format: gif, mp4 or html. By default what --out ends in, else gif.
         out: The file to write; by default animation.FORMAT in the run's directory.
         behaviour: mode acts deterministically, sample draws actions as in training.
+        checkpoint: The newest, or the one that was evaluated best.
     """
     saved = saved_run(run)
     if not saved.control:
@@ -48,7 +50,7 @@ def render(
         raise InputError(f"episodes = {episodes}; play at least 1")
     path = _path(run, format, out)
     enable_compilation_cache()
-    loaded = load_run(run)
+    loaded = load_run(run, checkpoint=checkpoint)
     for note in loaded.notes:
         print(note, file=sys.stderr)
     keys = jax.random.split(eval_key(seed, int(loaded.state.num_steps)), episodes)

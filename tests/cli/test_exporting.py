@@ -23,6 +23,12 @@ def test_a_run_becomes_a_folder(ended, tmp_path, capsys):
     assert "is there already" in refused(capsys, "export", ended, tmp_path / "policy")
 
 
+def test_without_an_evaluated_checkpoint_there_is_no_best_one(ended, tmp_path, capsys):
+    sentence = refused(capsys, "export", ended, tmp_path / "policy", "--checkpoint", "best")
+    assert "holds no checkpoint that was evaluated; take checkpoint = 'newest'" in sentence
+    assert not (tmp_path / "policy").exists()
+
+
 def test_what_cannot_be_written_out_is_a_sentence(ended, tmp_path, capsys):
     assert "holds no run" in refused(capsys, "export", tmp_path, tmp_path / "policy")
     (tmp_path / "config.yaml").write_text((ended / "config.yaml").read_text())

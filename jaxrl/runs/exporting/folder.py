@@ -44,10 +44,13 @@ class Exported(NamedTuple):
     notes: list[str]
 
 
-def export(run_dir: str | Path, folder: str | Path, *, onnx: bool = False, **given: Any) -> Exported:
+def export(
+    run_dir: str | Path, folder: str | Path, *, onnx: bool = False, checkpoint: str = "newest", **given: Any
+) -> Exported:
     """Write the policy of a run into a new folder: weights, normaliser, spaces, config, and play.py, which plays it.
 
-    onnx: also as policy.onnx; needs the extra jaxrl[onnx]. given: the env that the run was given, as for `run`.
+    onnx: also as policy.onnx; needs the extra jaxrl[onnx]. checkpoint: "newest", or the "best" by evaluation. given:
+    the env that the run was given, as for `run`.
     Raises InputError for a run with a network of its own, for a folder that holds something, and as `load_run`.
     """
     folder = Path(folder)
@@ -61,7 +64,7 @@ def export(run_dir: str | Path, folder: str | Path, *, onnx: bool = False, **giv
             f"{run_dir} was given a network of its own, and only jaxrl's own networks can be written out; play it in "
             f"Python: jaxrl.load_policy({str(run_dir)!r}, network=...)"
         )
-    loaded = load_run(run_dir, **given)
+    loaded = load_run(run_dir, checkpoint=checkpoint, **given)
     spaces = from_config(loaded.saved.config.env, given.get("env")).spaces
     about, arrays = described(loaded, spaces)
     folder.mkdir(parents=True, exist_ok=True)

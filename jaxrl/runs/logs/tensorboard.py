@@ -24,11 +24,13 @@ class Events:
         self.flush()
 
     def row(self, step: int, values: dict[str, float]) -> None:
+        """One event after `step` steps."""
         self._waiting.append((time.time(), step, values))
         if time.time() > self._flushed + 1:
             self.flush()
 
     def flush(self) -> None:
+        """Write what is waiting."""
         for wall_time, step, values in self._waiting:
             value = [self._summary.Value(tag=name, simple_value=x) for name, x in values.items()]
             event = self._event(wall_time=wall_time, step=step, summary=self._summary(value=value))
@@ -38,5 +40,6 @@ class Events:
         self._flushed = time.time()
 
     def close(self) -> None:
+        """Flush and close the file."""
         self.flush()
         self._writer.close()

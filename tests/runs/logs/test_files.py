@@ -20,7 +20,7 @@ from jaxrl.evaluators.episodes import Evaluation, figures
 from jaxrl.evaluators.samples import Ask, first_prompts
 from jaxrl.lm import language_model
 from jaxrl.reports.rows import read_metrics
-from jaxrl.runs.directory import NotSaved
+from jaxrl.runs.directory import NotSaved, on_disk
 from jaxrl.runs.logs import Logger, files, write_csv
 from tests.helpers.compare import same_bytes
 from tests.helpers.families import config_of, params_of
@@ -140,10 +140,26 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_trained(tmp_pat
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file; name a directory"):
         run(CONFIG, 3, tmp_path / "file" / "run", **QUICK)
-    if os.geteuid():
-        (tmp_path / "locked").mkdir(mode=0o500)
-        with pytest.raises(NotSaved, match="Permission denied"):
-            run(CONFIG, 3, tmp_path / "locked" / "run", **QUICK)
+
+
+def refused(number, name):
+    """As a file system that is mounted read-only does, also to root."""
+
+    def mkdir(self, *args, **kwargs):
+        raise OSError(number, os.strerror(number), name)
+
+    return mkdir
+
+
+def test_a_directory_that_is_refused_is_a_sentence_and_a_file_that_is_none_of_the_runs_is_not(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refused(errno.EROFS, str(tmp_path)))
+        with pytest.raises(NotSaved, match=r"could not be written \(Read-only file system\)"):
+            run(CONFIG, 3, tmp_path / "run", **QUICK)
+    with pytest.raises(PermissionError, match="elsewhere"), on_disk(tmp_path / "run"):
+        raise PermissionError(errno.EACCES, "no", "/elsewhere/table.csv")
+    with pytest.raises(NotSaved, match="No space left"), on_disk(tmp_path / "run"):
+        raise OSError(errno.ENOSPC, "no", "/elsewhere/table.csv")
 
 
 class Full(io.StringIO):
