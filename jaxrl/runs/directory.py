@@ -128,7 +128,8 @@ def begin_run(
     run_dir = _new_directory(f"{label}_s{seed}_{time.strftime('%Y%m%d-%H%M%S')}") if run_dir is None else run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, run_dir / CONFIG)
-    typed = {"command": [sys.executable, *sys.argv], "git": git_revision()}
+    begun = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    typed = {"begun": begun, "command": [sys.executable, *sys.argv], "git": git_revision()}
     about = {"seed": seed, "given": given, **more, **typed, **machine()}
     try:
         with (run_dir / ABOUT).open("x") as file:

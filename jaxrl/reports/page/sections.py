@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
@@ -53,7 +52,7 @@ def facts(groups: Sequence[Group]) -> Markup:
         "runs": f"{len(runs)}" + (f", of {len(groups)} configs" if len(groups) > 1 else ""),
         "seeds": _each(r.seed for r in runs),
         "outcome": el("span", one, class_="fine" if set(ends) == {"finished"} else "warn"),
-        "begun": _each(_day(r) for r in runs),
+        "begun": _each(r.about.get("begun", "not told") for r in runs),
         "machine": _each(_machine(r) for r in runs),
         "versions": _each(", ".join(f"{p} {v}" for p in _PACKAGES if (v := _version(r, p))) for r in runs),
         "git": _each(r.about.get("git") or "not known" for r in runs),
@@ -183,11 +182,6 @@ def _levels(runs: Sequence[Record]) -> dict[str, float]:
     found = {label: [(r.result or {}).get(name) for r in runs] for label, name in names.items()}
     known = {label: [x for x in values if isinstance(x, int | float)] for label, values in found.items()}
     return {label: sum(values) / len(values) for label, values in known.items() if values}
-
-
-def _day(record: Record) -> str:
-    """When run.json was written; a copied directory may have forgotten it."""
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime((record.run_dir / "run.json").stat().st_mtime))
 
 
 def _machine(record: Record) -> str:
