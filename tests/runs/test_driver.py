@@ -358,7 +358,7 @@ def test_a_picture_that_fails_is_a_warning_and_the_run_is_kept(tmp_path, monkeyp
 
 def test_two_runs_begun_in_one_second_have_directories_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("time.strftime", lambda _: "now")
+    monkeypatch.setattr("time.strftime", lambda *_: "now")
     dirs = [begin_run(None, "cartpole_ppo", 0, CONFIG, {}, {}) for _ in range(3)]
     assert [str(d) for d in dirs] == [f"runs/cartpole_ppo_s0_now{end}" for end in ("", "-2", "-3")]
 
