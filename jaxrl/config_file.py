@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,14 +67,14 @@ def _number(text: str, kind: type) -> Any:
     return int(number) if kind is int and number.is_integer() else number
 
 
-def load_config(path: str | Path, algorithms: dict[str, type]) -> Any:
+def load_config(path: str | Path, algorithms: dict[str, type], apart: Collection[str] = ()) -> Any:
     """Read a YAML file, strictly: a section `algorithm:`, whose `name` picks from `algorithms`, and one for each of its
     nested configs, such as `env:`.
 
     Raises InputError with a sentence for a missing file or section, a key that is unknown or given twice, a wrong type
-    or a value out of range.
+    or a value out of range. apart: sections that are not the config's, and are left to whoever reads them.
     """
-    document = read_sections(path)
+    document = read_sections(path, apart)
     section = dict(document["algorithm"])
     name = section.pop("name", None)
     if not isinstance(name, str) or name not in algorithms:
@@ -89,23 +90,31 @@ def load_config(path: str | Path, algorithms: dict[str, type]) -> Any:
     return loaded
 
 
-def read_sections(path: str | Path) -> dict[str, dict[str, Any]]:
-    """The sections of a config file as they stand, of whatever algorithm; `load_config` says what they mean.
+def read_sections(path: str | Path, apart: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """The sections of a config file as they stand, of whatever algorithm, without those of `apart`; `load_config` says
+    what they mean.
 
     Raises InputError with a sentence for a missing file or section, and for a key that is given twice.
     """
-    path = Path(path)
-    if not path.is_file():
-        there = [str(other) for other in path.parent.glob("*.yaml")]
-        hint = closest(path, there) or "; configs/<algorithm>/*.yaml holds those that ship with jaxrl"
-        raise InputError(f"no config file at {path}{hint}")
-    document = _parse(path)
+    document = read_document(path)
+    if isinstance(document, dict):
+        document = {title: section for title, section in document.items() if title not in apart}
     if not isinstance(document, dict) or "algorithm" not in document:
         raise InputError(f"{path} must have a section `algorithm:`, and one for each config within, such as `env:`")
     for title, section in document.items():
         if not isinstance(section, dict):
             raise InputError(f"{path}: {title} = {section!r} should be a section with fields of its own")
     return document
+
+
+def read_document(path: str | Path) -> Any:
+    """What a YAML file says. Raises InputError for one that is not there, or cannot be read."""
+    path = Path(path)
+    if not path.is_file():
+        there = [str(other) for other in path.parent.glob("*.yaml")]
+        hint = closest(path, there) or "; configs/<algorithm>/*.yaml holds those that ship with jaxrl"
+        raise InputError(f"no config file at {path}{hint}")
+    return _parse(path)
 
 
 def _parse(path: Path) -> Any:

@@ -29,6 +29,7 @@ ORDER = (
     "training",
     "reports",
     "runs",
+    "sweeps",
     "benchmarks",
     "cli",
 )
@@ -40,7 +41,7 @@ ONLY_IN = {
     "orbax": {"runs/checkpoints.py"},
     "tyro": {
         f"cli/{name}.py"
-        for name in "experiment command dataset exporting inspection models rendering reporting training trials".split()
+        for name in "experiment command dataset inspection models rendering reporting sweeping training trials".split()
     },
     "yaml": {"config_file.py"},
     "rich": {"runs/logs/progress.py", "cli/benchmark.py"},
@@ -53,7 +54,7 @@ ONLY_IN = {
     "onnx": {"runs/exporting/graph.py"},
     "tokenizers": {"lm/text/tokenizer.py", "lm/text/bpe.py", "lm/text/sentencepiece.py"},
     "jinja2": {"lm/text/templates.py"},
-    "pyarrow": {"data/reading/files.py"},
+    "pyarrow": {"data/reading/files.py", "sweeps/table.py"},
 }
 FORBIDDEN = {"pickle", "distrax", "rlax", "torch", "transformers", "trl"}
 

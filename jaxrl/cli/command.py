@@ -1,6 +1,7 @@
 """From a config to a run, from a run to what it shows, and what else a run needs.
 
     jaxrl train ppo/cartpole --seed 1 --run-dir runs/mine
+    jaxrl sweep ppo/cartpole --sweep.learning-rate log:1e-4:1e-2:8 --seeds 16
     jaxrl resume runs/mine
     jaxrl evaluate runs/mine --episodes 1000
     jaxrl render runs/mine
@@ -30,17 +31,18 @@ import tyro
 from jaxrl.cli.benchmark import bench
 from jaxrl.cli.dataset import data
 from jaxrl.cli.experiment import paragraphs, sentences
-from jaxrl.cli.exporting import export
 from jaxrl.cli.inspection import listing, surroundings
 from jaxrl.cli.models import generate, merge
-from jaxrl.cli.rendering import render
+from jaxrl.cli.rendering import export, render
 from jaxrl.cli.reporting import report
+from jaxrl.cli.sweeping import sweep
 from jaxrl.cli.training import evaluate, finetune, resume, train
 from jaxrl.cli.trials import check
 
 VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "finetune": finetune,
+    "sweep": sweep,
     "resume": resume,
     "evaluate": evaluate,
     "render": render,
@@ -55,7 +57,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "bench": bench,
 }
 # These take the words after them as they are: what they are about, named first, decides which options there are.
-OF_WORDS = (train, finetune, check)
+OF_WORDS = (train, finetune, sweep, check)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

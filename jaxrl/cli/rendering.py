@@ -1,4 +1,4 @@
-"""jaxrl render: an animation of what a run has learned."""
+"""jaxrl render and export: what a run has learned, to be looked at, and to be played elsewhere."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ import numpy as np
 from tyro.conf import Positional
 
 from jaxrl.reports.episode import FORMATS, record_episodes, save_recording
+from jaxrl.runs.exporting import export as write
 from jaxrl.runs.judging import eval_key
 from jaxrl.runs.loading import load_run, saved_run
 from jaxrl.training.compilation_cache import enable_compilation_cache
@@ -60,6 +61,41 @@ def render(
     print(f"animation   {path}")
     played = {"return": float(np.mean(recorded.returns)), "episode_length": float(np.mean(recorded.lengths))}
     print(json.dumps({"animation": str(path), **played, "run_dir": str(run)}))
+
+
+def export(
+    run: Positional[Path],
+    folder: Positional[Path],
+    *,
+    onnx: bool = False,
+    checkpoint: Literal["newest", "best"] = "newest",
+) -> None:
+    """Write what a run has learned into a folder that plays without JAX.
+
+        jaxrl export runs/mine policy
+        cd policy; python play.py CartPole-v1 100
+
+    policy.npz holds the weights and the observations' statistics, policy.json says what they mean, config.yaml is the
+    run's, and play.py plays it with NumPy alone: `from play import Policy`, or as a command in Gymnasium. In Python
+    with JAX: jaxrl.load_policy(RUN).
+
+    Args:
+        run: The directory of a run that learned by acting, with one of jaxrl's own networks.
+        folder: Where to write; a new folder.
+        onnx: Also write policy.onnx, the likeliest action as a graph for other runtimes; needs jaxrl[onnx].
+        checkpoint: The newest, or the one that was evaluated best.
+    """
+    saved = saved_run(run)
+    if saved.control and "env" in saved.about["given"]:
+        again = f"jaxrl.export({str(run)!r}, {str(folder)!r}, env=...)"
+        raise InputError(f"{run} was given its environment as an object of Python; write it out from there: {again}")
+    exported = write(run, folder, onnx=onnx, checkpoint=checkpoint)
+    for note in exported.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print("".join(f"wrote       {path}\n" for path in sorted(exported.folder.iterdir())), end="")
+    about = exported.about
+    told = {"env": about["env"]["name"], "env_steps": about["run"]["env_steps"], "head": about["network"]["head"]}
+    print(json.dumps({"folder": str(folder), **told, "layers": about["network"]["layers"], "run_dir": str(run)}))
 
 
 def _path(run: Path, format: str | None, out: Path | None) -> Path:

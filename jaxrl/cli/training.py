@@ -17,6 +17,7 @@ from tyro.conf import Positional
 
 from jaxrl.algorithms import DPO, KTO, SFT
 from jaxrl.cli.experiment import Options, launch, named, names, parse, report
+from jaxrl.cli.sweeping import is_sweep, resume_sweep
 from jaxrl.evaluators import evaluate as episodes
 from jaxrl.evaluators.episodes import BEHAVIOURS, figures
 from jaxrl.runs.directory import CONFIG, read_about, read_result
@@ -57,7 +58,7 @@ def train(argv: list[str], description: str | None = None) -> None:
     """
     acting = [name for name in names() if name.split("/")[0] not in _FROM_ROWS]
     description = description or train.__doc__
-    name = _first(argv, description, "ppo/cartpole", acting)
+    name = first(argv, description, "ppo/cartpole", acting)
     config = named(name)
     if "env" not in takes(config):
         raise InputError(f"{name} learns from rows: jaxrl finetune {name} --path FILE")
@@ -82,7 +83,7 @@ def finetune(argv: list[str], description: str | None = None) -> None:
     """
     learning = [*_FROM_ROWS, *(name for name in names() if name.split("/")[0] in _FROM_ROWS)]
     description = description or finetune.__doc__
-    name = _first(argv, description, "sft", learning)
+    name = first(argv, description, "sft", learning)
     config = _FROM_ROWS[name] if name in _FROM_ROWS else named(name)
     if "env" in takes(config):
         raise InputError(f"{name} learns by acting: jaxrl train {name}")
@@ -91,13 +92,16 @@ def finetune(argv: list[str], description: str | None = None) -> None:
 
 
 def resume(run: Positional[Path]) -> None:
-    """Go on with a run that was stopped, exactly: with the config, seed and options that it was begun with.
+    """Go on with a run or a sweep that was stopped, exactly: with the config, seed and options that it was begun with.
 
         jaxrl resume runs/CartPole-v1_ppo_s0_20260101-120000
 
     Args:
-        run: The directory of a run.
+        run: The directory of a run, or of a sweep.
     """
+    if is_sweep(run):
+        resume_sweep(run)
+        return
     saved = begun_by_name(run)
     if "probe" in saved.about:
         raise InputError(
@@ -190,7 +194,8 @@ def _again(run_dir: Path, about: dict[str, Any]) -> str:
     return shlex.join([*command, *where, *(["--resume"] if "--resume" not in command else [])])
 
 
-def _first(argv: list[str], description: str, example: str, choices: list[str]) -> str:
+def first(argv: list[str], description: str, example: str, choices: list[str]) -> str:
+    """The word that a command begins with. Raises InputError where there is none, with what there could be."""
     if {"-h", "--help"} & set(argv[:1]):
         listed = textwrap.fill(", ".join(choices), 100, initial_indent="    ", subsequent_indent="    ")
         print(f"{inspect.cleandoc(description)}\n\n{listed}")

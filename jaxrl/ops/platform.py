@@ -99,6 +99,30 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_left() -> float:
+    """MiB that are free where programs run: on the device, or on this machine, within its control group."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return jax.local_device_count() * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) / 2**20
+    left = [_number_in("/proc/meminfo", "MemAvailable:") / 2**10]
+    for most, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        folder = Path("/sys/fs/cgroup")
+        left.append((_number_in(folder / most) - _number_in(folder / used)) / 2**20)
+    return min((x for x in left if x == x), default=float("inf"))
+
+
+def _number_in(path: str | Path, after: str = "") -> float:
+    """The number in a file, or the one after a word of it; NaN where there is none, as where it says "max"."""
+    try:
+        text = Path(path).read_text()
+        return float(text.split(after, 1)[1].split()[0] if after else text)
+    except (OSError, ValueError, IndexError):
+        return float("nan")
+
+
 def processor() -> dict[str, str]:
     """Model and a hash of the instruction sets, where Linux tells them: XLA compiles for both."""
     try:

@@ -97,10 +97,15 @@ def _named(config: Any) -> dict[str, type]:
 
 
 def write_about(run_dir: Path, about: dict[str, Any]) -> None:
-    """Put run.json in the place of the one that is there, whole or not at all."""
-    draft = run_dir / f"{ABOUT}.tmp"
-    draft.write_text(json.dumps(about, indent=1) + "\n")
-    os.replace(draft, run_dir / ABOUT)
+    """Put run.json in the place of the one that is there."""
+    write_json(run_dir / ABOUT, about)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Put a file in the place of the one that is there, whole or not at all."""
+    draft = path.with_name(f"{path.name}.tmp")
+    draft.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(draft, path)
 
 
 def mend(run_dir: Path, config: Any, kept: dict[str, str] | None) -> list[str]:
@@ -125,12 +130,10 @@ def begin_run(
     """Make the directory, by default a new one under runs/, and write what is run, and on what. more: further entries
     of run.json, which a resume does not compare.
     """
-    run_dir = _new_directory(f"{label}_s{seed}_{time.strftime('%Y%m%d-%H%M%S')}") if run_dir is None else run_dir
+    run_dir = new_directory(f"{label}_s{seed}_{time.strftime('%Y%m%d-%H%M%S')}") if run_dir is None else run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, run_dir / CONFIG)
-    begun = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    typed = {"begun": begun, "command": [sys.executable, *sys.argv], "git": git_revision()}
-    about = {"seed": seed, "given": given, **more, **typed, **machine()}
+    about = {"seed": seed, "given": given, **more, **begun()}
     try:
         with (run_dir / ABOUT).open("x") as file:
             file.write(json.dumps(about, indent=1) + "\n")
@@ -139,7 +142,13 @@ def begin_run(
     return run_dir
 
 
-def _new_directory(name: str) -> Path:
+def begun() -> dict[str, Any]:
+    """When, by which command, of which revision and on what machine something is begun."""
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return {"begun": when, "command": [sys.executable, *sys.argv], "git": git_revision(), **machine()}
+
+
+def new_directory(name: str) -> Path:
     for number in range(1, 1000):
         path = Path("runs") / (name if number == 1 else f"{name}-{number}")
         try:

@@ -119,7 +119,7 @@ def run(
     between updates or within an evaluation, in seconds. Raises NotSaved where the disk takes no more.
     """
     schedule.check()
-    seed = _checked_seed(seed)
+    seed = checked_seed(seed)
     cache = enable_compilation_cache()
     p = program(config, **given)
     settings, told = as_run(config, p.overrides), describe(given)
@@ -189,7 +189,8 @@ def _bar(p: Program, done: int, progress: bool, marks: dict[str, set[int]]) -> B
     return Bar(p.total_steps, done, progress, p.unit.label.split()[-1], plain_lines(steps["evals"], steps["logs"]))
 
 
-def _checked_seed(seed: Any) -> int:
+def checked_seed(seed: Any) -> int:
+    """As an int. Raises InputError for what is no seed."""
     try:
         number = operator.index(seed)  # NumPy's integers too
     except TypeError:

@@ -64,14 +64,8 @@ def finetune(
     check(config)
     if adapter_only:
         _check_adapter_only(config.lm)
-    base, lm, whole = _loaded(config.lm)
-    config = replace(config, lm=lm)
-    model = language_model(base.config, dtype=config.lm.dtype, remat=config.lm.remat)
-    data, counts, notes = prepare(
-        config.data, base.tokenizer, rows, held_out, learns_from=config.learns_from, model=base.config
-    )
-    data = config.complete_data(model, base.params, data)
-    given = {"network": model, "params": base.params, "data": data}
+    config, given, base, whole, counts, notes = materials(config, rows, held_out)
+    lm, model, data = config.lm, given["network"], given["data"]
     if samples:
         room = base.config.max_position_embeddings
         prompts = first_prompts(data.held_out or data.train, samples, at_most=room - 1)
@@ -91,6 +85,32 @@ def finetune(
     more = {"finetune": {**asked, "rows": "given" if rows is not None else config.data.path}}
     result = run(config, **options, **given, export=export, more=more)
     return Tuned(result, model, learned(result.state.learner), base, counts, notes, result.run_dir / name)
+
+
+class Materials(NamedTuple):
+    """What learning from rows needs. config: as it is run. given: what its program takes beside it: network, params and
+    data. base, whole: the model before, and the name of the whole of it. counts, notes: as in Tuned.
+    """
+
+    config: Any
+    given: dict[str, Any]
+    base: Pretrained
+    whole: str
+    counts: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def materials(config: Any, rows: Iterable[Row] | None = None, held_out: Iterable[Row] | None = None) -> Materials:
+    """Load the model that a config names, and prepare its rows. Arguments and errors as for `finetune`."""
+    base, lm, whole = _loaded(config.lm)
+    config = replace(config, lm=lm)
+    model = language_model(base.config, dtype=lm.dtype, remat=lm.remat)
+    data, counts, notes = prepare(
+        config.data, base.tokenizer, rows, held_out, learns_from=config.learns_from, model=base.config
+    )
+    data = config.complete_data(model, base.params, data)
+    given = {"network": model, "params": base.params, "data": data}
+    return Materials(config, given, base, whole, counts, notes)
 
 
 def held_out_figures(config: Any, folder: str | Path, path: str | None = None) -> dict[str, float]:

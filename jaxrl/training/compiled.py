@@ -55,33 +55,46 @@ class Compiled(NamedTuple):
     """using(config) -> the same programs with the floats of another config; nothing is compiled."""
 
 
-def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compiled]:
-    """Trace all programs of a run and return what compiles them. `p`: as the config makes it.
+class Functions(NamedTuple):
+    """A run as pure functions of arrays, to be jitted, or mapped over configs and seeds first.
 
-    The config's floats and all arrays that are given are arguments: another value of theirs compiles nothing.
+    inputs: (the config's floats, the arrays that are given); the functions may be called with others. init(inputs, key)
+    -> state; chunk(flat inputs, leaves, updates, told) -> (leaves, told), measures[i](inputs, key, learner, case), as
+    in Compiled. state: its shapes. names: of the metrics, in the order in which they are told.
     """
+
+    inputs: tuple[Any, list[Any]]
+    init: Callable[[tuple, Key], TrainState]
+    chunk: Callable[..., tuple[Leaves, Float[Array, " told"]]]
+    measures: tuple[Callable[..., PyTree], ...]
+    state: TrainState
+    names: tuple[str, ...]
+    nothing: Float[np.ndarray, " told"]
+
+
+def functions(config: Any, given: dict[str, Any], p: Program) -> Functions:
+    """The functions of a run, traced once. `p`: as the config makes it."""
     arrays, join = split_given(given)
     inputs = (float32(config), arrays)
-    flat, structure = jax.tree.flatten(inputs)
-    key, number = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
+    structure = jax.tree.structure(inputs)
 
     def remade(inputs: tuple) -> Program:
         config, arrays = inputs
         return program(config, **join(arrays))
-
-    def whole(leaves: Leaves) -> TrainState:
-        return jax.tree.unflatten(jax.tree.structure(state), leaves)
 
     def stepped(inputs: tuple, state: TrainState) -> tuple[TrainState, m.Packed]:
         state, metrics = remade(inputs).step(state)
         return state, m.pack(metrics)
 
     step = jax.jit(stepped, inline=True)  # traced once, for its shapes and for the loop
+    init = jax.jit(lambda inputs, key: remade(inputs).init(key))
+    state = init.trace(inputs, _key()).out_info
+    packed = jax.eval_shape(step, inputs, state)[1]
 
     def chunk(
         flat: Leaves, leaves: Leaves, updates: jax.Array, told: Float[Array, " told"]
     ) -> tuple[Leaves, Float[Array, " told"]]:
-        inputs, state = jax.tree.unflatten(structure, flat), whole(leaves)
+        inputs = jax.tree.unflatten(structure, flat)
 
         def body(_, carry):
             state, total = carry
@@ -89,19 +102,29 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
             return state, m.add(total, metrics)
 
         before = m.Packed(packed.names, told[: packed.sums.size].reshape(packed.sums.shape))
-        state, metrics = jax.lax.fori_loop(0, updates, body, (state, before))
-        finite = _finite(state.learner).astype(metrics.sums.dtype)
-        return jax.tree.leaves(state), jnp.concatenate([metrics.sums.reshape(-1), finite])
+        start = jax.tree.unflatten(jax.tree.structure(state), leaves), before
+        end, metrics = jax.lax.fori_loop(0, updates, body, start)
+        finite = which_finite(end.learner).astype(metrics.sums.dtype)
+        return jax.tree.leaves(end), jnp.concatenate([metrics.sums.reshape(-1), finite])
 
     def measure(i: int) -> Callable:
         return lambda inputs, *rest: remade(inputs).evaluators[i].measure(*rest)
 
-    init = jax.jit(lambda inputs, key: remade(inputs).init(key)).trace(inputs, key)
-    state = init.out_info
-    packed = jax.eval_shape(step, inputs, state)[1]
-    nothing = np.zeros(packed.sums.size + len(_floats(state.learner)), packed.sums.dtype)
-    train = jax.jit(chunk, donate_argnums=1).trace(flat, jax.tree.leaves(state), number, nothing)
-    asked = [jax.jit(measure(i)).trace(inputs, key, state.learner, number) for i in range(len(p.evaluators))]
+    nothing = np.zeros(packed.sums.size + len(named_floats(state.learner)), packed.sums.dtype)
+    measures = tuple(measure(i) for i in range(len(p.evaluators)))
+    return Functions(inputs, init, chunk, measures, state, packed.names, nothing)
+
+
+def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compiled]:
+    """Trace all programs of a run and return what compiles them. `p`: as the config makes it.
+
+    The config's floats and all arrays that are given are arguments: another value of theirs compiles nothing.
+    """
+    f, number = functions(config, given, p), jax.ShapeDtypeStruct((), jnp.int32)
+    init, state, arrays = f.init.trace(f.inputs, _key()), f.state, f.inputs[1]
+    flat = jax.tree.leaves(f.inputs)
+    train = jax.jit(f.chunk, donate_argnums=1).trace(flat, jax.tree.leaves(state), number, f.nothing)
+    asked = [jax.jit(measure).trace(f.inputs, _key(), state.learner, number) for measure in f.measures]
 
     def compiled() -> Compiled:
         briefly = [e.brief for e in p.evaluators]
@@ -111,18 +134,18 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
 
     def bound(config: Any, update: Callable, start: Callable, ask: list[Callable]) -> Compiled:
         on_device = jax.device_put((float32(config), arrays))  # once, not with every chunk
-        flat, count, none = jax.tree.leaves(on_device), functools.cache(jnp.int32), jnp.asarray(nothing)
+        flat, count, none = jax.tree.leaves(on_device), functools.cache(jnp.int32), jnp.asarray(f.nothing)
         return Compiled(
             init=lambda key: start(on_device, key),
             chunk=lambda leaves, updates, told=none: update(flat, leaves, count(updates), told),
-            whole=whole,
-            read=functools.partial(_read, packed.names),
-            floats=[path for path, _ in _floats(state.learner)],
+            whole=functools.partial(jax.tree.unflatten, jax.tree.structure(state)),
+            read=functools.partial(_read, f.names),
+            floats=[path for path, _ in named_floats(state.learner)],
             evaluators=tuple(
                 Asked(evaluator, functools.partial(_asking, made, on_device))
                 for evaluator, made in zip(p.evaluators, ask, strict=True)
             ),
-            memory=_memory(update),
+            memory=memory_of(update),
             nothing=none,
             using=lambda config: bound(config, update, start, ask),
         )
@@ -130,12 +153,21 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
     return compiled
 
 
-def _read(names: tuple[str, ...], told: jax.Array) -> tuple[dict[str, float], np.ndarray]:
+def read_told(names: tuple[str, ...], told: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """What chunks were told [*m, told] as (means of the metrics [*m, names], which floats are finite [*m, floats])."""
     numbers = np.asarray(told)
-    totals, counts = numbers[: 2 * len(names)].reshape(-1, 2).T
+    sums = numbers[..., : 2 * len(names)].reshape(*numbers.shape[:-1], len(names), 2)
     with np.errstate(invalid="ignore", divide="ignore"):  # of what was never counted, the mean is NaN
-        means = totals / counts
-    return dict(zip(names, means.tolist(), strict=True)), numbers[2 * len(names) :] > 0
+        return sums[..., 0] / sums[..., 1], numbers[..., 2 * len(names) :] > 0
+
+
+def _read(names: tuple[str, ...], told: jax.Array) -> tuple[dict[str, float], np.ndarray]:
+    means, fine = read_told(names, told)
+    return dict(zip(names, means.tolist(), strict=True)), fine
+
+
+def _key() -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(lambda: jax.random.key(0))
 
 
 def _side_by_side(traced: list[Any], brief: list[bool]) -> list[Callable[[], Any]]:
@@ -157,8 +189,9 @@ def _asking(made: Callable[[], Any], inputs: tuple) -> Callable[[Key, Learner, i
     return lambda key, learner, case: ask(inputs, key, learner, np.int32(case))
 
 
-def _memory(program: Any) -> dict[str, float]:
-    """What XLA says, in MiB; nothing where it does not say. What is updated in place counts once."""
+def memory_of(program: Any) -> dict[str, float]:
+    """What XLA says a compiled program takes, in MiB; nothing where it does not say. What is updated in place counts
+    once."""
     found = program.memory_analysis()
     if found is None:
         return {}
@@ -171,9 +204,9 @@ def _memory(program: Any) -> dict[str, float]:
     return {**mib, "total": round(sum(parts.values()) / 2**20, 3)}
 
 
-def _finite(learner: Learner) -> Bool[Array, " floats"]:
+def which_finite(learner: Learner) -> Bool[Array, " floats"]:
     """Which leaves are finite throughout."""
-    leaves = [x.reshape(-1) for _, x in _floats(learner)]
+    leaves = [x.reshape(-1) for _, x in named_floats(learner)]
     # Of each leaf by itself XLA would make two or three kernels, at 15 ms of compiling: the small ones go together.
     small = [x for x in leaves if x.size <= _SMALL]
     owner = np.repeat(np.arange(len(small)), np.array([x.size for x in small], int))
@@ -182,6 +215,7 @@ def _finite(learner: Learner) -> Bool[Array, " floats"]:
     return jnp.isfinite(jnp.array([next(sums) if x.size <= _SMALL else jnp.sum(0 * x) for x in leaves]))
 
 
-def _floats(learner: Learner) -> list[tuple[str, Any]]:
+def named_floats(learner: Learner) -> list[tuple[str, Any]]:
+    """The leaves that can be other than finite, with their paths."""
     leaves = jax.tree_util.tree_leaves_with_path(learner)
     return [(jax.tree_util.keystr(path), x) for path, x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]

@@ -7,13 +7,13 @@ import pytest
 
 from jaxrl.ops import platform
 from jaxrl.ops.platform import compile_lowered, compiler_options, tuned
-from jaxrl.training.compiled import _finite
+from jaxrl.training.compiled import which_finite
 
 BIG = np.finfo(np.float32).max  # a sum of two is infinite, though each is finite
 
 
 @pytest.mark.parametrize(
-    ("leaf", "is_finite"),
+    ("leaf", "iswhich_finite"),
     [
         (jnp.full((3, 4), BIG), True),
         (jnp.full((100, 100), BIG), True),
@@ -24,13 +24,13 @@ BIG = np.finfo(np.float32).max  # a sum of two is infinite, though each is finit
         (jnp.zeros((0, 3)), True),
     ],
 )
-def test_of_each_leaf_is_told_whether_it_is_finite(leaf, is_finite):
+def test_of_each_leaf_is_told_whether_it_iswhich_finite(leaf, iswhich_finite):
     learner = {"a": jnp.ones(5), "b": leaf, "c": jnp.arange(3), "d": jnp.ones((128, 128)), "e": jnp.ones(())}
-    np.testing.assert_array_equal(jax.jit(_finite)(learner), [True, is_finite, True, True])
+    np.testing.assert_array_equal(jax.jit(which_finite)(learner), [True, iswhich_finite, True, True])
 
 
 def test_nothing_is_told_of_a_learner_without_floats():
-    assert _finite({"count": jnp.arange(3)}).shape == (0,)
+    assert which_finite({"count": jnp.arange(3)}).shape == (0,)
 
 
 def test_what_is_large_or_runs_briefly_is_compiled_in_less_time():

@@ -38,12 +38,13 @@ class Bar:
         for line in lines if self._shown is not None else ():
             self._shown.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def update(self, step: int, says: str, steps_per_second: float) -> None:
-        """Show where the run is and what it says of itself."""
+    def update(self, step: int, says: str, steps_per_second: float, line: bool = False) -> None:
+        """Show where the run is and what it says of itself. line: write a plain line where there is no terminal, also
+        after a step that is not among `lines`."""
         text = f"{steps_per_second:,.{0 if steps_per_second > 100 else 1}f} {self._unit}/s   {says}"
         self._progress.update(self._task, completed=step, text=text)
-        if self._plain is not None and step in self._lines:
-            self._plain.print(f"{step:>12,} of {self._total:,} {self._unit}   {text}")
+        if self._plain is not None and (line or step in self._lines):
+            self._plain.print(f"{step:>12,} of {self._total:,} {self._unit}   {text}", soft_wrap=True)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

@@ -1,0 +1,206 @@
+"""jaxrl sweep: many configurations times many seeds."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from jaxrl.algorithms import ALGORITHMS, DPO, KTO, SFT
+from jaxrl.cli.experiment import named, names, parse
+from jaxrl.config_file import load_config, read_document
+from jaxrl.ops.platform import cores
+from jaxrl.runs.driver import Schedule
+from jaxrl.runs.finetuning import materials
+from jaxrl.sweeps import Plan, SweepResult
+from jaxrl.sweeps import sweep as run_sweep
+from jaxrl.sweeps.directory import SWEEP, read_sweep
+from jaxrl.sweeps.searches import METHODS
+from jaxrl.sweeps.space import read_value, with_fields
+from jaxrl.training import takes
+from jaxrl.types import InputError
+
+_PREFIX = "--sweep."
+_OWN = ("base", "sweep", "plan")  # of a file that describes a sweep
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions:
+    """What is asked of the sweep, beside its fields."""
+
+    seeds: str = "1"
+    """Seeds of every configuration: "16" for 0 to 15, "100:148" for 100 to 147, or "3,5,8"."""
+    method: Literal[METHODS] = "grid"
+    """All combinations (grid); --samples of them, drawn (random); successive halving; population-based training; or
+    those that Optuna asks for, with jaxrl[tune]."""
+    samples: int | None = None
+    """Configurations to draw."""
+    search_seed: int = 0
+    """Of what is drawn."""
+    eta: int = 3
+    """Of halving: one configuration in so many goes on at each rung."""
+    intervals: int = 10
+    """Of pbt: training is cut into so many parts, between which the worst quarter learns from the best."""
+    at_once: int = 8
+    """Of optuna: configurations that are asked for, and learn, together."""
+    schedule: Schedule = Schedule(logs=20, evals=5, saves=5)
+    """How often each member is logged and evaluated, and all are saved."""
+    devices: int | None = None
+    """Among how many devices members are spread: all of them; on CPU one for each core."""
+    memory_gib: float | None = None
+    """Memory that may be taken: four fifths of what is free."""
+    run_dir: Path | None = None
+    """Where to write; by default a new directory under runs/."""
+    resume: bool = False
+    """Go on with the sweep in run_dir, exactly."""
+    dry_run: bool = False
+    """Compile, say how much memory and time it will take, and end."""
+
+
+def sweep(argv: list[str]) -> None:
+    """Train many configurations, each with many seeds, in as few compiled programs as they have shapes.
+
+        jaxrl sweep ppo/cartpole --sweep.learning-rate log:1e-4:1e-2:8 --sweep.gae-lambda .9,.95 --seeds 16
+        jaxrl sweep ppo/cartpole --sweep.hidden "64,64;256,256" --total-steps 102400
+        jaxrl sweep ppo/acrobot --sweep.learning-rate log:1e-5:1e-1 --method random --samples 32
+        jaxrl sweep dpo --path pairs.jsonl --name MODEL_FOLDER --lora-rank 8 --sweep.beta .05,.1,.5
+        jaxrl sweep mine.yaml
+
+    The first argument is a config as for jaxrl train, sft, dpo or kto, or a file with a section `sweep:`. A field takes
+    the values listed (lists apart by semicolons), or a range: log:LOW:HIGH:COUNT or lin:LOW:HIGH:COUNT, without a count
+    where values are drawn. All other options set what the configurations have in common. Rows of every member are in
+    table.csv and table.parquet; jaxrl report DIRECTORY ranks them, jaxrl resume DIRECTORY goes on.
+    """
+    from jaxrl.cli.training import first
+
+    _spread_over_cores(argv)
+    learning = ["sft", "dpo", "kto", *names()]
+    name = first(argv, sweep.__doc__, "ppo/cartpole", learning)
+    base, fields, asked = _described(name)
+    words, own = _taken(argv[1:])
+    config, options = parse(base, sweep.__doc__, words, dataclasses.replace(SweepOptions(), **asked))
+    options["seeds"] = _seeds(options["seeds"])
+    plan = {f.name: options.pop(f.name) for f in dataclasses.fields(Plan)}
+    _tell(run_sweep(config, {**fields, **own}, Plan(**plan), load=_loader(config), **options))
+
+
+def is_sweep(directory: Path) -> bool:
+    """Whether a directory holds a sweep."""
+    return (directory / SWEEP).is_file()
+
+
+def resume_sweep(directory: Path) -> None:
+    """Go on with a sweep that the command line can make again."""
+    about = read_sweep(directory)
+    asked = about["asked"]
+    if asked["given"]:
+        what = ", ".join(f"{name} ({told['is']})" for name, told in asked["given"].items())
+        raise InputError(f"{directory} was given {what} as objects of Python; resume it from there: resume=True")
+    if "result" in about:
+        print(f"{directory} had ended: these are its figures")
+        print(json.dumps(about["result"]))
+        return
+    _cpu_devices(asked["devices"])
+    config = load_config(directory / "config.yaml", ALGORITHMS)
+    plan = {f.name: asked[f.name] for f in dataclasses.fields(Plan) if f.name in asked}
+    plan |= {"seeds": tuple(asked["seeds"]), "schedule": Schedule(**asked["schedule"])}
+    _tell(run_sweep(config, asked["fields"], Plan(**plan), directory, resume=True, load=_loader(config)))
+
+
+def _tell(result: SweepResult) -> None:
+    if result.table is not None:
+        print(f"table       {result.table}\nreport      jaxrl report {result.run_dir}")
+    print(json.dumps(result.figures))
+
+
+def _loader(config: Any) -> Any:
+    """What loads the model and the rows that a config names, for each program; nothing for those that act."""
+    if "env" in takes(config):
+        return None
+
+    def load(config: Any) -> tuple[Any, dict[str, Any]]:
+        found = materials(config)
+        return found.config, found.given
+
+    return load
+
+
+def _described(name: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """(base config, fields, options) of a config by its name, or of a file that describes a sweep."""
+    plain = {"sft": SFT(), "dpo": DPO(), "kto": KTO()}
+    if name in plain:
+        return plain[name], {}, {}
+    if not Path(name).is_file():
+        return named(name), {}, {}
+    document = read_document(name)
+    own = {title: document.get(title) or {} for title in _OWN}
+    if not own["sweep"]:
+        return named(name), {}, {}
+    for title in ("sweep", "plan"):
+        if not isinstance(own[title], dict):
+            raise InputError(f"{name}: {title} = {own[title]!r} should be a section with fields of its own")
+    if own["base"]:
+        base = _overridden(named(own["base"]), {t: f for t, f in document.items() if t not in _OWN}, name)
+    else:
+        base = load_config(name, ALGORITHMS, apart=_OWN)
+    fields = {f.name for f in dataclasses.fields(SweepOptions)}
+    unknown = [key for key in own["plan"] if key not in fields]
+    if unknown:
+        raise InputError(f"{name}: plan has no {unknown[0]}; it takes {', '.join(sorted(fields))}")
+    asked = {**own["plan"], **({"seeds": str(own["plan"]["seeds"])} if "seeds" in own["plan"] else {})}
+    return base, own["sweep"], asked
+
+
+def _overridden(base: Any, sections: Mapping[str, Any], name: str) -> Any:
+    for title, section in sections.items():
+        if not isinstance(section, dict):
+            raise InputError(f"{name}: {title} = {section!r} should be a section with fields of its own")
+        prefix = "" if title == "algorithm" else f"{title}."
+        values = {f"{prefix}{field}": read_value(base, f"{prefix}{field}", value) for field, value in section.items()}
+        base = with_fields(base, values)
+    return base
+
+
+def _taken(words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The words without --sweep.FIELD and what follows it; and those, by field."""
+    rest, fields, waiting = [], {}, None
+    for word in words:
+        if waiting is not None:
+            fields[waiting], waiting = word, None
+        elif word.startswith(_PREFIX):
+            field, equals, spec = word.removeprefix(_PREFIX).partition("=")
+            field = field.replace("-", "_")
+            if field in fields:
+                raise InputError(f"{_PREFIX}{field} is given twice; give all its values at once, apart by commas")
+            fields[field], waiting = spec, None if equals else field
+        else:
+            rest.append(word)
+    if waiting is not None:
+        raise InputError(f"{_PREFIX}{waiting} needs values, as in {_PREFIX}{waiting} 1e-4,1e-3")
+    return rest, fields
+
+
+def _seeds(text: str) -> int | tuple[int, ...]:
+    try:
+        if ":" in text:
+            low, high = map(int, text.split(":"))
+            return tuple(range(low, high))
+        return tuple(map(int, text.split(","))) if "," in text else int(text)
+    except ValueError:
+        raise InputError(f'seeds = {text!r} cannot be read; write "16", "100:148" or "3,5,8"') from None
+
+
+def _spread_over_cores(argv: list[str]) -> None:
+    asked = [argv[i + 1] for i, word in enumerate(argv[:-1]) if word == "--devices"]
+    asked += [word.partition("=")[2] for word in argv if word.startswith("--devices=")]
+    _cpu_devices(int(asked[-1]) if asked and asked[-1].isdigit() else cores())
+
+
+def _cpu_devices(count: int) -> None:
+    """Of a CPU, one device for each core; of other platforms nothing is changed."""
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:  # JAX has started already, with as many as it was told then
+        return

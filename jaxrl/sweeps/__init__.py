@@ -1,0 +1,6 @@
+"""Sweeps: many configurations times many seeds, in as few compiled programs as they have shapes, and one table."""
+
+from jaxrl.sweeps.driver import SweepResult as SweepResult
+from jaxrl.sweeps.driver import sweep as sweep
+from jaxrl.sweeps.space import swept as swept
+from jaxrl.sweeps.task import Plan as Plan

@@ -1,0 +1,202 @@
+"""The driver of a sweep: many configs times many seeds, as few programs as they have shapes, in one table."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrl.config_file import to_dict
+from jaxrl.runs.directory import on_disk
+from jaxrl.runs.logs import Bar
+from jaxrl.runs.preemption import Interrupted, Interrupts, Stopped
+from jaxrl.sweeps.directory import begin_sweep, check_sweep_dir, described, end, ended, read_sweep, update_sweep
+from jaxrl.sweeps.forecast import Forecast, said
+from jaxrl.sweeps.learning import Learning
+from jaxrl.sweeps.plan import Batch, Group
+from jaxrl.sweeps.space import shown
+from jaxrl.sweeps.table import join
+from jaxrl.sweeps.task import Plan, Task, task
+from jaxrl.training.compilation_cache import enable_compilation_cache
+from jaxrl.training.given import describe
+
+
+class SweepResult(NamedTuple):
+    """figures: what a command line ends with. run_dir, table: where all is kept; None after a dry run."""
+
+    figures: dict[str, Any]
+    run_dir: Path | None
+    table: Path | None
+
+
+def sweep(
+    config: Any,
+    fields: Mapping[str, Any],
+    plan: Plan = Plan(),
+    run_dir: str | Path | None = None,
+    *,
+    resume: bool = False,
+    dry_run: bool = False,
+    progress: bool = True,
+    load: Callable[[Any], tuple[Any, dict[str, Any]]] | None = None,
+    more: Mapping[str, Any] = {},
+    **given: Any,
+) -> SweepResult:
+    """Train every configuration with every seed; members that differ by floats and seeds alone are one program.
+
+    Main arguments:
+    config: what they have in common. fields: what they differ by, {"learning_rate": "log:1e-4:1e-2:8", "hidden":
+    [[64, 64], [256]]}, as `jaxrl.sweeps.swept` reads it; an empty one sweeps seeds. plan: seeds, method and sizes.
+    given: as for `train`.
+    Other arguments:
+    run_dir: by default a new directory under runs/. resume: go on with the sweep that it holds, exactly. dry_run:
+    compile, forecast memory and time, and end. load(config) -> (config, given): instead of `given`, for each program.
+    more: further entries of sweep.json.
+    Raises InputError, before anything is compiled or written, for a field, a value or a directory that cannot be, and
+    before anything runs for members that have no room in memory. Raises Stopped and NotSaved as `run` does.
+    """
+    enable_compilation_cache()
+    run_dir = None if run_dir is None else Path(run_dir)
+    asked = task(config, fields, plan, load or (lambda config: (config, given)))
+    same = asked.asked(describe(given))
+    check_sweep_dir(run_dir, same, resume)
+    formed = asked.form([])
+    with on_disk(run_dir), contextlib.ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        if dry_run:
+            batches = asked.cut(formed, 0, [])
+            return SweepResult(_foreseen(asked, batches, asked.foresee(batches)), None, None)
+        if not resume:
+            batches = asked.cut(formed, 0, [])  # what does not fit is said before anything is written
+            run_dir = begin_sweep(run_dir, formed[0].p.label, config, {**_about(asked, formed), "asked": same, **more})
+        stored, told, batches = read_sweep(run_dir)["batches"], [], []
+        report = stack.enter_context(contextlib.closing(_Progress(asked, formed, progress)))
+        while formed:
+            numbers = {member.number for group in formed for member in group.members}
+            own = [cut for cut in stored if cut["members"][0] in numbers]
+            fresh = asked.cut(formed, len(batches), own)
+            batches += fresh
+            update_sweep(run_dir, batches=described(batches))
+            report.begin(asked, [batch for batch in fresh if ended(run_dir, batch.number) is None])
+            scores = {}
+            for batch in fresh:
+                scores |= _learned(asked, run_dir, batch, interrupts, report)
+            told += _by_config(fresh, scores)
+            formed = asked.form(told)
+        table = join(run_dir)
+        figures = {**_best(asked, batches, told), **_took(run_dir, batches), "run_dir": str(run_dir)}
+        update_sweep(run_dir, result=figures)
+    return SweepResult(figures, run_dir, table)
+
+
+def _learned(asked: Task, run_dir: Path, batch: Batch, interrupts: Interrupts, report: "_Progress") -> dict[int, float]:
+    """The last score of every member of a batch, which has ended then."""
+    found = ended(run_dir, batch.number)
+    if found is None:
+        key = jax.random.key(asked.plan.search_seed)
+        learning = Learning(
+            run_dir, batch, asked.fields, asked.search, key, asked.marks(batch.group), interrupts, report.tell
+        )
+        try:
+            found = learning.run()
+        except Interrupted:
+            raise Stopped(
+                f"stopped by {interrupts.asked}; all is saved: jaxrl resume {run_dir} goes on with it", busy=True
+            ) from None
+        end(run_dir, batch.number, found)
+    else:
+        report.tell(asked.steps(batch), {})
+    return dict(found["scores"])
+
+
+def _by_config(batches: Sequence[Batch], scores: Mapping[int, float]) -> list[list[float]]:
+    """Scores of the seeds of each configuration, in their order; NaN for a member that was left behind."""
+    found: dict[int, list[float]] = {}
+    for member in sorted((m for batch in batches for m in batch.members), key=lambda m: m.number):
+        found.setdefault(member.index, []).append(scores.get(member.number, math.nan))
+    return list(found.values())
+
+
+def _about(asked: Task, formed: Sequence[Group]) -> dict[str, Any]:
+    """What sweep.json says beside the machine and the batches."""
+    p, plan, plain = formed[0].p, asked.plan, to_dict(asked.config)
+    count = len({member.index for group in formed for member in group.members})
+    count = plan.samples or count
+    name = next((plain[home]["name"] for home in ("env", "lm") if home in plain), "")
+    return {
+        "algorithm": type(asked.config).__name__.lower(),
+        "subject": p.overrides.get("env.name", name),
+        "fields": {one.field: one.spec for one in asked.fields},
+        "method": plan.method,
+        "num_configs": count,
+        "num_seeds": len(asked.seeds),
+        "num_members": count * len(asked.seeds),
+        "seeds": list(asked.seeds),
+        "total_steps": p.total_steps,
+        "unit": p.unit._asdict(),
+    }
+
+
+def _best(asked: Task, batches: Sequence[Batch], told: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """The configuration of the best mean score over its seeds; one that diverged or was left behind is the worst."""
+    mean = [float(np.mean(np.where(np.isfinite(scores), scores, -np.inf))) for scores in told]
+    values = {member.index: member.values for batch in batches for member in batch.members}
+    best = int(np.argmax(mean))
+    count = sum(len(scores) for scores in told)
+    if not math.isfinite(mean[best]):
+        return {"members": count, "best": None}
+    shown_values = {name: shown(value) for name, value in values[best].items()}
+    return {"members": count, "best": best, "best_score": mean[best], "best_values": shown_values}
+
+
+def _took(run_dir: Path, batches: Sequence[Batch]) -> dict[str, Any]:
+    seconds = sum(ended(run_dir, batch.number)["seconds"] for batch in batches)
+    return {"train_seconds": round(seconds, 2)}
+
+
+def _foreseen(asked: Task, batches: Sequence[Batch], forecasts: Sequence[Forecast]) -> dict[str, Any]:
+    return {
+        "members": sum(len(batch.members) for batch in batches),
+        "batches": len(batches),
+        "compilations": asked.compilations(batches),
+        "forecast_seconds": round(sum(f.seconds for f in forecasts), 1),
+        "forecast_mib": round(max(f.memory_mib for f in forecasts), 1),
+    }
+
+
+class _Progress:
+    """Over the whole sweep: a bar, or a plain line at every twentieth."""
+
+    def __init__(self, asked: Task, formed: Sequence[Group], shown: bool):
+        count = sum(len(group.members) for group in formed)
+        steps = sum(asked.steps(Batch(0, group.members, len(group.members), group)) for group in formed)
+        self._total = round(steps * (asked.plan.samples or count) / count) if asked.plan.method == "optuna" else steps
+        unit = formed[0].p.unit.label.split()[-1]
+        self._bar = Bar(self._total, 0, shown, unit)
+        self._done, self._said, self._began, self._scores = 0, 0, time.perf_counter(), {}
+
+    def begin(self, asked: Task, batches: Sequence[Batch]) -> None:
+        """Say what is ahead."""
+        if batches:
+            self._bar.say(said(_foreseen(asked, batches, asked.foresee(batches))))
+        self._began, self._before = time.perf_counter(), self._done
+
+    def tell(self, steps: int, scores: Mapping[int, list[float]]) -> None:
+        """Steps that were done, and the newest scores by configuration."""
+        self._done += steps
+        self._scores |= {index: float(np.mean(own)) for index, own in scores.items()}
+        known = {index: score for index, score in self._scores.items() if math.isfinite(score)}
+        best = max(known, key=known.get, default=None)
+        says = "" if best is None else f"best mean score {known[best]:.4g}, of config {best}"
+        rate = (self._done - self._before) / max(1e-9, time.perf_counter() - self._began)
+        twentieth = 20 * self._done // max(1, self._total)
+        self._bar.update(self._done, says, rate, line=twentieth > self._said)
+        self._said = max(self._said, twentieth)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()

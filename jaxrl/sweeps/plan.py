@@ -1,0 +1,134 @@
+"""Who is in a sweep, which of them share a program, and how many of those learn at once."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrl.settings import check, float32, stack
+from jaxrl.sweeps.space import shown, with_fields
+from jaxrl.training import program
+from jaxrl.training.sweeps import Together, compile_together
+from jaxrl.types import InputError, Program
+
+
+class Member(NamedTuple):
+    """One agent. number: of the member. index: of its configuration, which its other seeds share. values: of the fields
+    that are swept."""
+
+    number: int
+    index: int
+    seed: int
+    values: Mapping[str, Any]
+    config: Any
+
+
+class Group(NamedTuple):
+    """Members whose configs differ by nothing but floats, and so share a program. together(size) -> it, compiled for so
+    many at once; a size that was asked for before compiles nothing."""
+
+    members: tuple[Member, ...]
+    p: Program
+    together: Callable[[int], Together]
+    devices: int
+
+
+class Batch(NamedTuple):
+    """Members that learn at once: `size` of them in the program, whose last one may be there several times over."""
+
+    number: int
+    members: tuple[Member, ...]
+    size: int
+    group: Group
+
+
+def members(base: Any, points: Sequence[Mapping[str, Any]], seeds: Sequence[int], first: int = 0) -> list[Member]:
+    """Each point with each seed, a point's seeds next to each other. first: the number of the first configuration.
+
+    Raises InputError, which names the point, for values that its config cannot have.
+    """
+    made = []
+    for i, point in enumerate(points, first):
+        try:
+            config = with_fields(base, point)
+            check(config)
+        except InputError as error:
+            told = ", ".join(f"{name} = {shown(value)}" for name, value in point.items())
+            raise InputError(f"the sweep's config {i} ({told}): {error}") from None
+        made += [Member(i * len(seeds) + s, i, seed, point, config) for s, seed in enumerate(seeds)]
+    return made
+
+
+def groups(everyone: Sequence[Member], load: Callable[[Any], tuple[Any, dict[str, Any]]], devices: int) -> list[Group]:
+    """The groups of some members, in the order of their first. load(config) -> the config as it is run, and what it is
+    given beside itself. Nothing is compiled. Raises InputError as `program` does.
+    """
+    found: dict[Any, list[Member]] = {}
+    for member in everyone:
+        found.setdefault(jax.tree.structure(member.config), []).append(member)
+    made = []
+    for alike in found.values():
+        config, given = load(alike[0].config)
+        p, compiled = program(config, **given), {}
+
+        def together(size: int, config=config, given=given, p=p, compiled=compiled) -> Together:
+            if size not in compiled:
+                compiled[size] = compile_together(config, given, p, size, devices)
+            return compiled[size]
+
+        loaded = jax.tree.structure(config)
+        own = [m._replace(config=jax.tree.unflatten(loaded, jax.tree.leaves(m.config))) for m in alike]
+        made.append(Group(tuple(own), p, together, devices))
+    return made
+
+
+def fitting(group: Group, devices: int, budget: float) -> int:
+    """How many members at once take no more than `budget` MiB: all, if they fit, else as many as fill equal batches.
+
+    Compiles once where all fit, and again for fewer. Raises InputError, with the numbers, where not even one fits.
+    """
+    count = len(group.members)
+    size = _multiple(count, devices)
+    while (needed := needs(group.together(size))) > budget:
+        shared = min(group.together(size).memory["shared"], needed)
+        each = (needed - shared) / size
+        most = min(size - devices, int((budget - shared) / each) // devices * devices)
+        if most < devices:
+            raise InputError(
+                f"{devices} member{'s' * (devices > 1)} at once take{'s' * (devices == 1)} "
+                f"{shared + devices * each:,.1f} MiB, and {budget:,.1f} MiB may be taken; make the config smaller "
+                "(num_envs, num_steps, hidden), or allow more (--memory-gib)"
+            )
+        size = _multiple(math.ceil(count / math.ceil(count / most)), devices)
+    return size
+
+
+def needs(together: Together) -> float:
+    """MiB that a program takes at its widest: its members in training, and beside them an evaluation or a copy to be
+    saved; 0 where XLA does not say."""
+    m = together.memory
+    return m["training"] + max(m["evaluation"], m["copy"]) if m else 0.0
+
+
+def batches(group: Group, size: int, first: int) -> list[Batch]:
+    """The members of a group, `size` at a time, numbered from `first`."""
+    parts = [group.members[i : i + size] for i in range(0, len(group.members), size)]
+    return [Batch(number, part, size, group) for number, part in enumerate(parts, first)]
+
+
+def filled(some: Sequence[Member], size: int) -> tuple[Member, ...]:
+    """As many as a program takes: the last one over and over."""
+    return (*some, *[some[-1]] * (size - len(some)))
+
+
+def stacked(together: Together, some: Sequence[Member]) -> tuple[Any, np.ndarray]:
+    """(their configs, on the devices; their seeds [M])."""
+    every = filled(some, together.size)
+    configs = stack([float32(member.config) for member in every])
+    return together.place(configs), np.array([member.seed for member in every], np.uint32)
+
+
+def _multiple(count: int, devices: int) -> int:
+    return math.ceil(count / devices) * devices

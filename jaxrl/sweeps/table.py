@@ -1,0 +1,101 @@
+"""The table of a sweep: a row per member and step, written as it goes, a part a batch, and joined at the end."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxrl.sweeps.space import shown
+
+TABLE, PARQUET, PARTS = "table.csv", "table.parquet", "parts"
+_WHOLE = ("member", "config", "seed", "step", "diverged")
+
+
+class Part:
+    """The rows of one batch, in parts/NUMBER.csv."""
+
+    def __init__(self, sweep_dir: Path, number: int, columns: Sequence[str], last: int):
+        """last: the step after which rows of an earlier session are cut, to be written again; -1 for all."""
+        self.path = sweep_dir / PARTS / f"{number:04d}.csv"
+        self._columns = list(columns)
+        kept = [row for row in read(self.path) if int(row["step"]) <= last] if last >= 0 else []
+        draft = self.path.with_suffix(".tmp")
+        with draft.open("w", newline="") as file:
+            writer = _writer(file, self._columns)
+            writer.writeheader()
+            writer.writerows(kept)
+        os.replace(draft, self.path)
+        self._file = self.path.open("a", newline="")
+        self._write = _writer(self._file, self._columns)
+
+    def rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows. A number is written with all its digits, and what is missing left empty."""
+        for row in rows:
+            self._write.writerow({name: "" if value is None else shown(value) for name, value in row.items()})
+
+    def flush(self) -> None:
+        """Until they are on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """No more rows."""
+        self._file.close()
+
+
+def _writer(file: Any, columns: list[str]) -> csv.DictWriter:
+    return csv.DictWriter(file, columns, restval="", lineterminator="\n")
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a .csv file, as text; a last line that was cut short is left out, and none if there is no file."""
+    if not path.is_file():
+        return []
+    whole = path.read_bytes().rpartition(b"\n")[0].decode()
+    return list(csv.DictReader(io.StringIO(whole)))
+
+
+def join(sweep_dir: Path) -> Path:
+    """All parts as table.csv, in order, and the same as table.parquet. Returns the first."""
+    paths = sorted((sweep_dir / PARTS).glob("*.csv"))
+    columns: dict[str, None] = {}
+    for path in paths:
+        with path.open(newline="") as file:
+            columns |= dict.fromkeys(next(csv.reader(file)))
+    tail = [name for name in ("score", "diverged") if name in columns]  # whatever a later part brings stands before
+    names = [*[name for name in columns if name not in tail], *tail]
+    draft = sweep_dir / f"{TABLE}.tmp"
+    with draft.open("w", newline="") as file:
+        writer = _writer(file, names)
+        writer.writeheader()
+        for path in paths:
+            writer.writerows(read(path))
+    os.replace(draft, sweep_dir / TABLE)
+    _parquet(sweep_dir)
+    return sweep_dir / TABLE
+
+
+def _parquet(sweep_dir: Path) -> None:
+    """Numbers as numbers: whole ones, and float64 where a cell is empty or has a point; all else as text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = read(sweep_dir / TABLE)
+    names = list(rows[0]) if rows else []
+    columns = {name: _typed([row[name] for row in rows], name in _WHOLE) for name in names}
+    draft = sweep_dir / f"{PARQUET}.tmp"
+    pq.write_table(pa.table(columns), draft)
+    os.replace(draft, sweep_dir / PARQUET)
+
+
+def _typed(cells: list[str], whole: bool) -> list[Any]:
+    if whole:
+        return [int(cell) for cell in cells]
+    if set(cells) <= {"true", "false"}:
+        return [cell == "true" for cell in cells]
+    try:
+        return [float(cell) if cell else None for cell in cells]
+    except ValueError:
+        return [cell or None for cell in cells]

@@ -1,0 +1,156 @@
+"""What a sweep is asked to do, read and checked: from fields and a plan to groups of members, and their batches."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxrl.config_file import to_dict
+from jaxrl.ops.platform import memory_left
+from jaxrl.runs.driver import Schedule, checked_seed
+from jaxrl.sweeps.forecast import Forecast, forecast
+from jaxrl.sweeps.plan import Batch, Group, batches, fitting, groups, members
+from jaxrl.sweeps.searches import METHODS, Search, search
+from jaxrl.sweeps.space import Swept, swept
+from jaxrl.types import InputError
+
+_SHARE = 0.8  # of the memory that is free, which a sweep may take
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is asked of a sweep, beside its config and its fields."""
+
+    seeds: int | tuple[int, ...] = 1
+    """Seeds of every configuration: so many, from 0 on; or these."""
+    method: str = "grid"
+    """grid, random, halving (successive halving), pbt (population-based training) or optuna."""
+    samples: int | None = None
+    """Configurations to draw; None takes the grid."""
+    search_seed: int = 0
+    """Of what is drawn."""
+    eta: int = 3
+    """Of halving: one configuration in so many goes on at each rung."""
+    intervals: int = 10
+    """Of pbt: into so many parts training is cut, between which the worst quarter learns from the best."""
+    at_once: int = 8
+    """Of optuna: configurations that are asked for, and learn, together."""
+    schedule: Schedule = Schedule(logs=20, evals=5, saves=5)
+    """How often each member is logged and evaluated, and all are saved."""
+    devices: int | None = None
+    """Among how many devices the members are spread; None takes all there are."""
+    memory_gib: float | None = None
+    """Memory that may be taken; None takes four fifths of what is free."""
+
+
+class Task(NamedTuple):
+    """A sweep that can be: its plan with the fields as they were read, seeds as they are, and the search."""
+
+    config: Any
+    plan: Plan
+    fields: tuple[Swept, ...]
+    seeds: tuple[int, ...]
+    search: Search
+    load: Callable[[Any], tuple[Any, dict[str, Any]]]
+    devices: int
+
+    def asked(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All that must be the same for a resume, as JSON has it."""
+        plan = dataclasses.asdict(self.plan)
+        del plan["memory_gib"]  # the batches are what counts, and they are written down
+        fields = {one.field: one.spec for one in self.fields}
+        own = {"seeds": list(self.seeds), "devices": self.devices}
+        return {"config": to_dict(self.config), "fields": fields, **plan, **own, "given": dict(given)}
+
+    def form(self, told: Sequence[Sequence[float]]) -> list[Group]:
+        """The groups of the next generation; none where the search is over. told: scores of the seeds of each
+        configuration so far. Raises InputError for what cannot be; nothing is compiled.
+        """
+        points = self.search.ask(told)
+        formed = groups(members(self.config, points, self.seeds, len(told)), self.load, self.devices)
+        for group in formed:
+            if len(group.members) > 1 or self.search.act is None:
+                self.search.marks(group.p.num_updates)
+        return formed
+
+    def cut(self, formed: Sequence[Group], first: int, stored: Sequence[Mapping[str, Any]]) -> list[Batch]:
+        """The batches of some groups, numbered from `first`. stored: as an earlier session has cut them, if it has."""
+        made: list[Batch] = []
+        if stored:
+            home = {member.number: (member, group) for group in formed for member in group.members}
+            for number, told in enumerate(stored, first):
+                own = tuple(home[m][0] for m in told["members"])
+                made.append(Batch(number, own, told["size"], home[told["members"][0]][1]))
+            return made
+        for group in formed:
+            size = fitting(group, self.devices, self._budget())
+            if size < len(group.members) and self.search.act is not None:
+                raise InputError(
+                    f"method = {self.plan.method!r} compares members while they learn, so all {len(group.members)} of a"
+                    " "
+                    f"program must learn at once, and memory has room for {size}; try fewer, or a smaller config"
+                )
+            made += batches(group, size, first + len(made))
+        return made
+
+    def marks(self, group: Group) -> dict[str, set[int]]:
+        """The updates after which something is due. A search that acts is told scores there."""
+        updates = group.p.num_updates
+        acts = set(self.search.marks(updates)) if self.search.act is not None else set()
+        marks = self.plan.schedule.marks(updates)
+        return {"logs": marks["logs"], "evals": marks["evals"] | acts, "saves": marks["saves"], "acts": acts}
+
+    def foresee(self, some: Sequence[Batch]) -> list[Forecast]:
+        """What these batches will take; one of each program is tried."""
+        tried: dict[Any, Forecast] = {}
+        for batch in some:
+            program = (id(batch.group), batch.size)
+            if program not in tried:
+                marks = self.marks(batch.group)
+                tried[program] = forecast(batch, self._weighed(batch), len(marks["evals"]))
+        return [tried[id(batch.group), batch.size] for batch in some]
+
+    def compilations(self, some: Sequence[Batch]) -> int:
+        """Programs that train: one for each group, and one for each size that a search leaves of it."""
+        sizes = {(id(b.group), s) for b in some for s in (b.size, *self.search.sizes(len(b.members)))}
+        return len(sizes)
+
+    def steps(self, batch: Batch) -> int:
+        """Of all its members together."""
+        return round(self._weighed(batch) * batch.group.p.steps_per_update * len(batch.members))
+
+    def _weighed(self, batch: Batch) -> float:
+        """Updates of the whole batch that take as long as its own, of which fewer and fewer members may be left."""
+        updates, left, before, weighed = batch.group.p.num_updates, len(batch.members), 0, 0.0
+        for mark, size in zip(sorted(self.marks(batch.group)["acts"]), self.search.sizes(left), strict=False):
+            weighed += (mark - before) * left / len(batch.members)
+            left, before = size, mark
+        return weighed + (updates - before) * left / len(batch.members)
+
+    def _budget(self) -> float:
+        gib = self.plan.memory_gib
+        return memory_left() * _SHARE if gib is None else gib * 1024
+
+
+def task(config: Any, fields: Mapping[str, Any], plan: Plan, load: Callable[[Any], tuple[Any, dict[str, Any]]]) -> Task:
+    """Read what is asked. Raises InputError for what cannot be."""
+    plan.schedule.check()
+    if plan.method not in METHODS:
+        raise InputError(f"method = {plan.method!r} is not one of {', '.join(METHODS)}")
+    if plan.memory_gib is not None and not plan.memory_gib > 0:
+        raise InputError(f"memory_gib = {plan.memory_gib} must be above 0")
+    chosen = tuple(swept(config, field, spec) for field, spec in fields.items())
+    seeds = tuple(range(plan.seeds)) if isinstance(plan.seeds, int) else tuple(plan.seeds)
+    seeds = tuple(checked_seed(seed) for seed in seeds)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds = {plan.seeds!r}: name at least one, and each once")
+    return Task(config, plan, chosen, seeds, search(plan, chosen, len(seeds)), load, _devices(plan.devices))
+
+
+def _devices(asked: int | None) -> int:
+    there = jax.local_device_count()
+    if asked is not None and not 1 <= asked <= there:
+        remedy = "; on CPU set jax_num_cpu_devices first" if jax.default_backend() == "cpu" else ""
+        raise InputError(f"devices = {asked}, and there {'is' if there == 1 else 'are'} {there}{remedy}")
+    return there if asked is None else asked
