@@ -34,7 +34,8 @@ def sensitivity_figure(sweep_dir: str | Path, path: str | Path) -> Path:
     _curves(figure.add_subplot(grid[:, 0]), sweep)
     for row, field in enumerate(fields[:_MOST_FIELDS]):
         _sensitivity(figure.add_subplot(grid[row, 1]), sweep, field, at)
-    count = f"{len(sweep.ranked)} configurations × {len(sweep.about.get('seeds', [0]))} seeds"
+    seeds = max(len(c.members) for c in sweep.ranked)
+    count = f"{len(sweep.ranked)} configuration{'s' * (len(sweep.ranked) != 1)} × {seeds} seed{'s' * (seeds != 1)}"
     figure.suptitle(f"{str(sweep.about['algorithm']).upper()} on {sweep.about['subject']}: {count}", fontsize=11)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ _SCALE = np.array([[0, 34, 78], [67, 78, 108], [125, 124, 120], [188, 175, 111],
 
 
 def heat_maps(sweep: Sweep, at: Level) -> list[Markup]:
-    """One for each pair of fields that take several values; of more than three fields, of the three that matter most."""
+    """One for each pair of fields that take several values; of more than three, of the three that matter most."""
     axes = [axis(sweep, field, at.configurations) for field in sweep.fields]
     axes = [one for one in axes if len(one.labels) > 1]
     if len(axes) > MOST_FIELDS:

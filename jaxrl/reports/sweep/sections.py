@@ -164,7 +164,8 @@ def sensitivities(sweep: Sweep, at: Level) -> Markup | None:
         return None
     told = (
         f"A dot is a configuration: the {at.told}, interquartile mean over its seeds. Line and band: median and "
-        "quartiles of the dots at each value, whatever the other settings are; of many different values, in bins of equal width."
+        "quartiles of the dots at each value, whatever the other settings are; of many different values, in bins of "
+        "equal width."
     )
     if sweep.method == "pbt":
         told += " The values are those at the end; the score was earned with all that came before them."

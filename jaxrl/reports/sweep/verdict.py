@@ -61,8 +61,8 @@ def _one_seed(head: str, best: Configuration, compared: Sequence[Configuration])
         f"{head}{best.name} has the highest score, {number(best.iqm)}, but the evidence does not separate it from the "
         f"other {others}: each configuration has one seed, and one seed cannot tell a better configuration from a "
         "luckier one.",
-        f"The best of {len(compared)} single scores is likely higher than that configuration would score again. Run the "
-        "first few of the table with 10 seeds or more, and compare those.",
+        f"The best of {len(compared)} single scores is likely higher than that configuration would score again. Run "
+        "the first few of the table with 10 seeds or more, and compare those.",
     ]
 
 
@@ -89,7 +89,7 @@ def _rule(best: Configuration, found: Separation) -> list[str]:
         "A configuration counts as set apart where a one-sided Mann-Whitney U test of its seeds' last scores against "
         f"the best's gives p < {LEVEL:g} / {others} = {found.level:.2g}: divided by the number of comparisons, so that "
         "with 95 % confidence the truly best configuration is the named one or one not set apart from it. The best was "
-        "chosen by these very seeds: on new ones it is likely to score somewhat lower, which its interval does not know."
+        "chosen by these very seeds: on new ones it is likely to score a little lower, which its interval does not know."
     ]
     if not found.able:
         told.append(
