@@ -67,7 +67,7 @@ def _curves(sweep: Sweep, metric: str, title: str) -> Markup | None:
     told = [(c, aggregate(sweep, c.members, metric, banded=c in top)) for c in [*others, *top]]
     series = []
     for c, found in told:
-        style = {"name": f"config {c.index}", "marks": metric == "score", "band": found.band} if c in top else {}
+        style = {"name": f"{sweep.noun} {c.index}", "marks": metric == "score", "band": found.band} if c in top else {}
         colour = top.index(c) if c in top else _GREY
         if len(found.steps):
             series.append(Series(found.steps, found.value, colour, **style))

@@ -13,7 +13,7 @@ from jaxrl.reports.sweep.ranking import Configuration, Sweep
 from jaxrl.reports.sweep.table import shown
 from jaxrl.reports.throughput import short
 
-MOST_VALUES = 12  # of a field; more are put into bins
+MOST_VALUES = 12  # of a field; more are put into bins, and so are those that are drawn from a range
 _BINS = 5
 _FAR_APART = 50.0  # the largest of some listed numbers over the smallest, from which on they lie on a log axis
 
@@ -68,10 +68,11 @@ def axis(sweep: Sweep, field: str, configurations: Sequence[Configuration]) -> A
         places = {value: float(i) for i, value in enumerate(distinct)}
         return _exact(field, False, np.array([places[value] for value in own]), places)
     distinct.sort()
-    log = _is_log(str(sweep.about["fields"].get(field, "")), distinct)
+    spec = str(sweep.about["fields"].get(field, ""))
+    log = _is_log(spec, distinct)
     where = math.log10 if log else float
     at = np.array([where(value) for value in own])
-    if len(distinct) <= MOST_VALUES:
+    if len(distinct) == 1 or (len(distinct) <= MOST_VALUES and not _is_drawn(spec, distinct)):
         return _exact(field, log, at, {value: where(value) for value in distinct})
     return _binned(field, log, at)
 
@@ -130,10 +131,25 @@ def marks(at: np.ndarray, log: bool) -> dict[float, str]:
 
 
 def _spaced(marks: dict[float, str]) -> dict[float, str]:
-    """No more names than have room: every second, third … where they are many or long."""
-    most = max(2, int(56 / max(4, max(map(len, marks.values())) + 1)))
-    every = math.ceil(len(marks) / most)
-    return {x: name for i, (x, name) in enumerate(marks.items()) if i % every == 0}
+    """Those whose names do not run into each other, from left to right."""
+    letter = (max(marks) - min(marks)) / 55  # so many have room across a chart
+    kept: dict[float, str] = {}
+    for x, name in sorted(marks.items()):
+        if not kept or x - max(kept) >= letter * ((len(name) + len(kept[max(kept)])) / 2 + 1):
+            kept[x] = name
+    return kept
+
+
+def _is_drawn(spec: str, distinct: Sequence[float]) -> bool:
+    """Whether values come from anywhere in a range, and not from a grid of it."""
+    kind, *parts = spec.split(":")
+    if kind not in ("log", "lin"):
+        return False
+    if len(parts) < 3:
+        return True
+    space = (np.geomspace if kind == "log" else np.linspace)(float(parts[0]), float(parts[1]), int(parts[2]))
+    grid = np.concatenate([space, space.round()])  # of whole numbers
+    return not np.isclose(np.array(distinct)[:, None], grid, rtol=1e-4).any(axis=1).all()
 
 
 def _is_log(spec: str, distinct: Sequence[float]) -> bool:

@@ -79,6 +79,11 @@ class Sweep(NamedTuple):
         return str(self.about.get("method", "grid"))
 
     @property
+    def noun(self) -> str:
+        """What the configurations are called."""
+        return "member" if self.method == "pbt" else "config"
+
+    @property
     def unit(self) -> str:
         """What a step is."""
         return str(self.about.get("unit", {}).get("label", "steps"))

@@ -89,7 +89,7 @@ def ranking(sweep: Sweep) -> Markup | None:
     if not sweep.ranked:
         return None
     several = len(sweep.about.get("seeds", [])) > 1
-    head = ["member" if sweep.method == "pbt" else "config"]
+    head = [sweep.noun]
     head += ["IQM", "95 % interval", "worst seed", "best above it"] if several else ["score"]
     head += ["diverged", *sweep.fields]
     alike = len({c.reached for c in sweep.ranked}) == 1 and sweep.ended
@@ -164,8 +164,8 @@ def sensitivities(sweep: Sweep, at: Level) -> Markup | None:
         return None
     told = (
         f"A dot is a configuration: the {at.told}, interquartile mean over its seeds. Line and band: median and "
-        "quartiles of the dots at each value, whatever the other settings are; of many different values, in bins of "
-        "equal width."
+        "quartiles of the dots at each value, whatever the other settings are; of values drawn from a range, "
+        "in bins of equal width."
     )
     if sweep.method == "pbt":
         told += " The values are those at the end; the score was earned with all that came before them."

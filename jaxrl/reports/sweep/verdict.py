@@ -89,7 +89,7 @@ def _rule(best: Configuration, found: Separation) -> list[str]:
         "A configuration counts as set apart where a one-sided Mann-Whitney U test of its seeds' last scores against "
         f"the best's gives p < {LEVEL:g} / {others} = {found.level:.2g}: divided by the number of comparisons, so that "
         "with 95 % confidence the truly best configuration is the named one or one not set apart from it. The best was "
-        "chosen by these very seeds: on new ones it is likely to score a little lower, which its interval does not know."
+        "chosen by these very seeds: on new ones it likely scores a little lower, which its interval does not know."
     ]
     if not found.able:
         told.append(

@@ -52,6 +52,23 @@ def test_many_values_are_put_into_bins_and_an_empty_one_has_no_median(tmp_path):
     assert np.isnan(median[0, 4]) and count.sum() == 15
 
 
+@pytest.mark.parametrize(
+    ("spec", "values", "binned"),
+    [("log:1e-3:1e-1", (0.001, 0.01, 0.1), True), ("log:1e-3:1e-1:3", (0.001, 0.01, 0.1), False),
+     ("log:1e-3:1e-1:3", (0.001, 0.02, 0.1), True), ("lin:0:1:3", (0.0, 0.5, 1.0), False),
+     ("log:16:200:3", (16, 57, 200), False), (".1,.2,.3", (0.1, 0.2, 0.3), False), ("log:1e-3:1e-1", (0.01,), False)],
+)  # fmt: skip
+def test_values_drawn_from_a_range_are_binned_however_few_and_those_of_a_grid_are_not(tmp_path, spec, values, binned):
+    sweep, at = read(tmp_path, range(len(values)), {"x": spec}, x=values)
+    assert axis(sweep, "x", at.configurations).binned == binned
+
+
+def test_names_on_an_axis_do_not_run_into_each_other(tmp_path):
+    sweep, at = read(tmp_path, range(4), {"gamma": ".9,.99,.995,.999"}, gamma=(0.9, 0.99, 0.995, 0.999))
+    own = axis(sweep, "gamma", at.configurations)
+    assert len(own.labels) == 4 and list(own.marks.values()) == ["0.9", "0.99"]
+
+
 def test_halving_is_compared_while_all_are_there(tmp_path):
     rows = rows_of((5, 100)) + rows_of((9,), (50,), config=1, member=1)
     at = level(read_sweep(made(tmp_path, rows, method="halving")))
