@@ -28,7 +28,7 @@ def heat_maps(sweep: Sweep, at: Level) -> list[Markup]:
     low = min(np.nanmin(median) for *_, median, _ in found)
     high = max(np.nanmax(median) for *_, median, _ in found)
     legend = _legend(low, high)
-    return [legend, el("div", [_map(*one, low, high) for one in found], class_="charts")]
+    return [legend, el("div", [_map(*one, low, high) for one in found], class_="charts maps")]
 
 
 def colour(share: float) -> tuple[str, str]:

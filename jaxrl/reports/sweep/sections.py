@@ -4,7 +4,7 @@ from jaxrl.reports.page.commands import resumed, typed
 from jaxrl.reports.page.markup import Markup, el, join
 from jaxrl.reports.page.sections import PACKAGES, described, machine, pre, typed_out, whole
 from jaxrl.reports.page.tables import number, table
-from jaxrl.reports.statistics import probability_of_improvement
+from jaxrl.reports.statistics import FEWEST_RUNS, probability_of_improvement
 from jaxrl.reports.sweep.charts import LINES, TOP, curves, schedules, sensitivity
 from jaxrl.reports.sweep.heat import MOST_FIELDS, heat_maps
 from jaxrl.reports.sweep.marginals import Level, axis, level
@@ -186,10 +186,10 @@ def pairs(sweep: Sweep, at: Level) -> Markup | None:
 def shown_curves(sweep: Sweep) -> Markup:
     """Scores and returns over steps."""
     count = min(len(sweep.ranked), TOP)
-    told = f"In colour the {count} best: the interquartile mean over seeds, with its 95 % interval at each step"
-    told += " (fewer than five seeds: from the lowest to the highest)." if len(sweep.ranked[0].members) < 5 else "."
-    if len(sweep.ranked[0].members) == 1:
-        told = f"In colour the {count} best, one seed each."
+    seeds = len(sweep.ranked[0].members)
+    band = "its 95 % interval at each step" if seeds >= FEWEST_RUNS else "a band from the lowest to the highest"
+    line = "one seed each" if seeds == 1 else f"the interquartile mean over seeds, with {band}"
+    told = f"In colour the {count} best: {line}."
     more = len(sweep.ranked) - TOP
     if more > 0:
         told += (

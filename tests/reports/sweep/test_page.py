@@ -67,7 +67,8 @@ def test_whatever_a_user_wrote_is_text(tmp_path):
 
 def test_one_seed_has_no_columns_of_seeds(tmp_path):
     text = text_of(page_of(tmp_path, grid(SCORES[:, :1], **VALUES), FIELDS))
-    assert "one seed cannot tell" in text and "worst seed" not in text and "one seed each" in text
+    assert "one seed cannot tell" in text and "worst seed" not in text and "best: one seed each" in text
+    assert "from the lowest to the highest" in text_of(page_of(tmp_path / "few", grid(SCORES[:, :3])))
 
 
 def test_what_diverged_is_marked_in_its_row(tmp_path):
