@@ -47,7 +47,7 @@ ONLY_IN = {
     "rich": {"runs/logs/progress.py", "cli/benchmark.py"},
     "tensorboardX": {"runs/logs/tensorboard.py"},
     "wandb": {"runs/logs/weights_and_biases.py"},
-    "matplotlib": {"reports/curve.py", "reports/throughput.py"},
+    "matplotlib": {"reports/curve.py", "reports/throughput.py", "reports/sweep/figure.py"},
     "PIL": {"reports/video.py", "reports/drawing/canvas.py"},
     "mujoco": {"reports/animation.py"},
     "gymnasium": {"runs/exporting/play.py"},

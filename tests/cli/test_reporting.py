@@ -7,6 +7,7 @@ import pytest
 from jaxrl import PPO, EnvConfig
 from jaxrl.runs.driver import Schedule, run
 from tests.cli.test_command import refused, said
+from tests.reports.sweep.made import grid, made
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +32,15 @@ def test_bad_input_is_a_sentence(ended, tmp_path, capsys):
     (tmp_path / "run.json").touch()
     (tmp_path / "config.yaml").write_bytes((ended[0] / "config.yaml").read_bytes())
     assert "run.json cannot be read" in refused(capsys, "report", tmp_path)
+
+
+def test_a_sweep_becomes_a_page_of_its_own(ended, tmp_path, capsys):
+    folder = made(tmp_path / "sweep", grid([[1, 2], [3, 4]]))
+    told = json.loads(said(capsys, "report", folder)[0].splitlines()[-1])
+    assert told == {"report": str(folder / "report.html"), "members": 4, "configs": 2}
+    assert "Sweep of PPO on gymnax/CartPole-v1" in (folder / "report.html").read_text()
+    said(capsys, "report", folder, "--out", tmp_path / "other.html")
+    assert (tmp_path / "other.html").is_file()
+    assert "holds a sweep, which has a page of its own; name it alone" in refused(capsys, "report", ended[0], folder)
+    (folder / "sweep.json").write_text("{")
+    assert "sweep.json cannot be read" in refused(capsys, "report", folder)

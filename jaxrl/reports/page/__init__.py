@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 from jaxrl.reports.page.collected import Record, groups
-from jaxrl.reports.page.markup import el
+from jaxrl.reports.page.markup import Markup, el
 from jaxrl.reports.page.sections import body, title
 from jaxrl.types import InputError
 
@@ -20,9 +20,14 @@ def write_report(path: Path, records: Sequence[Record]) -> Path:
     if twice or not records:
         raise InputError(f"{twice[0]} is named twice; name each run once" if twice else "name at least one run")
     found = groups(records)
+    return save_page(path, title(found), body(found))
+
+
+def save_page(path: Path, name: str, content: Markup) -> Path:
+    """Write the page that has this title and this <body>, and return its path."""
     page = resources.files("jaxrl.reports").joinpath("report.html").read_text(encoding="utf-8")
     head, tail = page.split("__BODY__")
-    text = head.replace("__TITLE__", el("title", title(found))) + body(found) + tail
+    text = head.replace("__TITLE__", el("title", name)) + content + tail
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path

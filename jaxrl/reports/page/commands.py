@@ -1,20 +1,20 @@
 """The command that makes a run again, as a person would type it."""
 
 import shlex
-from collections.abc import Sequence
-from pathlib import PurePosixPath
-
-from jaxrl.reports.page.collected import Record
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 _OURS = ("experiments", "scripts", "configs")
 
 
-def typed(record: Record) -> str | None:
-    """What began the run, without the directory, so that it writes to one of its own; None where that is not known.
+def typed(about: Mapping[str, Any]) -> str | None:
+    """What began a run or a sweep, without the directory, so that it writes to one of its own; None where that is not
+    known. about: its run.json or sweep.json.
 
     A Python that ran one of our scripts is `scripts/run`, one that ran the command line is `jaxrl`.
     """
-    command = record.about.get("command")
+    command = about.get("command")
     if not isinstance(command, list) or len(command) < 2:
         return None
     python, script, *rest = map(str, command)
@@ -28,9 +28,9 @@ def typed(record: Record) -> str | None:
     return shlex.join([PurePosixPath(python).name, script, *rest])
 
 
-def resumed(record: Record) -> str:
-    """What goes on with the run."""
-    return shlex.join(["jaxrl", "resume", str(record.run_dir)])
+def resumed(run_dir: Path) -> str:
+    """What goes on with it."""
+    return shlex.join(["jaxrl", "resume", str(run_dir)])
 
 
 def _short(word: str) -> str:

@@ -85,7 +85,7 @@ def chart(known: Chart, groups: Sequence[Group], levels: dict[str, float]) -> Ma
     counted = [c for _, name, curves in found if name not in WITHOUT_EPISODES for c in curves]
     lost = sum(int(np.isnan(c.value).sum()) for c in counted)
     about = f"{known.title} against {unit}. " + "; ".join(_told(s) for s in series if s.name)
-    legend = [_entry(s) for s in series if s.name] if len([s for s in series if s.name]) > 1 else []
+    legend = [entry(s) for s in series if s.name] if len([s for s in series if s.name]) > 1 else []
     return el(
         "figure",
         el(
@@ -116,6 +116,7 @@ def _told(s: Series) -> str:
     return f"{s.name} ends at {last:.4g}"
 
 
-def _entry(s: Series) -> Markup:
+def entry(s: Series) -> Markup:
+    """What the legend says of a line."""
     line = el("path", class_=f"line c{s.colour % COLOURS}" + " dashed" * s.dashed, d="M0 5H22")
     return join(el("span", el("svg", line, viewBox="0 0 22 10", width=22, height=10, aria_hidden="true"), s.name), " ")

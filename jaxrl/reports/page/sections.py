@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -14,7 +14,7 @@ from jaxrl.reports.page.markup import Markup, el, join
 
 MOST_BYTES = 8 * 2**20  # of an animation that is put into the page
 _COPIES = ("env.num_envs", "env.eval_episodes", "env.resets")  # which leave an episode what it is
-_PACKAGES = ("jaxrl", "python", "jax", "jaxlib", "flax", "optax", "brax", "gymnax")
+PACKAGES = ("jaxrl", "python", "jax", "jaxlib", "flax", "optax", "brax", "gymnax")
 
 
 def title(groups: Sequence[Group]) -> str:
@@ -34,10 +34,15 @@ def body(groups: Sequence[Group]) -> Markup:
         ("Settings", settings(groups)),
         ("Run it again", again(groups)),
     ]
+    return whole(title(groups), facts(groups), parts)
+
+
+def whole(heading: str, about: Markup, parts: Sequence[tuple[str, Markup | None]]) -> Markup:
+    """A <body>: what it is about, links to its sections by name, and those that have something."""
     shown = [(name, part) for name, part in parts if part]
     links = el("nav", [el("a", name, href=f"#{_id(name)}") for name, _ in shown], aria_label="Sections")
     made = [el("section", el("h2", name, id=_id(name)), part, aria_labelledby=_id(name)) for name, part in shown]
-    return join(el("header", el("h1", title(groups)), facts(groups), links), el("main", made))
+    return join(el("header", el("h1", heading), about, links), el("main", made))
 
 
 def facts(groups: Sequence[Group]) -> Markup:
@@ -53,10 +58,15 @@ def facts(groups: Sequence[Group]) -> Markup:
         "seeds": _each(r.seed for r in runs),
         "outcome": el("span", one, class_="fine" if set(ends) == {"finished"} else "warn"),
         "begun": _each(r.about.get("begun", "not told") for r in runs),
-        "machine": _each(_machine(r) for r in runs),
-        "versions": _each(", ".join(f"{p} {v}" for p in _PACKAGES if (v := _version(r, p))) for r in runs),
+        "machine": _each(machine(r.about) for r in runs),
+        "versions": _each(", ".join(f"{p} {v}" for p in PACKAGES if (v := _version(r, p))) for r in runs),
         "git": _each(r.about.get("git") or "not known" for r in runs),
     }
+    return described(about)
+
+
+def described(about: Mapping[str, Any]) -> Markup:
+    """A <dl> of names and what stands beside them."""
     return el("dl", [el("div", el("dt", name), el("dd", value)) for name, value in about.items()])
 
 
@@ -141,7 +151,7 @@ def settings(groups: Sequence[Group]) -> Markup:
         el(
             "details",
             el("summary", f"config.yaml{f' of {group.name}' if len(groups) > 1 else ''}"),
-            _pre(group.records[0].yaml),
+            pre(group.records[0].yaml),
         )
         for group in groups
     ]
@@ -153,23 +163,24 @@ def again(groups: Sequence[Group]) -> Markup:
     """The commands that make these runs again and go on with them."""
     made = []
     for record in [record for group in groups for record in group.records]:
-        command, given = typed(record), record.about.get("given") or {}
+        command, given = typed(record.about), record.about.get("given") or {}
         own = [name for name in given if record.control or name not in ("network", "params", "data", "samples")]
-        parts = [_typed(command) if command else el("p", "What began this run is not known.")]
+        parts = [typed_out(command) if command else el("p", "What began this run is not known.")]
         if own:
             parts.append(el("p", f"It was also given, in Python: {', '.join(own)}. The command alone does not say so."))
         if str(record.about.get("git")).endswith("-dirty"):
             parts.append(el("p", "Its checkout had changes that were not committed."))
-        going_on = [el("p", "To go on with it:"), _typed(resumed(record))]
+        going_on = [el("p", "To go on with it:"), typed_out(resumed(record.run_dir))]
         made.append(el("article", el("h3", f"{record.run_dir.name}, seed {record.seed}"), parts, going_on))
     return made[0] if len(made) == 1 else join(made[0], el("details", el("summary", "The other runs"), made[1:]))
 
 
-def _pre(text: str) -> Markup:
+def pre(text: str) -> Markup:
+    """Text as it is."""
     return el("pre", el("code", text), tabindex=0)
 
 
-def _typed(command: str) -> Markup:
+def typed_out(command: str) -> Markup:
     """A command, which wraps between its words alone: --seed may not become - and -seed."""
     words = [join(" " * bool(i), el("span", word)) for i, word in enumerate(command.split(" "))]
     return el("pre", el("code", words), class_="typed")
@@ -184,8 +195,8 @@ def _levels(runs: Sequence[Record]) -> dict[str, float]:
     return {label: sum(values) / len(values) for label, values in known.items() if values}
 
 
-def _machine(record: Record) -> str:
-    a = record.about
+def machine(a: Mapping[str, Any]) -> str:
+    """Of a run.json or sweep.json: devices and processor."""
     count = a.get("cores")
     cores = f", {count} core{'s' * (count != 1)}" if a.get("platform") == "cpu" else ""
     return f"{a.get('devices', '?')} × {a.get('device', '?')} ({a.get('model', a.get('processor', '?'))}{cores})"

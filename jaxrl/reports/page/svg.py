@@ -18,7 +18,8 @@ COLOURS = 8
 
 class Series(NamedTuple):
     """One line: points (x, y), NaN where it breaks. colour: its number. name: for the legend and the read-out; none
-    draws it thin and without either. dashed, marks: how it is drawn. band: y below and above."""
+    draws it thin and without either. dashed, marks: how it is drawn; scattered: as dots without a line. band: y below
+    and above."""
 
     x: np.ndarray
     y: np.ndarray
@@ -26,17 +27,30 @@ class Series(NamedTuple):
     name: str = ""
     dashed: bool = False
     marks: bool = False
+    scattered: bool = False
     band: tuple[np.ndarray, np.ndarray] | None = None
 
 
-def plot(title: str, about: str, series: Sequence[Series], xlabel: str, levels: dict[str, float]) -> Markup:
-    """An <svg> with its title and a description for those who cannot see it. levels: horizontal lines."""
+def plot(
+    title: str,
+    about: str,
+    series: Sequence[Series],
+    xlabel: str,
+    levels: dict[str, float],
+    x_named: dict[float, str] | None = None,
+    y_named: dict[float, str] | None = None,
+) -> Markup:
+    """An <svg> with its title and a description for those who cannot see it. levels: horizontal lines. x_named,
+    y_named: where an axis is to have marks, and what they are called, in place of round numbers; an x axis that has
+    such does not start at 0, and has no read-out."""
     xs = np.concatenate([s.x for s in series])
     ys = np.concatenate([y for s in series for y in (s.y, *(s.band or ()))] + [np.array(list(levels.values()))])
     ys = ys[np.isfinite(ys)]
-    x_ticks, y_ticks = ticks(min(0, xs.min()), xs.max(), 5), ticks(*_room(ys), 5)
-    frame = _Frame((min(0, xs.min()), max(xs.max(), 1e-9)), (y_ticks[0], y_ticks[-1]))
-    drawn = [_axes(frame, x_ticks, y_ticks, xlabel)]
+    low, high = (min(0, xs.min()), max(xs.max(), 1e-9)) if x_named is None else _padded([*xs, *x_named])
+    x_told = _named(ticks(low, high, 5)) if x_named is None else x_named
+    y_told = _named(ticks(*_room(ys), 5)) if y_named is None else y_named
+    frame = _Frame((low, high), (min(y_told), max(y_told)) if y_named is None else _padded([*ys, *y_named]))
+    drawn = [_axes(frame, x_told, y_told, xlabel)]
     drawn += [_band(frame, s) for s in series if s.band is not None]
     drawn += [_line(frame, s) for s in sorted(series, key=lambda s: bool(s.name))]
     drawn += [_level(frame, name, value, i) for i, (name, value) in enumerate(levels.items())]
@@ -49,7 +63,7 @@ def plot(title: str, about: str, series: Sequence[Series], xlabel: str, levels: 
         cross,
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
-        data_plot=_data(frame, series),
+        data_plot=_data(frame, series) if x_named is None else None,
     )
 
 
@@ -80,13 +94,24 @@ def _room(ys: np.ndarray) -> tuple[float, float]:
     return (0.0, 1.0) if low == 0 else (low - abs(low) * 0.05, high + abs(high) * 0.05)  # a level line
 
 
-def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], xlabel: str) -> Markup:
+def _padded(values: Sequence[float]) -> tuple[float, float]:
+    """Their range and a twentieth of it on either side."""
+    low, high = min(values), max(values)
+    room = 0.05 * (high - low) or 0.5
+    return low - room, high + room
+
+
+def _named(numbers: Sequence[float]) -> dict[float, str]:
+    return dict(zip(numbers, labels(numbers), strict=True))
+
+
+def _axes(frame: _Frame, x_told: dict[float, str], y_told: dict[float, str], xlabel: str) -> Markup:
     drawn = []
-    for y, label in zip(y_ticks, _labels(y_ticks), strict=True):
+    for y, label in y_told.items():
         at = float(frame.at(frame.x[0], y)[1])
         drawn.append(el("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at))
         drawn.append(el("text", label, x=LEFT - 5, y=at + 4, text_anchor="end"))
-    for x, label in zip(x_ticks, _labels(x_ticks), strict=True):
+    for x, label in x_told.items():
         if x <= frame.x[1] * (1 + 1e-9):
             at = float(frame.at(x, frame.y[0])[0])
             anchor = "end" if at > WIDTH - 30 else "middle"
@@ -95,13 +120,13 @@ def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], xla
     return join(drawn, el("text", xlabel, class_="label", x=middle, y=HEIGHT - 5, text_anchor="middle"))
 
 
-def _labels(numbers: Sequence[float]) -> list[str]:
+def labels(numbers: Sequence[float]) -> list[str]:
     """As short as tells them apart."""
     for digits in range(3, 9):
-        labels = [short(number, digits) for number in numbers]
-        if len(set(labels)) == len(labels):
+        told = [short(number, digits) for number in numbers]
+        if len(set(told)) == len(told):
             break
-    return labels
+    return told
 
 
 def _level(frame: _Frame, name: str, value: float, number: int) -> Markup:
@@ -121,7 +146,10 @@ def _band(frame: _Frame, s: Series) -> Markup:
 
 
 def _line(frame: _Frame, s: Series) -> Markup:
-    at = thinned(frame.at(s.x, s.y))
+    at = frame.at(s.x, s.y)
+    if s.scattered:
+        return join([el("circle", class_=f"dot faint c{s.colour}", cx=float(x), cy=float(y), r=2.2) for x, y in at])
+    at = thinned(at)
     kind = "line" if s.name else "thin"
     name = f"{kind} c{s.colour % COLOURS}" + " dashed" * s.dashed
     whole = at[~np.isnan(at[:, 1])]

@@ -65,3 +65,14 @@ def test_a_band_reaches_from_low_to_high_and_seeds_are_thin_and_unnamed():
     assert heights == {TOP, HEIGHT - BOTTOM}
     assert sum(p.get("class") == "thin c1" for p in svg.iter("path")) == 2
     assert [name for name, *_ in json.loads(svg.get("data-plot"))["lines"]] == ["mean"]
+
+
+def test_an_axis_can_have_marks_of_its_own_and_dots_stand_without_a_line():
+    dots = Series(np.array([-3.0, -2.0, -1.0]), np.array([1.0, 2.0, 3.0]), 7, scattered=True)
+    svg = ElementTree.fromstring(plot("t", "a", [dots], "rate", {}, {-3.0: "0.001", -1.0: "0.1"}, {2.0: "two"}))
+    assert [t.text for t in svg.iter("text")] == ["two", "0.001", "0.1", "rate"] and svg.get("data-plot") is None
+    circles = [(float(c.get("cx")), float(c.get("cy"))) for c in svg.iter("circle")]
+    across = (WIDTH - LEFT - RIGHT) / 1.1  # a twentieth of room on either side
+    assert circles[0][0] == pytest.approx(LEFT + 0.05 * across, abs=0.01)
+    assert circles[2][0] - circles[0][0] == pytest.approx(across, abs=0.01)
+    assert not list(svg.iter("path"))
