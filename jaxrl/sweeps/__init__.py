@@ -3,4 +3,4 @@
 from jaxrl.sweeps.driver import SweepResult as SweepResult
 from jaxrl.sweeps.driver import sweep as sweep
 from jaxrl.sweeps.space import swept as swept
-from jaxrl.sweeps.task import Plan as Plan
+from jaxrl.sweeps.tasks import Plan as Plan

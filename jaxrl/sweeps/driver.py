@@ -15,12 +15,12 @@ from jaxrl.runs.directory import on_disk
 from jaxrl.runs.logs import Bar
 from jaxrl.runs.preemption import Interrupted, Interrupts, Stopped
 from jaxrl.sweeps.directory import begin_sweep, check_sweep_dir, described, end, ended, read_sweep, update_sweep
-from jaxrl.sweeps.forecast import Forecast, said
+from jaxrl.sweeps.forecasting import Forecast, said
 from jaxrl.sweeps.learning import Learning
 from jaxrl.sweeps.plan import Batch, Group
 from jaxrl.sweeps.space import shown
 from jaxrl.sweeps.table import join
-from jaxrl.sweeps.task import Plan, Task, task
+from jaxrl.sweeps.tasks import Plan, Task, task
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.training.given import describe
 

@@ -37,7 +37,7 @@ def start(tmp_path):
         return subprocess.Popen(
             ["scripts/run", "-c", "print('ran')"],
             cwd=tmp_path,
-            env={**os.environ, "PYTHON": str(python), "NEEDS": needs},
+            env={**os.environ, "PYTHON": str(python), "NEEDS": needs, "VENV": ".venv"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

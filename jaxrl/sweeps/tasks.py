@@ -9,7 +9,7 @@ import jax
 from jaxrl.config_file import to_dict
 from jaxrl.ops.platform import memory_left
 from jaxrl.runs.driver import Schedule, checked_seed
-from jaxrl.sweeps.forecast import Forecast, forecast
+from jaxrl.sweeps.forecasting import Forecast, forecast
 from jaxrl.sweeps.plan import Batch, Group, batches, fitting, groups, members
 from jaxrl.sweeps.searches import METHODS, Search, search
 from jaxrl.sweeps.space import Swept, swept
