@@ -12,11 +12,12 @@ from jaxrl.algorithms import ALGORITHMS, DPO, KTO, SFT
 from jaxrl.cli.experiment import named, names, parse
 from jaxrl.config_file import load_config, read_document
 from jaxrl.ops.platform import cores
+from jaxrl.reports.sweep.ranking import SWEEP
 from jaxrl.runs.driver import Schedule
 from jaxrl.runs.finetuning import materials
 from jaxrl.sweeps import Plan, SweepResult
 from jaxrl.sweeps import sweep as run_sweep
-from jaxrl.sweeps.directory import SWEEP, read_sweep
+from jaxrl.sweeps.directory import read_sweep
 from jaxrl.sweeps.searches import METHODS
 from jaxrl.sweeps.space import read_value, with_fields
 from jaxrl.training import takes

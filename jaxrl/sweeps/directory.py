@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.config_file import save_config
+from jaxrl.reports.sweep.ranking import SWEEP
+from jaxrl.reports.sweep.table import PARTS
 from jaxrl.runs.directory import ABOUT, CONFIG, begun, new_directory, write_json
 from jaxrl.runs.header import own_version
 from jaxrl.sweeps.plan import Batch
-from jaxrl.sweeps.table import PARTS
 from jaxrl.types import InputError
-
-SWEEP = "sweep.json"
 
 
 def check_sweep_dir(sweep_dir: Path | None, asked: Mapping[str, Any], resume: bool) -> None:

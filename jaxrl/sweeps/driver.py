@@ -11,10 +11,12 @@ import jax
 import numpy as np
 
 from jaxrl.config_file import to_dict
+from jaxrl.reports.sweep.ranking import read_sweep as ranking
 from jaxrl.runs.directory import on_disk
 from jaxrl.runs.logs import Bar
 from jaxrl.runs.preemption import Interrupted, Interrupts, Stopped
 from jaxrl.sweeps.directory import begin_sweep, check_sweep_dir, described, end, ended, read_sweep, update_sweep
+from jaxrl.sweeps.figures import evaluated
 from jaxrl.sweeps.forecasting import Forecast, said
 from jaxrl.sweeps.learning import Learning
 from jaxrl.sweeps.plan import Batch, Group
@@ -72,7 +74,8 @@ def sweep(
             return SweepResult(_foreseen(asked, batches, asked.foresee(batches)), None, None)
         if not resume:
             batches = asked.cut(formed, 0, [])  # what does not fit is said before anything is written
-            run_dir = begin_sweep(run_dir, formed[0].p.label, config, {**_about(asked, formed), "asked": same, **more})
+            about = {**_about(asked, formed), "score": _scored(batches[0]), "asked": same, **more}
+            run_dir = begin_sweep(run_dir, formed[0].p.label, config, about)
         stored, told, batches = read_sweep(run_dir)["batches"], [], []
         report = stack.enter_context(contextlib.closing(_Progress(asked, formed, progress)))
         while formed:
@@ -88,7 +91,9 @@ def sweep(
             told += _by_config(fresh, scores)
             formed = asked.form(told)
         table = join(run_dir)
-        figures = {**_best(asked, batches, told), **_took(run_dir, batches), "run_dir": str(run_dir)}
+        count = sum(len(batch.members) for batch in batches)
+        seconds = sum(ended(run_dir, batch.number)["seconds"] for batch in batches)
+        figures = {"members": count, **_best(run_dir), "train_seconds": round(seconds, 2), "run_dir": str(run_dir)}
         update_sweep(run_dir, result=figures)
     return SweepResult(figures, run_dir, table)
 
@@ -141,21 +146,19 @@ def _about(asked: Task, formed: Sequence[Group]) -> dict[str, Any]:
     }
 
 
-def _best(asked: Task, batches: Sequence[Batch], told: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """The configuration of the best mean score over its seeds; one that diverged or was left behind is the worst."""
-    mean = [float(np.mean(np.where(np.isfinite(scores), scores, -np.inf))) for scores in told]
-    values = {member.index: member.values for batch in batches for member in batch.members}
-    best = int(np.argmax(mean))
-    count = sum(len(scores) for scores in told)
-    if not math.isfinite(mean[best]):
-        return {"members": count, "best": None}
-    shown_values = {name: shown(value) for name, value in values[best].items()}
-    return {"members": count, "best": best, "best_score": mean[best], "best_values": shown_values}
+def _best(run_dir: Path) -> dict[str, Any]:
+    """The first of the ranking of its report; None where no member was evaluated."""
+    ranked = ranking(run_dir).ranked
+    if not ranked:
+        return {"best": None}
+    best = ranked[0]
+    values = {name: shown(value) for name, value in best.values.items()}
+    interval = None if best.low is None else [best.low, best.high]
+    return {"best": best.index, "best_values": values, "best_score": best.iqm, "best_interval": interval}
 
 
-def _took(run_dir: Path, batches: Sequence[Batch]) -> dict[str, Any]:
-    seconds = sum(ended(run_dir, batch.number)["seconds"] for batch in batches)
-    return {"train_seconds": round(seconds, 2)}
+def _scored(batch: Batch) -> str | None:
+    return evaluated(batch.group.p, batch.group.together(batch.size).state.learner).score
 
 
 def _foreseen(asked: Task, batches: Sequence[Batch], forecasts: Sequence[Forecast]) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.divergence import SKIPPED
 from jaxrl.runs.judging import eval_key
 from jaxrl.runs.preemption import Interrupted, Interrupts
+from jaxrl.sweeps.figures import evaluated
 from jaxrl.sweeps.plan import Batch, Member, filled, stacked
 from jaxrl.sweeps.searches import Search, Standing, is_field
 from jaxrl.sweeps.space import Swept
@@ -186,15 +186,8 @@ class Learning:
         return [{f: float(f"{x[i]:.6g}") for f, x in now.items()} for i in range(len(self.members))]
 
     def _metrics(self) -> list[str]:
-        """The names of what rows hold, of evaluations by reading one that measured nothing but ones."""
-        found = list(self.together.names)
-        one = jax.eval_shape(lambda: jax.random.key(0))
-        state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.together.state)
-        for e in self.together.evaluators:
-            shapes = jax.eval_shape(e.measure, one, state.learner, jnp.int32(0))
-            ones = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
-            found += [f"{e.prefix}{name}" for name in e.read(e.cases[0], ones)]
-        return list(dict.fromkeys(map(self._column, found)))
+        names = [*self.together.names, *evaluated(self.batch.group.p, self.together.state.learner).names]
+        return list(dict.fromkeys(map(self._column, names)))
 
     def _column(self, metric: str) -> str:
         """The name of a metric, apart from that of a swept field: a learning rate as it was set, and as it is now."""

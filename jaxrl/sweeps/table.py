@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxrl.reports.sweep.table import PARTS, TABLE, WHOLE
 from jaxrl.sweeps.space import shown
 
-TABLE, PARQUET, PARTS = "table.csv", "table.parquet", "parts"
-_WHOLE = ("member", "config", "seed", "step", "diverged")
+PARQUET = "table.parquet"
 
 
 class Part:
@@ -84,7 +84,7 @@ def _parquet(sweep_dir: Path) -> None:
 
     rows = read(sweep_dir / TABLE)
     names = list(rows[0]) if rows else []
-    columns = {name: _typed([row[name] for row in rows], name in _WHOLE) for name in names}
+    columns = {name: _typed([row[name] for row in rows], name in WHOLE) for name in names}
     draft = sweep_dir / f"{PARQUET}.tmp"
     pq.write_table(pa.table(columns), draft)
     os.replace(draft, sweep_dir / PARQUET)
