@@ -166,8 +166,8 @@ def _foreseen(asked: Task, batches: Sequence[Batch], forecasts: Sequence[Forecas
         "members": sum(len(batch.members) for batch in batches),
         "batches": len(batches),
         "compilations": asked.compilations(batches),
-        "forecast_seconds": round(sum(f.seconds for f in forecasts), 1),
-        "forecast_mib": round(max(f.memory_mib for f in forecasts), 1),
+        "forecast_seconds": float(f"{sum(f.seconds for f in forecasts):.4g}"),
+        "forecast_mib": float(f"{max(f.memory_mib for f in forecasts):.4g}"),
     }
 
 

@@ -1,7 +1,8 @@
 """Who is in a sweep, which of them share a program, and how many of those learn at once."""
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -51,12 +52,9 @@ def members(base: Any, points: Sequence[Mapping[str, Any]], seeds: Sequence[int]
     """
     made = []
     for i, point in enumerate(points, first):
-        try:
+        with _of(i, point):
             config = with_fields(base, point)
             check(config)
-        except InputError as error:
-            told = ", ".join(f"{name} = {shown(value)}" for name, value in point.items())
-            raise InputError(f"the sweep's config {i} ({told}): {error}") from None
         made += [Member(i * len(seeds) + s, i, seed, point, config) for s, seed in enumerate(seeds)]
     return made
 
@@ -70,8 +68,9 @@ def groups(everyone: Sequence[Member], load: Callable[[Any], tuple[Any, dict[str
         found.setdefault(jax.tree.structure(member.config), []).append(member)
     made = []
     for alike in found.values():
-        config, given = load(alike[0].config)
-        p, compiled = program(config, **given), {}
+        with _of(alike[0].index, alike[0].values):
+            config, given = load(alike[0].config)
+            p, compiled = program(config, **given), {}
 
         def together(size: int, config=config, given=given, p=p, compiled=compiled) -> Together:
             if size not in compiled:
@@ -84,25 +83,42 @@ def groups(everyone: Sequence[Member], load: Callable[[Any], tuple[Any, dict[str
     return made
 
 
+@contextlib.contextmanager
+def _of(index: int, point: Mapping[str, Any]) -> Iterator[None]:
+    """What is wrong within is wrong with this configuration."""
+    try:
+        yield
+    except InputError as error:
+        if not point:
+            raise
+        told = ", ".join(f"{name} = {shown(value)}" for name, value in point.items())
+        raise InputError(f"the sweep's config {index} ({told}): {error}") from None
+
+
 def fitting(group: Group, devices: int, budget: float) -> int:
     """How many members at once take no more than `budget` MiB: all, if they fit, else as many as fill equal batches.
 
-    Compiles once where all fit, and again for fewer. Raises InputError, with the numbers, where not even one fits.
+    Compiles once where all fit; else the fewest too, for what each takes, and then as many as have room. Raises
+    InputError, with the numbers, where not even the fewest do.
     """
     count = len(group.members)
     size = _multiple(count, devices)
-    while (needed := needs(group.together(size))) > budget:
-        shared = min(group.together(size).memory["shared"], needed)
-        each = (needed - shared) / size
-        most = min(size - devices, int((budget - shared) / each) // devices * devices)
-        if most < devices:
-            raise InputError(
-                f"{devices} member{'s' * (devices > 1)} at once take{'s' * (devices == 1)} "
-                f"{shared + devices * each:,.1f} MiB, and {budget:,.1f} MiB may be taken; make the config smaller "
-                "(num_envs, num_steps, hidden), or allow more (--memory-gib)"
-            )
-        size = _multiple(math.ceil(count / math.ceil(count / most)), devices)
-    return size
+    if (needed := needs(group.together(size))) <= budget:
+        return size
+    fewest = needs(group.together(devices))
+    if fewest > budget:
+        raise InputError(
+            f"{devices} member{'s' * (devices > 1)} at once take{'s' * (devices == 1)} {fewest:,.3g} MiB, and "
+            f"{budget:,.3g} MiB may be taken; make the config smaller (num_envs, num_steps, hidden), or allow more "
+            "(--memory-gib)"
+        )
+    each = (needed - fewest) / max(1, size - devices)
+    most = min(size - devices, devices + int((budget - fewest) / max(each, 1e-9)))
+    while True:
+        size = _multiple(math.ceil(count / math.ceil(count / max(most // devices * devices, devices))), devices)
+        if size <= devices or needs(group.together(size)) <= budget:
+            return size
+        most = size - devices
 
 
 def needs(together: Together) -> float:

@@ -107,9 +107,7 @@ def _range(f: dataclasses.Field, field: str, spec: str) -> Swept:
             f"{_name(field)} = {spec} cannot be read; write {kind}:LOW:HIGH or {kind}:LOW:HIGH:COUNT"
         ) from None
     if len(parts) > 3 or not (math.isfinite(low) and low < high < math.inf) or (count is not None and count < 2):
-        raise InputError(
-            f"{_name(field)} = {spec}: give two finite numbers, the lower one first, and a count of 2 or more"
-        )
+        raise InputError(f"{_name(field)} = {spec}: give two finite numbers, the lower first, and a count of 2 or more")
     if kind == "log" and low <= 0:
         raise InputError(f"{_name(field)} = {spec}: a log scale needs numbers above 0; use lin:{parts[0]}:{parts[1]}")
     space = (np.geomspace if kind == "log" else np.linspace)(low, high, count or 0)

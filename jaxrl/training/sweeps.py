@@ -28,7 +28,7 @@ class Together(NamedTuple):
     states and told over; `nothing` is what a first chunk was told. read(told) -> (means of the metrics `names`
     [M, names], which floats of the learners are finite [M, floats]). measures[i](configs, keys, learners, case) -> what
     evaluators[i] measures, [M, ...]. place(tree) puts leading axes [M] where the members are. state: shapes of states.
-    memory: MiB of all devices: "training", of which "shared" by all members, and beside it "evaluation" and "copy".
+    memory: MiB of all devices: "training", and beside it "evaluation" and "copy".
     """
 
     size: int
@@ -108,7 +108,7 @@ def compile_together(config: Any, given: dict[str, Any], p: Program, size: int, 
         evaluators=p.evaluators,
         place=place,
         state=states,
-        memory=_memory(train, asked, states, arrays, devices),
+        memory=_memory(train, asked, states, devices),
     )
 
 
@@ -116,14 +116,13 @@ def _ask(ask: Callable, place: Callable, arrays: list, configs: Any, keys: Key, 
     return ask(configs, place(keys), learners, jnp.int32(case), arrays)
 
 
-def _memory(train: Any, asked: list[Any], states: PyTree, arrays: PyTree, devices: int) -> dict[str, float]:
+def _memory(train: Any, asked: list[Any], states: PyTree, devices: int) -> dict[str, float]:
     found = [memory_of(program) for program in (train, *asked)]
     if not all(found):
         return {}
-    copy, shared = (sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)) / 2**20 for tree in (states, arrays))
+    copy = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(states)) / 2**20
     beside = [told["temporaries"] + told["outputs"] for told in found[1:]]
-    most = {"training": found[0]["total"], "shared": shared, "evaluation": max([0.0, *beside])}
-    return {**{name: devices * mib for name, mib in most.items()}, "copy": copy}
+    return {"training": devices * found[0]["total"], "evaluation": devices * max([0.0, *beside]), "copy": copy}
 
 
 class Explored(NamedTuple):
