@@ -54,6 +54,8 @@ from jaxrl.settings import stack as stack
 from jaxrl.settings import static as static
 from jaxrl.sources import episodes as episodes
 from jaxrl.sources import rollouts as rollouts
+from jaxrl.sweeps import Plan as Plan
+from jaxrl.sweeps import sweep as sweep
 from jaxrl.training import program as program
 from jaxrl.training import train as train
 

@@ -100,10 +100,11 @@ def test_train_experiment_takes_a_config_and_a_new_algorithm_needs_no_change_of_
 
 def test_sweep_experiment_draws_its_plot(tmp_path):
     script = ROOT / "experiments/cartpole_sweep.py"
-    small = ["--learning-rates", "1e-3", "3e-3", "--num-seeds", "2", "--total-steps", "40960", "--run-dir", "out"]
-    figures = experiment(script, *small, cwd=tmp_path)
-    assert figures["env_steps"] == 40960 * 4
+    small = ["--seeds", "1", "--total-steps", "2560", "--run-dir", "out"]
+    figures = experiment(script, *small, *SMALL, cwd=tmp_path)
+    assert figures["members"] == 16
     assert (tmp_path / "out" / "sweep.png").stat().st_size > 10_000
+    assert "learning_rate" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_humanoid_experiment_ends_with_an_animation_that_needs_no_network(tmp_path):

@@ -1,0 +1,152 @@
+"""The zoo: configs that ship, on seeds that no tuning has seen; RESULTS.md says how well they learn.
+
+    scripts/run scripts/zoo.py                     all of it, about eight hours on two cores; what has ended is kept
+    scripts/run scripts/zoo.py ppo/cartpole        some of it
+    scripts/run scripts/zoo.py --write             RESULTS.md of what has ended in runs/zoo, without running anything
+
+Stopped, or killed, the same command goes on. Each row is one sweep over seeds, by the command that stands in it.
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from jaxrl.reports.statistics import interquartile_mean, interval
+from jaxrl.reports.sweep.ranking import Sweep, read_sweep
+
+ROOT = Path(__file__).parent.parent
+BARS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row. least: the return below which a seed has failed. published: the best number known, and where."""
+
+    title: str
+    least: float
+    published: str
+    seeds: str = "1000:1048"
+
+
+CLASSIC = {
+    "ppo/cartpole": Entry("CartPole-v1", 475, "500 (rl-zoo3, 0.1M)"),
+    "a2c/cartpole": Entry("CartPole-v1", 475, "497 (SLM-Lab)"),
+    "reinforce/cartpole": Entry("CartPole-v1", 475, "483 (SLM-Lab)"),
+    "ppo/acrobot": Entry("Acrobot-v1", -90, "-73.5 (rl-zoo3, 1M)"),
+    "a2c/acrobot": Entry("Acrobot-v1", -95, "none known"),
+    "reinforce/acrobot": Entry("Acrobot-v1", -95, "none known"),
+    "ppo/pendulum": Entry("Pendulum-v1", -200, "-130 (rl-zoo3, 1M)"),
+    "ppo/mountain_car": Entry("MountainCar-v0", -125, "-110 (rl-zoo3, 1M)"),
+    "ppo/mountain_car_continuous": Entry("MountainCarContinuous-v0", 88, "88 to 92 (rl-zoo3)"),
+    "a2c/mountain_car_continuous": Entry("MountainCarContinuous-v0", 88, "88 to 92 (rl-zoo3)"),
+}
+ZOO = CLASSIC
+
+
+def main(names: tyro.conf.Positional[tuple[str, ...]] = (), runs: Path = Path("runs/zoo"), write: bool = False) -> int:
+    """Run the zoo, or the entries named, and write RESULTS.md of all that has ended.
+
+    Args:
+        names: configs, as in ppo/cartpole.
+        runs: where the sweeps are kept.
+        write: only write RESULTS.md.
+    """
+    unknown = set(names) - set(ZOO)
+    if unknown:
+        print(f"error: unknown entry {', '.join(sorted(unknown))}; there are {', '.join(ZOO)}", file=sys.stderr)
+        return 2
+    for name in () if write else names or ZOO:
+        folder = runs / name.replace("/", "_")
+        begun = (folder / "sweep.json").is_file()
+        command = ["resume", str(folder)] if begun else [*words(name), "--run-dir", str(folder)]
+        print(f"jaxrl {shlex.join(command)}", flush=True)
+        status = subprocess.run([sys.executable, "-m", "jaxrl.cli.command", *command], check=False).returncode
+        if status:
+            return status
+        if json.loads((folder / "sweep.json").read_text()).get("result") is None:  # asked to stop
+            return 0
+    ended = {name: read_sweep(runs / name.replace("/", "_")) for name in ZOO if has_ended(runs, name)}
+    (ROOT / "RESULTS.md").write_text(page(ended))
+    print(json.dumps({name: round(float(interquartile_mean(scores(sweep))), 2) for name, sweep in ended.items()}))
+    return 0
+
+
+def words(name: str) -> list[str]:
+    """What follows `jaxrl` in the command of an entry."""
+    return ["sweep", name, "--seeds", ZOO[name].seeds]
+
+
+def has_ended(runs: Path, name: str) -> bool:
+    path = runs / name.replace("/", "_") / "sweep.json"
+    return path.is_file() and "result" in json.loads(path.read_text())
+
+
+def scores(sweep: Sweep) -> np.ndarray:
+    """The last of each seed; a seed that diverged counts as the worst."""
+    return sweep.ranked[0].scores
+
+
+def page(ended: dict[str, Sweep]) -> str:
+    """RESULTS.md."""
+    machines = "; ".join(dict.fromkeys(machine(sweep.about) for sweep in ended.values()))
+    head = """# Results
+
+Every row is a config that ships, trained with seeds that took no part in choosing its settings, all in one program, by
+`scripts/run scripts/zoo.py` (which writes this page). The return is that of the deterministic policy over 128 whole
+episodes at the end of training, of every seed: the interquartile mean over seeds with its 95 % bootstrap interval
+(Agarwal et al. 2021), the worst seed, and how many ended below the return at which we call a task learned. Of fewer than
+five seeds each is shown, and no interval. Failed seeds stay in. Seconds are of training all seeds of a row together,
+evaluations included, divided by their number. The curve is the interquartile mean along the way, from the least to the
+greatest of its row.
+"""
+    table = [
+        "| algorithm | task | steps | seeds | return | worst | failed | published | seconds a seed | curve | command |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *[row(name, sweep) for name, sweep in ended.items()],
+    ]
+    return f"{head}\n{machines}\n\n" + "\n".join(table) + "\n"
+
+
+def row(name: str, sweep: Sweep) -> str:
+    """One line of the table."""
+    entry, found, about = ZOO[name], scores(sweep), sweep.about
+    value, low, high = interval(found)
+    told = ", ".join(f"{x:.4g}" for x in found) if low is None else f"{value:.4g} [{low:.4g}, {high:.4g}]"
+    failed = f"{int((found < entry.least).sum())} below {entry.least:g}"
+    seconds = about["result"]["train_seconds"] / len(found)
+    cells = [
+        about["algorithm"].upper(),
+        entry.title,
+        f"{about['total_steps']:,}",
+        len(found),
+        told,
+        f"{found.min():.4g}",
+    ]
+    cells += [failed, entry.published, f"{seconds:.1f}", curve(sweep), f"`jaxrl {shlex.join(words(name))}`"]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def curve(sweep: Sweep) -> str:
+    """The interquartile mean of what the seeds scored at each evaluation, as bars."""
+    along = np.array(
+        [interquartile_mean(np.array(step)) for step in zip(*[m.scores for m in sweep.members], strict=True)]
+    )
+    spread = max(np.ptp(along), 1e-9)
+    return "".join(BARS[round((len(BARS) - 1) * (x - along.min()) / spread)] for x in along)
+
+
+def machine(about: dict) -> str:
+    """Where, with what and when a row was made."""
+    versions = ", ".join(f"{name} {about[name]}" for name in ("jaxrl", "jax", "jaxlib", "brax", "gymnax", "python"))
+    where = f"{about['model']}, {about['cores']} cores, members on {about['asked']['devices']}"
+    return f"{where}; {versions}; {str(about.get('git'))[:9]}; {about['begun'][:10]}"
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))
