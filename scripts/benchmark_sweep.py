@@ -1,0 +1,95 @@
+"""What a sweep forecasts of itself against what it takes: seconds, and memory by the process's peak (Linux).
+
+    scripts/run scripts/benchmark_sweep.py
+    scripts/run scripts/benchmark_sweep.py --shapes small wide
+
+Three sweeps of different shape, each in a process of its own: many small agents, few wide ones, and physics. Memory is
+what the process grows by from before the first batch to its peak; programs are compiled by then.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace as changed
+from pathlib import Path
+
+import tyro
+
+SHAPES = ("small", "wide", "physics")
+
+
+def sweep_of(shape: str) -> tuple:
+    """(config, fields, seeds) of a shape."""
+    from jaxrl import PPO, EnvConfig
+
+    if shape == "small":
+        return (
+            PPO(env=EnvConfig(num_envs=64), total_steps=262_144, num_steps=128),
+            {"learning_rate": "log:1e-4:1e-2:8"},
+            16,
+        )
+    if shape == "wide":
+        env = EnvConfig("gymnax/Pendulum-v1", num_envs=64)
+        return PPO(env=env, hidden=(512, 512), num_steps=64, total_steps=16_384), {"gae_lambda": "lin:.8:1:8"}, 2
+    env = EnvConfig("brax/inverted_pendulum", num_envs=1024, backend="spring", resets="pool", eval_episodes=32)
+    return PPO(env=env, num_steps=16, total_steps=327_680, num_minibatches=8), {"gamma": ".95,.97,.99"}, 2
+
+
+def main(shapes: tuple[str, ...] = SHAPES, one: str | None = None) -> None:
+    """Measure.
+
+    Args:
+        shapes: which sweeps, of small, wide and physics.
+        one: within the process of one of them.
+    """
+    if one is not None:
+        print(json.dumps(measured(one)))
+        return
+    found = []
+    for shape in shapes:
+        done = subprocess.run([sys.executable, __file__, "--one", shape], stdout=subprocess.PIPE, text=True, check=True)
+        found.append({"shape": shape, **json.loads(done.stdout.splitlines()[-1])})
+        told = found[-1]
+        print(
+            f"{shape:8} {told['members']:4} members  {told['forecast_seconds']:7.1f} s forecast, "
+            f"{told['seconds']:7.1f} taken  {told['forecast_mib']:8.1f} MiB forecast, {told['mib']:8.1f} taken",
+            flush=True,
+        )
+    print(json.dumps(found))
+
+
+def measured(shape: str) -> dict[str, float]:
+    """Forecast and truth of one sweep."""
+    from jaxrl import Plan, sweep
+    from jaxrl.sweeps import driver, learning
+
+    config, fields, seeds = sweep_of(shape)
+    seen, begin, foreseen = {}, learning.Learning.run, driver._foreseen
+
+    def run(self):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        seen.setdefault("before", status("VmRSS"))
+        ended = begin(self)
+        seen["peak"] = max(seen.get("peak", 0.0), status("VmHWM"))
+        return ended
+
+    def told(*args):
+        seen["forecast"] = foreseen(*args)
+        return seen["forecast"]
+
+    learning.Learning.run, driver._foreseen = run, told
+    with tempfile.TemporaryDirectory() as scratch:
+        result = sweep(config, fields, changed(Plan(), seeds=seeds, devices=1), Path(scratch) / "sweep", progress=False)
+    taken = {"seconds": result.figures["train_seconds"], "mib": seen["peak"] - seen["before"]}
+    return {**seen["forecast"], **taken}
+
+
+def status(name: str) -> float:
+    """A line of /proc/self/status, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
