@@ -97,13 +97,13 @@ def page(ended: dict[str, Sweep]) -> str:
     machines = "; ".join(dict.fromkeys(machine(sweep.about) for sweep in ended.values()))
     head = """# Results
 
-Every row is a config that ships, trained with seeds that took no part in choosing its settings, all in one program, by
-`scripts/run scripts/zoo.py` (which writes this page). The return is that of the deterministic policy over 128 whole
-episodes at the end of training, of every seed: the interquartile mean over seeds with its 95 % bootstrap interval
-(Agarwal et al. 2021), the worst seed, and how many ended below the return at which we call a task learned. Of fewer
-than five seeds each is shown, and no interval. Failed seeds stay in. Seconds are of training all seeds of a row together,
-evaluations included, divided by their number. The curve is the interquartile mean along the way, from the least to the
-greatest of its row.
+Every row is a config that ships, trained with seeds that took no part in choosing its settings, all in one program,
+by `scripts/run scripts/zoo.py` (which writes this page). The return is that of the deterministic policy over 128
+whole episodes at the end of training, of every seed: the interquartile mean over seeds with its 95 % bootstrap
+interval (Agarwal et al. 2021), the worst seed, and how many ended below the return at which we call a task learned.
+Of fewer than five seeds each is shown, and no interval. Failed seeds stay in. Seconds are of training all seeds of a
+row together, evaluations included, divided by their number. The curve is the interquartile mean along the way, from
+the least to the greatest of its row.
 """
     table = [
         "| algorithm | task | steps | seeds | return | worst | failed | published | seconds a seed | curve | command |",

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxrl.config_file import to_dict
 from jaxrl.reports.sweep.ranking import read_sweep as ranking
+from jaxrl.reports.sweep.table import shown
 from jaxrl.runs.directory import on_disk
 from jaxrl.runs.logs import Bar
 from jaxrl.runs.preemption import Interrupted, Interrupts, Stopped
@@ -20,7 +21,6 @@ from jaxrl.sweeps.figures import evaluated
 from jaxrl.sweeps.forecasting import Forecast, said
 from jaxrl.sweeps.learning import Learning
 from jaxrl.sweeps.plan import Batch, Group
-from jaxrl.sweeps.space import shown
 from jaxrl.sweeps.table import join
 from jaxrl.sweeps.tasks import Plan, Task, task
 from jaxrl.training.compilation_cache import enable_compilation_cache
@@ -152,7 +152,7 @@ def _best(run_dir: Path) -> dict[str, Any]:
     if not ranked:
         return {"best": None}
     best = ranked[0]
-    values = {name: shown(value) for name, value in best.values.items()}
+    values = {name: shown(value, 6) for name, value in best.values.items()}
     interval = None if best.low is None else [best.low, best.high]
     return {"best": best.index, "best_values": values, "best_score": best.iqm, "best_interval": interval}
 
