@@ -4,8 +4,9 @@
     scripts/run scripts/compare_searches.py --tasks gymnax/Acrobot-v1 --repetitions 10
 
 PPO with four settings drawn from wide ranges. Random search trains 8 configurations to the end, population-based
-training a population of 8; halving starts 72 and keeps a third at each of three rungs, which is 8.2 trainings. What each
-search has found is the agent that it ranks first, played anew for 512 episodes. Each repetition draws other settings.
+training a population of 8; halving starts 72 and keeps a third at each of three rungs, which is 8.2 trainings. What
+each search has found is the agent that it ranks first, played anew for 512 episodes. Each repetition draws other
+settings.
 """
 
 import json
