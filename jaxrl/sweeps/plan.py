@@ -15,6 +15,9 @@ from jaxrl.training.sweeps import Together, compile_together
 from jaxrl.types import InputError, Program
 
 
+_SAVED = 3  # times the states: the copy, and what is made of it to be written, as Orbax 0.12 was seen to do
+
+
 class Member(NamedTuple):
     """One agent. number: of the member. index: of its configuration, which its other seeds share. values: of the fields
     that are swept."""
@@ -122,10 +125,13 @@ def fitting(group: Group, devices: int, budget: float) -> int:
 
 
 def needs(together: Together) -> float:
-    """MiB that a program takes at its widest: its members in training, and beside them an evaluation or a copy to be
-    saved; 0 where XLA does not say."""
+    """MiB that a program takes at its widest: its members in training, and beside them an evaluation, or on CPU what
+    saving takes for a while; 0 where XLA does not say."""
     m = together.memory
-    return m["training"] + max(m["evaluation"], m["copy"]) if m else 0.0
+    if not m:
+        return 0.0
+    saving = _SAVED * m["copy"] if jax.default_backend() == "cpu" else 0.0
+    return m["training"] + max(m["evaluation"], saving)
 
 
 def batches(group: Group, size: int, first: int) -> list[Batch]:
