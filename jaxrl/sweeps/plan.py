@@ -14,7 +14,6 @@ from jaxrl.training import program
 from jaxrl.training.sweeps import Together, compile_together
 from jaxrl.types import InputError, Program
 
-
 _SAVED = 3  # times the states: the copy, and what is made of it to be written, as Orbax 0.12 was seen to do
 
 
