@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import json
 import os
+import socket
 import sys
 import time
 import warnings
@@ -18,7 +20,7 @@ from jaxrl.config_file import load_config, save_config
 from jaxrl.runs.header import git_revision, machine
 from jaxrl.types import InputError
 
-ABOUT, CONFIG, RESULT = "run.json", "config.yaml", "result.json"
+ABOUT, CONFIG, RESULT, LOCK = "run.json", "config.yaml", "result.json", ".lock"
 
 
 class NotSaved(RuntimeError):
@@ -43,6 +45,32 @@ def on_disk(run_dir: Path | None) -> Iterator[None]:
             f"{what} could not be written ({os.strerror(error.errno)}); all up to the last checkpoint is kept: make "
             "room there, or it writable, and go on with --run-dir and --resume (resume=True), or name another run_dir"
         ) from error
+
+
+_HELD, _NO_LOCKS = {errno.EWOULDBLOCK, errno.EACCES}, {errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}
+
+
+@contextlib.contextmanager
+def alone(run_dir: Path) -> Iterator[None]:
+    """Within, this process alone writes to a directory. The lock belongs to an open file, so that it goes with the
+    process however that ends; where the file system knows no locks, there is none.
+
+    Raises InputError where another process, or another run of this one, holds it.
+    """
+    with (run_dir / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _HELD | _NO_LOCKS:
+                raise
+            if error.errno in _HELD:
+                file.seek(0)
+                who = file.read().strip() or "another process"
+                raise InputError(f"{run_dir} is being written by {who}; wait for its end, or stop it first") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def as_run(config: Any, overrides: Mapping[str, Any]) -> Any:

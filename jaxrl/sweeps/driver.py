@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxrl.config_file import to_dict
-from jaxrl.runs.directory import on_disk
+from jaxrl.runs.directory import alone, on_disk
 from jaxrl.runs.logs import Bar
 from jaxrl.runs.preemption import Interrupted, Interrupts, Stopped
 from jaxrl.sweeps.directory import begin_sweep, check_sweep_dir, described, end, ended, read_sweep, update_sweep
@@ -73,6 +73,7 @@ def sweep(
         if not resume:
             batches = asked.cut(formed, 0, [])  # what does not fit is said before anything is written
             run_dir = begin_sweep(run_dir, formed[0].p.label, config, {**_about(asked, formed), "asked": same, **more})
+        stack.enter_context(alone(run_dir))
         stored, told, batches = read_sweep(run_dir)["batches"], [], []
         report = stack.enter_context(contextlib.closing(_Progress(asked, formed, progress)))
         while formed:
