@@ -109,7 +109,8 @@ def check_run_dir(
 def adopt(run_dir: Path, seed: int, config: Any, given: dict[str, Any], changes: list[str]) -> None:
     """Write down that a run goes on as something else; what it was is kept as config-N.yaml, and in run.json."""
     about = read_about(run_dir)
-    earlier = [*about.get("changes", []), {"changes": changes, "seed": about["seed"], "given": about["given"]}]
+    was = {"seed": about["seed"], "given": about["given"]}
+    earlier = [*about.get("changes", []), {"changes": changes, **was, "command": [sys.executable, *sys.argv]}]
     (run_dir / CONFIG).rename(run_dir / f"config-{len(earlier)}.yaml")
     save_config(config, run_dir / CONFIG)
     write_about(run_dir, {**about, "seed": seed, "given": given, "changes": earlier})
