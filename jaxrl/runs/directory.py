@@ -28,22 +28,34 @@ class NotSaved(RuntimeError):
 
 
 _FULL, _REFUSED = {errno.ENOSPC, errno.EDQUOT}, {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_NO_PLACE = {errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG}  # as /proc says
+_BEGUN = (ABOUT, "sweep.json")
 
 
 @contextlib.contextmanager
 def on_disk(run_dir: Path | None) -> Iterator[None]:
-    """Turns what a full disk says within, or one that refuses the run's own files, into one sentence, NotSaved."""
+    """Turns what a full disk says within, or one that refuses the run's own files, into one sentence: NotSaved; or
+    InputError where a directory is refused in which nothing has begun.
+    """
     where = (run_dir or Path("runs")).resolve()
     try:
         yield
     except OSError as error:
         what = Path(str(error.filename or where)).resolve()
         own = where in (what, *what.parents) or what in where.parents
-        if error.errno not in _FULL and not (own and error.errno in _REFUSED):
+        places = [place for place in (where, *what.parents) if place.is_relative_to(where)]
+        begun = any(os.path.exists(place / name) for place in places for name in _BEGUN)
+        full = error.errno in _FULL
+        if not full and not (own and error.errno in (_REFUSED if begun else _REFUSED | _NO_PLACE)):
             raise
+        said = f"{what} could not be written ({os.strerror(error.errno)})"
+        remedy = "make room there" if full else "make it writable"
+        if not begun:
+            kind = NotSaved if full else InputError
+            raise kind(f"{said}, and nothing has begun; {remedy}, or name another run_dir (--run-dir)") from error
         raise NotSaved(
-            f"{what} could not be written ({os.strerror(error.errno)}); all up to the last checkpoint is kept: make "
-            "room there, or it writable, and go on with --run-dir and --resume (resume=True), or name another run_dir"
+            f"{said}; all up to the last checkpoint is kept: {remedy}, and go on with --run-dir and --resume "
+            "(resume=True), or name another run_dir"
         ) from error
 
 
