@@ -101,6 +101,9 @@ def environment(policy, name):
         raise ValueError(f"Gymnasium cannot make {name}: {error}") from error
     try:
         policy(env.observation_space.sample())
+        own, theirs = policy.about["action"].get("n"), getattr(env.action_space, "n", None)
+        if own != theirs:
+            raise ValueError(f"it has {theirs or 'no'} discrete actions, and must have {own or 'none'}")
     except (ValueError, TypeError, LookupError) as error:
         raise ValueError(f"the policy learned {policy.about['env']['name']}, which {name} is not: {error}") from error
     return env
@@ -110,7 +113,7 @@ def main(argv=None):
     """Play whole episodes and print their mean return."""
     policy = Policy()
     parser = argparse.ArgumentParser(description="Plays the policy of this folder in Gymnasium.")
-    parser.add_argument("environment", nargs="?", default=policy.about["env"]["gymnasium"], help="%(default)s")
+    parser.add_argument("environment", nargs="?", default=policy.about["env"]["gymnasium"], help="Gymnasium's name: %(default)s")
     parser.add_argument("episodes", nargs="?", type=int, default=10, help="how many: %(default)s")
     parser.add_argument("seed", nargs="?", type=int, default=0, help="of the first episode: %(default)s")
     asked = parser.parse_args(argv)

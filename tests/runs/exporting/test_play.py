@@ -87,7 +87,7 @@ def test_what_it_cannot_play_is_refused(tmp_path):
 class Scripted:
     """Stands for a Gymnasium environment: three steps an episode, the reward is the number of the start's seed."""
 
-    observation_space = SimpleNamespace(sample=lambda: [-1.0])
+    observation_space, action_space = SimpleNamespace(sample=lambda: [-1.0]), SimpleNamespace(n=4)
 
     def reset(self, seed):
         self.seed, self.steps = seed, 0
@@ -130,6 +130,7 @@ def unknown(name):
         ([], "brax/hopper is not in Gymnasium; name one"),
         (["Hoper-v5"], "Gymnasium cannot make Hoper-v5: environment Hoper-v5 doesn't exist"),
         (["Scripted-v0"], r"the policy learned brax/hopper, which Scripted-v0 is not: obs has shape \(1,\); it must be"),
+        (["Fitting-v0"], r"the policy learned brax/hopper, which Fitting-v0 is not: it has 4 discrete actions"),
         (["Scripted-v0", "abc"], "argument episodes: invalid int value: 'abc'"),
         (["Scripted-v0", "0"], "episodes = 0; play at least 1"),
         (["Scripted-v0", "1", "x"], "argument seed: invalid int value: 'x'"),
@@ -140,7 +141,8 @@ def test_what_it_cannot_play_is_a_sentence_and_status_2(words, sentence, tmp_pat
     policy = Policy(tmp_path)
     policy.about["env"] |= {"name": "brax/hopper", "gymnasium": None}
     monkeypatch.setattr(play, "Policy", lambda: policy)
-    make = {"Scripted-v0": lambda name: Scripted()}
+    fitting = type("Fitting", (Scripted,), {"observation_space": SimpleNamespace(sample=lambda: np.zeros(3))})
+    make = {"Scripted-v0": lambda name: Scripted(), "Fitting-v0": lambda name: fitting()}
     fake = SimpleNamespace(make=lambda name: make.get(name, unknown)(name), error=ERRORS)
     monkeypatch.setitem(sys.modules, "gymnasium", fake)
     with pytest.raises(SystemExit) as stopped:
