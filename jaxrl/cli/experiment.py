@@ -151,6 +151,8 @@ class sentences:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)  # all is saved and closed; what an evaluation would still find out is not waited for
+        if isinstance(error, Stopped):
+            sys.exit(error.code)  # said now, and not again by those around
         status = next((s for k, s in ((InputError, 2), (Diverged, 3), (NotSaved, 4)) if isinstance(error, k)), None)
         if status is not None:
             print(f"error: {error}", file=sys.stderr)
