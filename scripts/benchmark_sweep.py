@@ -63,7 +63,9 @@ def main(shapes: tuple[str, ...] = SHAPES, one: str | None = None) -> None:
 
 def measured(shape: str) -> dict[str, float]:
     """Forecast and truth of one sweep."""
-    import orbax.checkpoint  # noqa: F401  # its modules are not what is forecast
+    import orbax.checkpoint  # noqa: F401  # their modules are not what is forecast
+    import pyarrow.parquet  # noqa: F401
+    import scipy.stats  # noqa: F401
 
     from jaxrl import Plan, sweep
     from jaxrl.sweeps import driver

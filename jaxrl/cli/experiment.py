@@ -121,6 +121,19 @@ def paragraphs(text: str | None) -> str | None:
     return "\n\n".join(told).replace("\n\n ", "\n ")  # tyro sets a line of its own before what is indented
 
 
+def file_for(path: Path) -> Path:
+    """A file that is going to be written. Raises InputError where none can be, before it is worked for."""
+    there = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); name a file elsewhere: --out FILE") from error
+    if not there:
+        path.unlink()
+    return path
+
+
 class sentences:
     """Turns bad input (InputError) into its sentence on stderr and exit status 2, and a run that diverged into
     status 3, a disk that takes no more into status 4. The line of JSON of a run that diverged, and of one that was
@@ -138,6 +151,8 @@ class sentences:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)  # all is saved and closed; what an evaluation would still find out is not waited for
+        if isinstance(error, Stopped):
+            sys.exit(error.code)  # said now, and not again by those around
         status = next((s for k, s in ((InputError, 2), (Diverged, 3), (NotSaved, 4)) if isinstance(error, k)), None)
         if status is not None:
             print(f"error: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from tyro.conf import Positional
 
+from jaxrl.cli.experiment import file_for
 from jaxrl.reports.episode import FORMATS, record_episodes, save_recording
 from jaxrl.runs.exporting import export as write
 from jaxrl.runs.judging import eval_key
@@ -49,7 +50,7 @@ def render(
         )
     if episodes < 1:
         raise InputError(f"episodes = {episodes}; play at least 1")
-    path = _path(run, format, out)
+    path = file_for(_path(run, format, out))
     enable_compilation_cache()
     loaded = load_run(run, checkpoint=checkpoint)
     for note in loaded.notes:
@@ -104,6 +105,7 @@ def _path(run: Path, format: str | None, out: Path | None) -> Path:
         return run / f"animation.{format or 'gif'}"
     suffix = out.suffix.removeprefix(".")
     if suffix not in FORMATS or format not in (None, suffix):
-        told = f"format = {format} and out" if format else "out"
-        raise InputError(f"{told} = {out} do not say one of {', '.join(FORMATS)}; let it end in .gif, .mp4 or .html")
+        if format and suffix in FORMATS:
+            raise InputError(f"format = {format} and out = {out} are two formats; leave --format out")
+        raise InputError(f"out = {out} names no format there is; let it end in .gif, .mp4 or .html")
     return out

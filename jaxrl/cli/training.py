@@ -20,7 +20,7 @@ from jaxrl.cli.experiment import Options, launch, named, names, parse, report
 from jaxrl.cli.sweeping import is_sweep, resume_sweep
 from jaxrl.evaluators import evaluate as episodes
 from jaxrl.evaluators.episodes import BEHAVIOURS, figures
-from jaxrl.runs.directory import CONFIG, read_about, read_result
+from jaxrl.runs.directory import ABOUT, CONFIG, read_about, read_result
 from jaxrl.runs.driver import Schedule
 from jaxrl.runs.driver import run as begin
 from jaxrl.runs.finetuning import Tuned, held_out_figures
@@ -170,7 +170,7 @@ def begun_by_name(run_dir: Path, *, rows: str | None = None) -> SavedRun:
     try:
         saved = saved_run(run_dir)
     except InputError as error:
-        if not (run_dir / CONFIG).is_file():
+        if not (run_dir / CONFIG).is_file() or not (run_dir / ABOUT).is_file():
             raise
         raise InputError(
             f"{error}. If that is an algorithm of your own: {_again(run_dir, read_about(run_dir))}"

@@ -60,8 +60,14 @@ def _check_fields(env: Any) -> None:
     if isinstance(env, type):
         raise _Wrong(f"this is the class; give an object of it, {env.__name__}(...)")
     for name, remedy in _FIELDS.items():
-        if not hasattr(env, name):
-            raise _Wrong(f"it has no {name}; add it: {remedy}")
+        try:
+            getattr(env, name)
+        except AttributeError as error:
+            if hasattr(type(env), name):
+                raise _Wrong(f"its {name} fails ({error})") from error
+            raise _Wrong(f"it has no {name}; add it: {remedy}") from None
+        except Exception as error:
+            raise _Wrong(f"its {name} fails ({type(error).__name__}: {error})") from error
     for name in ("observation_space", "action_space"):
         parts = jax.tree.leaves(getattr(env, name))
         if not parts or not all(isinstance(part, Discrete | MultiDiscrete | Box) for part in parts):

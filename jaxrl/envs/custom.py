@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from jaxrl.envs.check import check_environment
 from jaxrl.envs.options import construct
 from jaxrl.settings import EnvOptions, closest
 from jaxrl.types import InputError
@@ -16,6 +17,22 @@ def make(name: str, /, **options: Any) -> Any:
     Raises InputError if there is no such module or class, or if it refuses the options.
     """
     return _made(name, _find(name), EnvOptions(options))
+
+
+def checked(name: str, env_axis: int | None, /, **options: Any) -> Any:
+    """What `make` gives, held to the protocol as `check_environment` does, once for each class and its options."""
+    return _checked(name, _find(name), EnvOptions(options), env_axis)
+
+
+@functools.cache
+def _checked(name: str, cls: Callable, options: EnvOptions, env_axis: int | None) -> Any:
+    env = _made(name, cls, options)
+    try:
+        check_environment(env, env_axis)
+    except InputError as error:
+        made = f" (it was made with the options {dict(options)})" if options else ""
+        raise InputError(f"{error}{made}") from error
+    return env
 
 
 @functools.cache  # two objects may hash differently and would compile everything twice

@@ -24,9 +24,9 @@ def construct(name: str, cls: Callable, options: dict[str, Any], also: Iterable[
     try:
         with jax.ensure_compile_time_eval():
             return cls(**options)
-    except (TypeError, ValueError, AssertionError) as error:
+    except Exception as error:  # whatever the class of somebody else makes of them
         with_options = f" with the options {options}" if options else ""
-        raise InputError(f"{name} cannot be made{with_options}: {str(error) or 'it refuses them'}") from error
+        raise InputError(f"{name} cannot be made{with_options} ({type(error).__name__}: {error})") from error
 
 
 def refuse_unknown(name: str, options: Iterable[str], known: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ from jaxrl.envs.check import beyond, check_environment
 from jaxrl.envs.vector import VectorEnv, VectorState, vectorize
 from jaxrl.types import Finding, InputError, Key, PyTree, Step
 
-_COPIES, _STARTS, _CHUNKS, _CLOSE = 16, 64, 4, 1e-4
+_COPIES, _STARTS, _DRAWS, _CHUNKS, _CLOSE = 16, 64, 6, 4, 1e-4
 
 
 class Moment(NamedTuple):
@@ -126,9 +126,13 @@ def _same_again(env: Any, key: Key) -> Finding:
 
 
 def _different_starts(env: Any, key: Key) -> int:
-    state, obs = jax.jit(jax.vmap(env.reset))(jax.random.split(key, _STARTS))
-    leaves = [np.asarray(x) for x in jax.tree.leaves((state, obs)) if not _is_key(x)]
-    return len({b"".join(leaf[i].tobytes() for leaf in leaves) for i in range(_STARTS)})
+    return _different(jax.jit(jax.vmap(env.reset))(jax.random.split(key, _STARTS)))
+
+
+def _different(tree: PyTree) -> int:
+    """How many of those along the leading axis are different, keys aside."""
+    leaves = [np.asarray(x) for x in jax.tree.leaves(tree) if not _is_key(x)]
+    return len(set(zip(*([row.tobytes() for row in leaf] for leaf in leaves), strict=True)))
 
 
 def _compiled_once(env: Any, key: Key, programs: int) -> Finding:
@@ -187,16 +191,31 @@ def _successors(env: Any, played: Played, starts: int) -> Finding:
         after, alone = own(key, state, action)
         if not _close(alone.next_obs, said.next_obs):
             return Finding(name, "where an episode ended, next_obs is not what step gives by itself")
-        # What a step that resets draws its start from is nearly always its key, or a part of it.
-        drawn = jnp.stack([key, *jax.random.split(key), *jax.random.split(key, 3)])
-        fresh, _ = reset(drawn)
-        if not _equal(state, after) and any(_equal(after, _at(fresh, j)) for j in range(len(drawn))):
-            if starts > 1:
-                return Finding(name, "step resets itself where an episode ends; take that out: `vectorize` does it")
+        drawn, _ = reset(_draws(key))
+        alike = [] if _equal(state, after) else [j for j in range(_DRAWS) if _equal(after, _at(drawn, j))]
+        if alike and starts == 1:
             return Finding(
                 name, note="episodes end in the state that they start in; if step resets itself, take that out"
             )
+        if any(_follows(env, reset, state, action, j) for j in alike):
+            return Finding(name, "step resets itself where an episode ends; take that out: `vectorize` does it")
     return Finding(name, note=None if looked else "no episode ended, so that there was nothing to look at")
+
+
+def _draws(key: Key) -> Key:
+    """What a step that resets draws its start from is nearly always its key, or a part of it."""
+    return jnp.stack([key, *jax.random.split(key), *jax.random.split(key, 3)])
+
+
+def _follows(env: Any, reset: Any, state: PyTree, action: PyTree, draw: int) -> bool:
+    """Whether an end taken again with other keys is, each time, the start that this draw of the key gives. Among few
+    states one end is some start by chance; that it goes along with the key is none.
+    """
+    keys = jax.random.split(jax.random.key(1), _STARTS)
+    after, said = jax.jit(jax.vmap(env.step, (0, None, None)))(keys, state, action)
+    fresh, _ = reset(jax.vmap(_draws)(keys)[:, draw])
+    after, fresh = jax.tree.map(lambda x: x[np.asarray(said.terminated | said.truncated)], (after, fresh))
+    return _equal(after, fresh) and _different(fresh) > 1
 
 
 def _empty(x: Any) -> Array:

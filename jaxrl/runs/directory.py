@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import json
 import os
+import socket
 import sys
 import time
 import warnings
@@ -18,7 +20,7 @@ from jaxrl.config_file import load_config, save_config
 from jaxrl.runs.header import git_revision, machine
 from jaxrl.types import InputError
 
-ABOUT, CONFIG, RESULT = "run.json", "config.yaml", "result.json"
+ABOUT, CONFIG, RESULT, LOCK = "run.json", "config.yaml", "result.json", ".lock"
 
 
 class NotSaved(RuntimeError):
@@ -26,23 +28,61 @@ class NotSaved(RuntimeError):
 
 
 _FULL, _REFUSED = {errno.ENOSPC, errno.EDQUOT}, {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_NO_PLACE = {errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG}  # as /proc says
+_BEGUN = (ABOUT, "sweep.json")
 
 
 @contextlib.contextmanager
 def on_disk(run_dir: Path | None) -> Iterator[None]:
-    """Turns what a full disk says within, or one that refuses the run's own files, into one sentence, NotSaved."""
+    """Turns what a full disk says within, or one that refuses the run's own files, into one sentence: NotSaved; or
+    InputError where a directory is refused in which nothing has begun.
+    """
     where = (run_dir or Path("runs")).resolve()
     try:
         yield
     except OSError as error:
         what = Path(str(error.filename or where)).resolve()
         own = where in (what, *what.parents) or what in where.parents
-        if error.errno not in _FULL and not (own and error.errno in _REFUSED):
+        places = [place for place in (where, *what.parents) if place.is_relative_to(where)]
+        begun = any(os.path.exists(place / name) for place in places for name in _BEGUN)
+        full = error.errno in _FULL
+        if not full and not (own and error.errno in (_REFUSED if begun else _REFUSED | _NO_PLACE)):
             raise
+        said = f"{what} could not be written ({os.strerror(error.errno)})"
+        remedy = "make room there" if full else "make it writable"
+        if not begun:
+            kind = NotSaved if full else InputError
+            raise kind(f"{said}, and nothing has begun; {remedy}, or name another run_dir (--run-dir)") from error
         raise NotSaved(
-            f"{what} could not be written ({os.strerror(error.errno)}); all up to the last checkpoint is kept: make "
-            "room there, or it writable, and go on with --run-dir and --resume (resume=True), or name another run_dir"
+            f"{said}; all up to the last checkpoint is kept: {remedy}, and go on with --run-dir and --resume "
+            "(resume=True), or name another run_dir"
         ) from error
+
+
+_HELD, _NO_LOCKS = {errno.EWOULDBLOCK, errno.EACCES}, {errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}
+
+
+@contextlib.contextmanager
+def alone(run_dir: Path) -> Iterator[None]:
+    """Within, this process alone writes to a directory. The lock belongs to an open file, so that it goes with the
+    process however that ends; where the file system knows no locks, there is none.
+
+    Raises InputError where another process, or another run of this one, holds it.
+    """
+    with (run_dir / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _HELD | _NO_LOCKS:
+                raise
+            if error.errno in _HELD:
+                file.seek(0)
+                who = file.read().strip() or "another process"
+                raise InputError(f"{run_dir} is being written by {who}; wait for its end, or stop it first") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def as_run(config: Any, overrides: Mapping[str, Any]) -> Any:
@@ -81,7 +121,8 @@ def check_run_dir(
 def adopt(run_dir: Path, seed: int, config: Any, given: dict[str, Any], changes: list[str]) -> None:
     """Write down that a run goes on as something else; what it was is kept as config-N.yaml, and in run.json."""
     about = read_about(run_dir)
-    earlier = [*about.get("changes", []), {"changes": changes, "seed": about["seed"], "given": about["given"]}]
+    was = {"seed": about["seed"], "given": about["given"]}
+    earlier = [*about.get("changes", []), {"changes": changes, **was, "command": [sys.executable, *sys.argv]}]
     (run_dir / CONFIG).rename(run_dir / f"config-{len(earlier)}.yaml")
     save_config(config, run_dir / CONFIG)
     write_about(run_dir, {**about, "seed": seed, "given": given, "changes": earlier})

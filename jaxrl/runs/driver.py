@@ -23,6 +23,7 @@ from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.directory import (
     RESULT,
     adopt,
+    alone,
     as_run,
     begin_run,
     check_run_dir,
@@ -114,7 +115,7 @@ def run(
     export(state, run_dir): writes what else is to be kept of the final state, before any picture is drawn.
     more: what else run.json is to say of this run.
     Raises InputError, before anything is compiled or written, for a bad config, a directory that already holds a run,
-    or a resume with another config, seed or thing given. Raises Diverged when the learner, or ten updates' gradients in
+    or a resume with another config, seed or thing given, or of a run that another process is at. Raises Diverged when the learner, or ten updates' gradients in
     a row, are not finite for the second time, and Stopped, after saving, where SIGTERM or SIGINT (Ctrl-C) asks for it:
     between updates or within an evaluation, in seconds. Raises NotSaved where the disk takes no more.
     """
@@ -125,11 +126,12 @@ def run(
     settings, told = as_run(config, p.overrides), describe(given)
     run_dir = None if run_dir is None else Path(run_dir)
     slower(config, backoff)
-    if resume and run_dir is not None:
-        _mend(run_dir, settings)
-    changes = check_run_dir(run_dir, seed, settings, told, resume, accept_changes)
-    wandb = check_wandb(wandb, run_dir if resume else None)
     with on_disk(run_dir), contextlib.ExitStack() as stack:
+        if resume and run_dir is not None and run_dir.is_dir():
+            stack.enter_context(alone(run_dir))
+            _mend(run_dir, settings)
+        changes = check_run_dir(run_dir, seed, settings, told, resume, accept_changes)
+        wandb = check_wandb(wandb, run_dir if resume else None)
         interrupts, clock = stack.enter_context(Interrupts()), stack.enter_context(Clock())
         with clock.compiling():
             compile_all = trace(config, given, p)
@@ -137,6 +139,7 @@ def run(
             more = {"schedule": dataclasses.asdict(schedule), "backoff": backoff, **more}
             more |= {"probe": name_of(probe)} if probe is not None else {}
             run_dir = begin_run(run_dir, p.label, seed, settings, told, more)
+            stack.enter_context(alone(run_dir))
         elif changes:
             adopt(run_dir, seed, settings, told, changes)
         boards = []

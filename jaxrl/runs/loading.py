@@ -22,6 +22,8 @@ from jaxrl.training import program, takes
 from jaxrl.training.given import describe
 from jaxrl.types import Batch, InputError, Key, Program, PyTree, TrainState
 
+EXPORTED = "policy.json"
+
 
 class SavedRun(NamedTuple):
     """The config and run.json of a run (`about`: its seed, what it was given, schedule, command, git revision, machine
@@ -49,9 +51,12 @@ class LoadedRun(NamedTuple):
 
 def about_run(run_dir: str | Path) -> dict[str, Any]:
     """run.json of a directory. Raises InputError where it holds no run."""
-    if not (Path(run_dir) / ABOUT).is_file():
+    run_dir = Path(run_dir)
+    if (run_dir / EXPORTED).is_file() and not (run_dir / ABOUT).is_file():
+        raise InputError(f"{run_dir} holds a policy as `jaxrl export` wrote it, and no run; name the run that it is of")
+    if not (run_dir / ABOUT).is_file():
         raise InputError(f"{run_dir} holds no run; name the directory that `run` or `jaxrl train` wrote to")
-    return read_about(Path(run_dir))
+    return read_about(run_dir)
 
 
 def saved_run(run_dir: str | Path) -> SavedRun:

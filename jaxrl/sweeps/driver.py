@@ -13,7 +13,7 @@ import numpy as np
 from jaxrl.config_file import to_dict
 from jaxrl.reports.sweep.ranking import read_sweep as ranking
 from jaxrl.reports.sweep.table import shown
-from jaxrl.runs.directory import on_disk
+from jaxrl.runs.directory import alone, on_disk
 from jaxrl.runs.logs import Bar
 from jaxrl.runs.preemption import Interrupted, Interrupts, Stopped
 from jaxrl.sweeps.directory import begin_sweep, check_sweep_dir, described, end, ended, read_sweep, update_sweep
@@ -76,6 +76,7 @@ def sweep(
             batches = asked.cut(formed, 0, [])  # what does not fit is said before anything is written
             about = {**_about(asked, formed), "score": _scored(batches[0]), "asked": same, **more}
             run_dir = begin_sweep(run_dir, formed[0].p.label, config, about)
+        stack.enter_context(alone(run_dir))
         stored, told, batches = read_sweep(run_dir)["batches"], [], []
         report = stack.enter_context(contextlib.closing(_Progress(asked, formed, progress)))
         while formed:

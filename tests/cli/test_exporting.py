@@ -21,6 +21,11 @@ def test_a_run_becomes_a_folder(ended, tmp_path, capsys):
     told = {"env": "gymnax/CartPole-v1", "env_steps": 128, "head": "categorical", "layers": [4, 64, 64, 2]}
     assert json.loads(lines[-1]) == {"folder": str(tmp_path / "policy"), **told, "run_dir": str(ended)}
     assert "is there already" in refused(capsys, "export", ended, tmp_path / "policy")
+    inside = tmp_path / "policy" / "play.py" / "other"
+    assert f"{inside} cannot be made (Not a directory)" in refused(capsys, "export", ended, inside)
+    for words in (["evaluate"], ["render"], ["resume"], ["report"], ["export", tmp_path / "new"]):
+        sentence = refused(capsys, words[0], tmp_path / "policy", *words[1:])
+        assert f"{tmp_path / 'policy'} holds a policy as `jaxrl export` wrote it, and no run" in sentence
 
 
 def test_without_an_evaluated_checkpoint_there_is_no_best_one(ended, tmp_path, capsys):

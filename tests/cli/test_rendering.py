@@ -35,6 +35,12 @@ def test_bad_input_is_a_sentence(ended, tmp_path, capsys):
     assert "use .gif or .mp4" in refused(capsys, "render", ended, "--format", "html")
     assert "episodes = 0; play at least 1" in refused(capsys, "render", ended, "--episodes", 0)
     assert "let it end in .gif, .mp4 or .html" in refused(capsys, "render", ended, "--out", tmp_path / "a.png")
+    assert "names no format there is" in refused(capsys, "render", ended, "--out", tmp_path / "a.avi")
+    (tmp_path / "folder.gif").mkdir()
+    for out in ("folder.gif", "folder.gif/a.gif/b.gif"):
+        (tmp_path / "folder.gif" / "a.gif").touch()
+        sentence = refused(capsys, "render", ended, "--out", tmp_path / out)
+        assert f"{tmp_path / out} cannot be written (" in sentence and "--out FILE" in sentence
     assert "format = mp4 and out" in refused(capsys, "render", ended, "--format", "mp4", "--out", tmp_path / "a.gif")
 
 

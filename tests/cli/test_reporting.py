@@ -28,6 +28,9 @@ def test_runs_become_a_page_in_the_directory_of_the_first(ended, tmp_path, capsy
 
 def test_bad_input_is_a_sentence(ended, tmp_path, capsys):
     assert "holds no run" in refused(capsys, "report", ended[0], tmp_path)
+    assert "name at least one run, as in jaxrl report" in refused(capsys, "report")
+    assert f"{tmp_path} cannot be written (Is a directory)" in refused(capsys, "report", ended[0], "--out", tmp_path)
+    assert not (tmp_path / "report.html").exists()
     assert "is named twice" in refused(capsys, "report", ended[0], ended[0])
     (tmp_path / "run.json").touch()
     (tmp_path / "config.yaml").write_bytes((ended[0] / "config.yaml").read_bytes())

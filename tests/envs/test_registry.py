@@ -1,11 +1,14 @@
 """Environments by name."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import EnvConfig, make, vectorize
+from jaxrl import PPO, EnvConfig, make, program, replace, train, vectorize
 from jaxrl.envs import registry
 from jaxrl.envs.bodies import check_bodies
 from jaxrl.spaces import Box
@@ -114,7 +117,8 @@ def test_made_inside_a_trace_it_leaks_no_tracer(key):
         (f"{HERE}:Zzz", {}, "has no class 'Zzz'; its classes are Counter"),
         (f"{HERE}:Counter", {"time_limt": 3}, "Counter has no option 'time_limt'; did you mean 'time_limit'?"),
         ("tests.envs.test_registry:Picky", {"size": 3}, "Picky cannot be made with the options.*only even sizes"),
-        ("tests.envs.test_registry:Picky", {}, "Picky cannot be made: .*missing 1 required.*'size'"),
+        ("tests.envs.test_registry:Picky", {}, "Picky cannot be made .TypeError: .*missing 1 required.*'size'"),
+        ("tests.envs.test_registry:Picky", {"size": 2}, "Picky cannot be made .*KeyError: 2"),
     ],
 )
 def test_a_class_that_is_not_there_or_refuses_is_a_sentence(name, options, sentence):
@@ -124,7 +128,45 @@ def test_a_class_that_is_not_there_or_refuses_is_a_sentence(name, options, sente
 
 class Picky:
     def __init__(self, size):
-        raise ValueError("only even sizes")
+        raise KeyError(size) if size == 2 else ValueError("only even sizes")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Broken(Counter):
+    size: Any = 5
+    looked = []
+
+    @property
+    def observation_space(self):
+        return Box((self.size - 4,))
+
+    def step(self, key, state, action):
+        self.looked.append(1)
+        state, said = super().step(key, state, action)
+        return state, said
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        (6, r"environment Broken: the obs of reset has shape \(1,\).*made with the options {'size': 6}"),
+        ("big", "environment Broken: its observation_space fails .TypeError: .*made with the options {'size': 'big'}"),
+    ],
+)
+def test_a_named_environment_that_breaks_its_contract_is_a_sentence_of_every_program(size, sentence):
+    config = PPO(env=EnvConfig(f"{__name__}:Broken", options={"size": size}))
+    for begin in (program, lambda config: jax.jit(train)(config, jax.random.key(0))):
+        with pytest.raises(ValueError, match=sentence):
+            begin(config)
+
+
+def test_a_named_environment_is_held_to_its_contract_once(monkeypatch):
+    config = EnvConfig(f"{__name__}:Broken")
+    monkeypatch.setattr(Broken, "looked", [])
+    env = registry.environment(config)
+    count = len(Broken.looked)
+    assert count and registry.environment(replace(config, num_envs=4)) is env and len(Broken.looked) == count
 
 
 @pytest.mark.parametrize("name", ["gymnax/CartPole-v1", "probe/match", "brax/inverted_pendulum"])

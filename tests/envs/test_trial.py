@@ -175,6 +175,30 @@ def test_a_step_that_resets_itself_is_found():
     assert finding.wrong is None and "episodes end in the state that they start in" in finding.note
 
 
+def test_an_end_that_is_some_start_by_chance_is_no_reset():
+    def corner(key):
+        return jax.random.randint(key, (1,), 0, 3).astype(jnp.float32)
+
+    def ends(key, x, action):
+        x = jnp.clip(x + 2 * action - 1, 0, 2)
+        return x, Step(x, x[0], x[0] == 2, jnp.zeros((), bool), {})
+
+    def strays(key, x, action):
+        x = jnp.clip(x + 2 * action - 1, 0, 2)
+        return corner(jax.random.fold_in(key, 5)), Step(x, x[0], x[0] == 2, jnp.zeros((), bool), {})
+
+    for take in (ends, strays):  # of three states, some end in nearly every start
+        assert not any(f.wrong for f in found(Walk(corner, take, Box((1,), 0.0, 2.0))).values())
+
+    def resets(key, x, action):
+        x, step = ends(key, x, action)
+        x = jnp.where(step.terminated, corner(key), x)
+        return x, step._replace(next_obs=x)
+
+    name, sentence = wrong(Walk(corner, resets, Box((1,), 0.0, 2.0)))
+    assert name == NAMES[-1] and "step resets itself where an episode ends" in sentence
+
+
 def test_an_operation_over_all_copies_is_found(monkeypatch):
     def centred(self, key, state, action, step=trial.VectorEnv.step):
         state, obs, said = step(self, key, state, action)

@@ -268,6 +268,7 @@ def test_with_its_changes_accepted_a_run_goes_on_as_something_else_and_both_are_
     assert result.figures["env_steps"] == longer.total_steps
     about = json.loads((begun.run_dir / "run.json").read_text())
     assert about["seed"] == 4 and about["changes"][0]["seed"] == 3 and len(about["changes"][0]["changes"]) == 4
+    assert about["changes"][0]["command"] == [sys.executable, *sys.argv]
     assert load_config(begun.run_dir / "config-1.yaml", cli.ALGORITHMS) == CONFIG
     assert load_config(begun.run_dir / "config.yaml", cli.ALGORITHMS) == longer
     with pytest.raises(InputError, match="has learned from .* environment steps, and total_steps = .*; give at least"):

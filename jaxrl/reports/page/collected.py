@@ -1,6 +1,7 @@
 """What the files of a run say, read once, and runs of one config put together."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,14 +72,20 @@ def collect(run_dir: Path, about: dict[str, Any]) -> Record:
 
 
 def groups(records: Sequence[Record]) -> list[Group]:
-    """Runs of one config, given the same things, together; in the order in which they were named, by seed within."""
-    found: dict[str, list[Record]] = {}
+    """Runs of one config, given the same things, together; in the order in which they were named, by seed within. A
+    seed that is there again is no further seed: it goes into another group.
+    """
+    found: dict[tuple[str, int], list[Record]] = {}
+    times: Counter[tuple[str, str]] = Counter()
     for record in records:
-        found.setdefault(json.dumps([record.config, record.about.get("given")], sort_keys=True), []).append(record)
+        config = json.dumps([record.config, record.about.get("given")], sort_keys=True)
+        found.setdefault((config, times[config, str(record.seed)]), []).append(record)
+        times[config, str(record.seed)] += 1
     apart = differing([same[0] for same in found.values()])
+    again = Counter(config for config, _ in found)
     return [
-        Group(_name(same[0], apart, i), sorted(same, key=lambda r: (str(type(r.seed)), r.seed)))
-        for i, same in enumerate(found.values())
+        Group(_name(same, apart, i, again[config] > 1), sorted(same, key=lambda r: (str(type(r.seed)), r.seed)))
+        for i, ((config, _), same) in enumerate(found.items())
     ]
 
 
@@ -107,10 +114,13 @@ def outcome(record: Record) -> tuple[str, str]:
     )
 
 
-def _name(record: Record, apart: Sequence[str], number: int) -> str:
-    told = ", ".join(f"{name} = {record.config[name]}" for name in apart[:3] if name in record.config)
+def _name(records: Sequence[Record], apart: Sequence[str], number: int, again: bool) -> str:
+    config = records[0].config
+    told = [f"{name} = {config[name]}" for name in apart[:3] if name in config]
+    if again:  # nothing but where they lie sets them apart
+        told += [str(record.run_dir) for record in records[:3]] + ["…"] * (len(records) > 3)
     letter = chr(ord("A") + number % 26) + str(number // 26 or "")
-    return f"{letter}: {told}" if told else letter
+    return f"{letter}: {', '.join(told)}" if told else letter
 
 
 def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:

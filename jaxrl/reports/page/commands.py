@@ -8,9 +8,9 @@ from typing import Any
 _OURS = ("experiments", "scripts", "configs")
 
 
-def typed(about: Mapping[str, Any]) -> str | None:
+def typed(about: Mapping[str, Any], *, whole: bool = False) -> str | None:
     """What began a run or a sweep, without the directory, so that it writes to one of its own; None where that is not
-    known. about: its run.json or sweep.json.
+    known. about: its run.json or sweep.json. whole: with its directory, as what went on with it.
 
     A Python that ran one of our scripts is `scripts/run`, one that ran the command line is `jaxrl`.
     """
@@ -18,7 +18,7 @@ def typed(about: Mapping[str, Any]) -> str | None:
     if not isinstance(command, list) or len(command) < 2:
         return None
     python, script, *rest = map(str, command)
-    arguments = [_short(word) for word in _without_run_dir(rest)]
+    arguments = [_short(word) for word in (rest if whole else _without_run_dir(rest))]
     place = PurePosixPath(script)
     if place.name == "jaxrl" or place.parts[-3:] == ("jaxrl", "cli", "command.py"):
         return shlex.join(["jaxrl", *arguments])

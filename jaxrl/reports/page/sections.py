@@ -54,7 +54,7 @@ def facts(groups: Sequence[Group]) -> Markup:
     about = {
         "algorithm": _each(r.algorithm.upper() for r in runs),
         "environment" if runs[0].control else "model": _each(r.subject for r in runs),
-        "runs": f"{len(runs)}" + (f", of {len(groups)} configs" if len(groups) > 1 else ""),
+        "runs": f"{len(runs)}" + (f", in {len(groups)} groups" if len(groups) > 1 else ""),
         "seeds": _each(r.seed for r in runs),
         "outcome": el("span", one, class_="fine" if set(ends) == {"finished"} else "warn"),
         "begun": _each(r.about.get("begun", "not told") for r in runs),
@@ -115,7 +115,7 @@ def curves(groups: Sequence[Group]) -> Markup:
     if any(len(group.records) > 1 for group in groups):
         told = "Thick: the mean over seeds. Band: from the least to the greatest seed. Thin: each seed."
     if len(groups) > 1:
-        told += " Letters are the configs under Results."
+        told += " Letters are the groups under Results."
     others = other_charts(groups)
     fold = el("details", el("summary", f"Other metrics ({len(others)})"), el("div", others, class_="charts"))
     return join(el("p", told.strip()) if told else "", charts(groups, levels), fold if others else "")
@@ -166,6 +166,7 @@ def again(groups: Sequence[Group]) -> Markup:
         command, given = typed(record.about), record.about.get("given") or {}
         own = [name for name in given if record.control or name not in ("network", "params", "data", "samples")]
         parts = [typed_out(command) if command else el("p", "What began this run is not known.")]
+        parts += _changed(record.about.get("changes") or [])
         if own:
             parts.append(el("p", f"It was also given, in Python: {', '.join(own)}. The command alone does not say so."))
         if str(record.about.get("git")).endswith("-dirty"):
@@ -173,6 +174,17 @@ def again(groups: Sequence[Group]) -> Markup:
         going_on = [el("p", "To go on with it:"), typed_out(resumed(record.run_dir))]
         made.append(el("article", el("h3", f"{record.run_dir.name}, seed {record.seed}"), parts, going_on))
     return made[0] if len(made) == 1 else join(made[0], el("details", el("summary", "The other runs"), made[1:]))
+
+
+def _changed(changes: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    """What was changed midway, each time, and the commands that did so: what began the run says none of it."""
+    parts = []
+    for i, change in enumerate(changes):
+        what = "; ".join(change.get("changes", []))
+        parts.append(el("p", f"It was then gone on with as something else: {what} (config-{i + 1}.yaml is it before)."))
+        command = typed(change, whole=True)
+        parts += [typed_out(command)] if command else []
+    return parts
 
 
 def pre(text: str) -> Markup:

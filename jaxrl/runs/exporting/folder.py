@@ -26,7 +26,7 @@ from jaxrl.runs.directory import CONFIG
 from jaxrl.runs.exporting import play
 from jaxrl.runs.exporting.graph import onnx_package, write_graph
 from jaxrl.runs.header import own_version
-from jaxrl.runs.loading import LoadedRun, load_run, saved_run
+from jaxrl.runs.loading import EXPORTED, LoadedRun, load_run, saved_run
 from jaxrl.settings import EnvConfig
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
 from jaxrl.types import InputError
@@ -67,13 +67,16 @@ def export(
     loaded = load_run(run_dir, checkpoint=checkpoint, **given)
     spaces = from_config(loaded.saved.config.env, given.get("env")).spaces
     about, arrays = described(loaded, spaces)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}); name another folder") from error
     shutil.copy(loaded.saved.run_dir / CONFIG, folder / CONFIG)
     shutil.copy(play.__file__, folder / "play.py")
     np.savez(folder / "policy.npz", **arrays)
     if onnx:
         write_graph(folder / "policy.onnx", about, arrays)
-    (folder / "policy.json").write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
+    (folder / EXPORTED).write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
     return Exported(folder, about, loaded.notes)
 
 

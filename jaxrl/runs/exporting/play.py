@@ -12,10 +12,10 @@ plays Gymnasium's environment, where gymnasium is installed. In Python:
 policy.json says what the arrays of policy.npz are for.
 """
 
+import argparse
 import functools
 import json
 import operator
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,19 +84,49 @@ def noisy(mean, std, rng):
     return mean if rng is None else mean + std * rng.standard_normal(mean.shape)
 
 
-def main(name=None, episodes=10, seed=0):
-    """Play whole episodes and print their mean return."""
-    policy = Policy()
-    name = name or policy.about["env"]["gymnasium"]
+def environment(policy, name):
+    """Gymnasium's environment of that name. Raises ValueError, with a sentence, where the policy cannot play it."""
     if name is None:
-        sys.exit(f"{policy.about['env']['name']} is not in Gymnasium; name one: python play.py ENVIRONMENT [EPISODES]")
+        raise ValueError(
+            f"{policy.about['env']['name']} is not in Gymnasium; name one of Gymnasium's that is like it, or play it in "
+            "Python with Policy"
+        )
     try:
         import gymnasium
     except ImportError:
-        sys.exit("playing needs Gymnasium: python -m pip install gymnasium")
-    env, returns = gymnasium.make(name), []
-    for episode in range(int(episodes)):
-        (obs, _), total, done = env.reset(seed=int(seed) + episode), 0.0, False
+        raise ValueError("playing needs Gymnasium: python -m pip install gymnasium") from None
+    try:
+        env = gymnasium.make(name)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise ValueError(f"Gymnasium cannot make {name}: {error}") from error
+    try:
+        policy(env.observation_space.sample())
+        own, theirs = policy.about["action"].get("n"), getattr(env.action_space, "n", None)
+        if own != theirs:
+            raise ValueError(f"it has {theirs or 'no'} discrete actions, and must have {own or 'none'}")
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"the policy learned {policy.about['env']['name']}, which {name} is not: {error}") from error
+    return env
+
+
+def main(argv=None):
+    """Play whole episodes and print their mean return."""
+    policy = Policy()
+    parser = argparse.ArgumentParser(description="Plays the policy of this folder in Gymnasium.")
+    parser.add_argument(
+        "environment", nargs="?", default=policy.about["env"]["gymnasium"], help="Gymnasium's name: %(default)s"
+    )
+    parser.add_argument("episodes", nargs="?", type=int, default=10, help="how many: %(default)s")
+    parser.add_argument("seed", nargs="?", type=int, default=0, help="of the first episode: %(default)s")
+    asked = parser.parse_args(argv)
+    if asked.episodes < 1:
+        parser.error(f"episodes = {asked.episodes}; play at least 1")
+    try:
+        env, returns = environment(policy, asked.environment), []
+    except ValueError as error:
+        parser.error(str(error))
+    for episode in range(asked.episodes):
+        (obs, _), total, done = env.reset(seed=asked.seed + episode), 0.0, False
         while not done:
             action = policy(obs)
             for _ in range(policy.about["env"]["action_repeat"]):
@@ -106,8 +136,8 @@ def main(name=None, episodes=10, seed=0):
                     break
         returns.append(total)
     told = {"return": np.mean(returns), "return_std": np.std(returns)}
-    print(json.dumps({"env": name, "episodes": len(returns), **told}))
+    print(json.dumps({"env": asked.environment, "episodes": len(returns), **told}))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -242,6 +242,27 @@ def test_the_page_says_how_to_run_it_again_and_what_the_command_does_not_say(tmp
     assert "It was also given, in Python: env." in text and "changes that were not committed" in text
 
 
+def test_the_page_says_what_was_changed_midway_and_by_which_command(tmp_path):
+    record = made(tmp_path / "run")
+    command = ["/v/bin/python", "/v/bin/jaxrl", "train", "ppo/x", "--run-dir", "r", "--resume", "--accept-changes"]
+    changes = [{"changes": ["total_steps = 10, not 15"]}, {"changes": ["total_steps = 15, not 20"], "command": command}]
+    text = text_of(page_of(tmp_path, record._replace(about={**record.about, "changes": changes})))
+    assert "total_steps = 10, not 15 (config-1.yaml is it before)" in text
+    assert "total_steps = 15, not 20 (config-2.yaml is it before)" in text
+    assert "jaxrl train ppo/x --run-dir r --resume --accept-changes" in text
+
+
+def test_a_seed_that_is_there_twice_counts_once(tmp_path):
+    runs = [made(tmp_path / name, seed) for name, seed in (("ref", 0), ("kill", 0), ("s1", 1))]
+    found = groups(runs)
+    assert [[r.run_dir.name for r in group.records] for group in found] == [["ref", "s1"], ["kill"]]
+    assert [group.name for group in found] == [f"A: {tmp_path / 'ref'}, {tmp_path / 's1'}", f"B: {tmp_path / 'kill'}"]
+    page = page_of(tmp_path, *runs)
+    assert page.rows[0][1:] == ["A, n = 2", "A, seed 0", "A, seed 1", "B, seed 0"]
+    page = page_of(tmp_path, *runs[:2])
+    assert page.row("return") == ["100", "100"], "no mean of one seed with itself"
+
+
 def test_a_run_is_named_once(tmp_path):
     record = made(tmp_path / "run")
     with pytest.raises(InputError, match="run is named twice; name each run once"):

@@ -1,6 +1,7 @@
 """The NumPy runner is the policy: every head, activation and kind of observation."""
 
 import json
+import re
 import sys
 from types import SimpleNamespace
 
@@ -86,6 +87,8 @@ def test_what_it_cannot_play_is_refused(tmp_path):
 class Scripted:
     """Stands for a Gymnasium environment: three steps an episode, the reward is the number of the start's seed."""
 
+    observation_space, action_space = SimpleNamespace(sample=lambda: [-1.0]), SimpleNamespace(n=4)
+
     def reset(self, seed):
         self.seed, self.steps = seed, 0
         return np.zeros(3, np.float32), {}
@@ -97,6 +100,7 @@ class Scripted:
 
 
 ACTION = 4
+ERRORS = SimpleNamespace(Error=type("Error", (Exception,), {}))
 
 
 def test_whole_episodes_are_played_and_actions_repeated_as_in_training(tmp_path, monkeypatch, capsys):
@@ -109,19 +113,54 @@ def test_whole_episodes_are_played_and_actions_repeated_as_in_training(tmp_path,
         return np.int32(ACTION)
 
     monkeypatch.setattr(play, "Policy", type("Fixed", (), {"about": about, "__call__": likeliest}))
-    monkeypatch.setitem(sys.modules, "gymnasium", SimpleNamespace(make=lambda name: Scripted()))
-    play.main(None, "2", "5")
+    monkeypatch.setitem(sys.modules, "gymnasium", SimpleNamespace(make=lambda name: Scripted(), error=ERRORS))
+    play.main(["Scripted-v0", "2", "5"])
     expected = {"env": "Scripted-v0", "episodes": 2, "return": (15 + 18) / 2, "return_std": 1.5}
     assert json.loads(capsys.readouterr().out) == expected
-    assert seen == [0, 99, 0, 99], "two actions for three steps"
+    assert seen == [-1, 0, 99, 0, 99], "two actions for three steps"
 
 
-def test_what_there_is_to_play_is_asked_for(tmp_path, monkeypatch):
-    _, about, _ = written("discrete", tmp_path)
-    about["env"] |= {"name": "brax/hopper", "gymnasium": None}
-    monkeypatch.setattr(play, "Policy", lambda: SimpleNamespace(about=about))
-    with pytest.raises(SystemExit, match="brax/hopper is not in Gymnasium; name one: python play.py ENVIRONMENT"):
-        play.main()
+def unknown(name):
+    raise ERRORS.Error(f"environment {name} doesn't exist")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "brax/hopper is not in Gymnasium; name one"),
+        (["Hoper-v5"], "Gymnasium cannot make Hoper-v5: environment Hoper-v5 doesn't exist"),
+        (
+            ["Scripted-v0"],
+            r"the policy learned brax/hopper, which Scripted-v0 is not: obs has shape \(1,\); it must be",
+        ),
+        (["Fitting-v0"], r"the policy learned brax/hopper, which Fitting-v0 is not: it has 4 discrete actions"),
+        (["Scripted-v0", "abc"], "argument episodes: invalid int value: 'abc'"),
+        (["Scripted-v0", "0"], "episodes = 0; play at least 1"),
+        (["Scripted-v0", "1", "x"], "argument seed: invalid int value: 'x'"),
+    ],
+)
+def test_what_it_cannot_play_is_a_sentence_and_status_2(words, sentence, tmp_path, monkeypatch, capsys):
+    written("normal", tmp_path)
+    policy = Policy(tmp_path)
+    policy.about["env"] |= {"name": "brax/hopper", "gymnasium": None}
+    monkeypatch.setattr(play, "Policy", lambda: policy)
+    fitting = type("Fitting", (Scripted,), {"observation_space": SimpleNamespace(sample=lambda: np.zeros(3))})
+    make = {"Scripted-v0": lambda name: Scripted(), "Fitting-v0": lambda name: fitting()}
+    fake = SimpleNamespace(make=lambda name: make.get(name, unknown)(name), error=ERRORS)
+    monkeypatch.setitem(sys.modules, "gymnasium", fake)
+    with pytest.raises(SystemExit) as stopped:
+        play.main(words)
+    assert stopped.value.code == 2 and re.search(sentence, capsys.readouterr().err)
+
+
+def test_without_gymnasium_it_says_how_to_get_it_and_help_is_help(tmp_path, monkeypatch, capsys):
+    written("discrete", tmp_path)
+    policy = Policy(tmp_path)
+    monkeypatch.setattr(play, "Policy", lambda: policy)
     monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(SystemExit, match="python -m pip install gymnasium"):
-        play.main("Hopper-v5")
+    with pytest.raises(SystemExit, match="2"):
+        play.main(["Hopper-v5"])
+    assert "python -m pip install gymnasium" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        play.main(["--help"])
+    assert "usage: " in capsys.readouterr().out

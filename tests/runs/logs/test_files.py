@@ -21,6 +21,7 @@ from jaxrl.evaluators.samples import Ask, first_prompts
 from jaxrl.lm import language_model
 from jaxrl.reports.rows import read_metrics
 from jaxrl.runs.directory import NotSaved, on_disk
+from jaxrl.types import InputError
 from jaxrl.runs.logs import Logger, files, write_csv
 from tests.helpers.compare import same_bytes
 from tests.helpers.families import config_of, params_of
@@ -154,12 +155,19 @@ def refused(number, name):
 def test_a_directory_that_is_refused_is_a_sentence_and_a_file_that_is_none_of_the_runs_is_not(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", refused(errno.EROFS, str(tmp_path)))
-        with pytest.raises(NotSaved, match=r"could not be written \(Read-only file system\)"):
+        with pytest.raises(InputError, match=r"could not be written \(Read-only file system\), and nothing has begun"):
             run(CONFIG, 3, tmp_path / "run", **QUICK)
+    with pytest.raises(InputError, match="nothing has begun; make it writable, or name another run_dir"):
+        run(CONFIG, 3, "/proc/self/run", **QUICK)  # which no file system has room for, nor root the right to
     with pytest.raises(PermissionError, match="elsewhere"), on_disk(tmp_path / "run"):
         raise PermissionError(errno.EACCES, "no", "/elsewhere/table.csv")
-    with pytest.raises(NotSaved, match="No space left"), on_disk(tmp_path / "run"):
+    with pytest.raises(NotSaved, match="No space left.*nothing has begun; make room there"), on_disk(tmp_path / "run"):
         raise OSError(errno.ENOSPC, "no", "/elsewhere/table.csv")
+    with pytest.raises(FileNotFoundError), on_disk(tmp_path):
+        (tmp_path / "sweep.json").touch()
+        (tmp_path / "lost").read_text()
+    with pytest.raises(NotSaved, match="all up to the last checkpoint is kept: make it writable"), on_disk(tmp_path):
+        raise OSError(errno.EROFS, "no", str(tmp_path / "metrics.jsonl"))
 
 
 class Full(io.StringIO):
