@@ -1,7 +1,7 @@
 """Environments by name."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +135,7 @@ class Picky:
 @dataclass(frozen=True)
 class Broken(Counter):
     size: Any = 5
-    looked = []
+    looked: ClassVar[list] = []
 
     @property
     def observation_space(self):
