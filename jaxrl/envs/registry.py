@@ -69,7 +69,7 @@ def unavailable() -> dict[str, str]:
 
 
 def environment(config: EnvConfig) -> Any:
-    """The environment that a config names, unbatched. Raises InputError for one of your own that breaks its contract."""
+    """What a config names, unbatched. Raises InputError for one of your own that breaks the contract."""
     if ":" in config.name:
         return custom.checked(config.name, config.env_axis, **given_options(config))
     return make(config.name, **given_options(config))
