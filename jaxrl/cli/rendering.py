@@ -12,9 +12,9 @@ from tyro.conf import Positional
 from jaxrl.cli.experiment import file_for
 from jaxrl.reports.episode import FORMATS, record_episodes, save_recording
 from jaxrl.runs.exporting import export as write
-from jaxrl.runs.judging import eval_key
 from jaxrl.runs.loading import load_run, saved_run
 from jaxrl.training.compilation_cache import enable_compilation_cache
+from jaxrl.training.compiled import eval_key
 from jaxrl.types import InputError
 
 

@@ -11,10 +11,9 @@ import jax
 from jaxrl.runs.logs import Logger
 from jaxrl.runs.preemption import Interrupted, Interrupts
 from jaxrl.training.clock import Clock
-from jaxrl.training.compiled import Asked
+from jaxrl.training.compiled import Asked, eval_key
 from jaxrl.types import Evaluator, Key, TrainState
 
-_EVAL = 0x6576616C  # folded into the seed's key: far from any number that training folds or splits
 _LOOK = 0.1  # seconds between two looks whether an evaluation has ended, at most
 
 
@@ -97,8 +96,3 @@ def _ready(found: Any) -> bool:
 
 def _row(judged: list[tuple[Evaluator, dict[str, float]]]) -> dict[str, float]:
     return {f"{e.prefix}{name}": value for e, figures in judged for name, value in figures.items()}
-
-
-def eval_key(seed: int, step: int) -> jax.Array:
-    """The key that evaluates a run after `step` steps, apart from every key of training."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _EVAL), step)

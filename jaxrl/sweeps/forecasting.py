@@ -6,9 +6,8 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from jaxrl.sweeps.plan import Batch, filled, needs, stacked
+from jaxrl.sweeps.plan import Batch, needs, stacked
 
 _LONG_ENOUGH = 1.0  # seconds: of a shorter chunk the clock and the first touch of memory would be a part
 
@@ -41,11 +40,10 @@ def forecast(batch: Batch, updates: float, evals: int) -> Forecast:
         count = min(
             updates, max(count + 1, int(2 * count * _LONG_ENOUGH / max(seconds, 1e-6)) if before else 2 * count)
         )
-    keys = jax.vmap(jax.random.key)(np.array([m.seed for m in filled(batch.members, batch.size)], np.uint32))
     for _ in range(2 if evals else 0):
         began = time.perf_counter()
         for measure in together.measures:
-            jax.block_until_ready(measure(configs, keys, states.learner, 0))
+            jax.block_until_ready(measure(configs, seeds, states))
         evaluation = time.perf_counter() - began
     update, evaluation = seconds / count, evaluation if evals else 0.0
     return Forecast(needs(together), update, evaluation, update * updates + evaluation * evals)

@@ -13,7 +13,6 @@ import numpy as np
 
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.divergence import SKIPPED
-from jaxrl.runs.judging import eval_key
 from jaxrl.runs.preemption import Interrupted, Interrupts
 from jaxrl.sweeps.figures import evaluated
 from jaxrl.sweeps.plan import Batch, Member, filled, stacked
@@ -143,14 +142,11 @@ class Learning:
 
     def _evaluated(self) -> list[tuple[dict[str, float], float]]:
         """For every member its figures, and its score."""
-        step = self._step()
-        keys = jax.vmap(lambda seed: eval_key(seed, step))(
-            np.array([m.seed for m in filled(self.members, self.together.size)], np.uint32)
-        )
+        seeds = np.array([m.seed for m in filled(self.members, self.together.size)], np.uint32)
         found: list[dict[str, float]] = [{} for _ in self.members]
         scores = [math.nan] * len(self.members)
         for e, measure in zip(self.together.evaluators, self.together.measures, strict=True):
-            measured = jax.device_get(self._awaited(measure(self.configs, keys, self.states.learner, 0)))
+            measured = jax.device_get(self._awaited(measure(self.configs, seeds, self.states)))
             for i in range(len(self.members)):
                 figures = e.read(e.cases[0], jax.tree.map(lambda x, i=i: x[i], measured))
                 found[i] |= {f"{e.prefix}{name}": value for name, value in figures.items()}

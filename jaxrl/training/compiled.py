@@ -20,6 +20,7 @@ from jaxrl.training.programs import program
 from jaxrl.types import Evaluator, Key, Learner, Program, PyTree, TrainState
 
 _SMALL = 2**13  # entries of a leaf
+_EVAL = 0x6576616C  # folded into the seed's key: far from any number that training folds or splits
 # The driver calls a chunk with lists of leaves, and reads one array of it: to take modules apart and put them together,
 # and to wait for many small arrays, takes longer than an update of a small program.
 Leaves = list[jax.Array]
@@ -182,6 +183,11 @@ def _side_by_side(traced: list[Any], brief: list[bool]) -> list[Callable[[], Any
     made = [pool.submit(compile_lowered, one.lower(), brief).result for one, brief in programs]
     pool.shutdown(wait=False)
     return made
+
+
+def eval_key(seed: Any, step: Any) -> jax.Array:
+    """The key that evaluates a run after `step` steps, apart from every key of training."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _EVAL), step)
 
 
 def _asking(made: Callable[[], Any], inputs: tuple) -> Callable[[Key, Learner, int], PyTree]:

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int, UInt32
 from jaxrl.ops.platform import compile_lowered
 from jaxrl.ops.turns import in_turns
 from jaxrl.settings import float32
-from jaxrl.training.compiled import functions, memory_of, read_told
-from jaxrl.types import Evaluator, Key, Learner, Program, PyTree, TrainState
+from jaxrl.training.compiled import eval_key, functions, memory_of, read_told
+from jaxrl.types import Evaluator, Key, Program, PyTree, TrainState
 
 AXIS = "seed"  # of the mesh: the members of a sweep
 
@@ -25,9 +25,10 @@ class Together(NamedTuple):
     """M members, compiled. Configs have a leading axis [M] in every float, and states in every leaf.
 
     init(configs, seeds) -> states. chunk(configs, states, told, updates) -> (states, told): it takes the memory of
-    states and told over; `nothing` is what a first chunk was told. read(told) -> (means of the metrics `names`
-    [M, names], which floats of the learners are finite [M, floats]). measures[i](configs, keys, learners, case) -> what
-    evaluators[i] measures, [M, ...]. place(tree) puts leading axes [M] where the members are. state: shapes of states.
+    states and told over; `nothing` is what a first chunk was told. read(told) -> (means of the metrics `names` [M,
+    names], which floats of the learners are finite [M, floats]). measures[i](configs, seeds, states) -> what
+    evaluators[i] measures first, [M, ...], as a run of that seed asks it. place(tree) puts leading axes [M] where the
+    members are. state: shapes of states.
     memory: MiB of all devices: "training", and beside it "evaluation" and "copy".
     """
 
@@ -37,7 +38,7 @@ class Together(NamedTuple):
     nothing: Callable[[], Float[Array, "M told"]]
     read: Callable[[Float[Array, "M told"]], tuple[np.ndarray, np.ndarray]]
     names: tuple[str, ...]
-    measures: tuple[Callable[[Any, Key, Learner, int], PyTree], ...]
+    measures: tuple[Callable[[Any, UInt32[Array, " M"], TrainState], PyTree], ...]
     evaluators: Sequence[Evaluator]
     place: Callable[[PyTree], PyTree]
     state: TrainState
@@ -64,9 +65,12 @@ def compile_together(config: Any, given: dict[str, Any], p: Program, size: int, 
 
         return jax.vmap(alone)(configs, states, told)
 
-    def measure(i: int, configs: Any, keys: Key, learners: Learner, case: Array, arrays: list) -> PyTree:
-        alone = partial(in_turns, lambda c, key, learner: f.measures[i]((c, arrays), key, learner, case))
-        return jax.vmap(alone)(configs, keys, learners)
+    def measure(i: int, configs: Any, seeds: Array, states: TrainState, arrays: list) -> PyTree:
+        def alone(config: Any, seed: Array, state: TrainState) -> PyTree:
+            key = eval_key(seed, state.num_steps)
+            return f.measures[i]((config, arrays), key, state.learner, jnp.int32(0))
+
+        return jax.vmap(partial(in_turns, alone))(configs, seeds, states)
 
     def spread(function: Callable, mapped: Sequence[bool], args: tuple, brief: bool = False, **options: Any) -> Any:
         """Lowered and compiled, with its arguments mapped over the members, or the same for all."""
@@ -81,19 +85,13 @@ def compile_together(config: Any, given: dict[str, Any], p: Program, size: int, 
 
     configs, states = jax.tree.map(stacked, (float32(config), f.state))
     seeds, number, told = stacked(jnp.uint32(0)), jax.ShapeDtypeStruct((), jnp.int32), stacked(f.nothing)
-    keys = stacked(jax.eval_shape(jax.random.key, 0))
     arrays = jax.device_put(f.inputs[1], same)
     begin = spread(init, (True, True, False), (configs, seeds, arrays), brief=True)
     train = spread(
         chunk, (True, True, True, False, False), (configs, states, told, number, arrays), donate_argnums=(1, 2)
     )
     asked = [
-        spread(
-            partial(measure, i),
-            (True, True, True, False, False),
-            (configs, keys, states.learner, number, arrays),
-            e.brief,
-        )
+        spread(partial(measure, i), (True, True, True, False), (configs, seeds, states, arrays), e.brief)
         for i, e in enumerate(p.evaluators)
     ]
     place = partial(jax.device_put, device=each)
@@ -112,8 +110,8 @@ def compile_together(config: Any, given: dict[str, Any], p: Program, size: int, 
     )
 
 
-def _ask(ask: Callable, place: Callable, arrays: list, configs: Any, keys: Key, learners: Learner, case: int) -> PyTree:
-    return ask(configs, place(keys), learners, jnp.int32(case), arrays)
+def _ask(ask: Callable, place: Callable, arrays: list, configs: Any, seeds: Array, states: TrainState) -> PyTree:
+    return ask(configs, place(seeds), states, arrays)
 
 
 def _memory(train: Any, asked: list[Any], states: PyTree, devices: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ import pytest
 
 from jaxrl import A2C, PPO, EnvConfig, Reinforce, program, replace, stack
 from jaxrl.settings import float32
-from jaxrl.training.compiled import trace
+from jaxrl.training.compiled import eval_key, trace
 from jaxrl.training.sweeps import compile_together, exploit_and_explore
 from tests.helpers.compare import close, compile_events, same_bytes
 
@@ -54,10 +54,11 @@ def test_a_member_is_what_it_would_be_alone(learned, i):
 
 def test_evaluations_are_those_of_a_run(learned):
     config, p, together, configs, states, _ = learned
-    keys = jax.vmap(jax.random.key)(jnp.arange(4))
-    found = together.measures[0](configs, keys, states.learner, 0)
+    found = together.measures[0](configs, np.array(SEEDS, np.uint32), states)
     one = jax.tree.map(lambda x: x[2], states.learner)
-    alone = jax.jit(lambda key, learner: p.evaluators[0].measure(key, learner, jnp.int32(0)))(jax.random.key(2), one)
+    alone = jax.jit(lambda key, learner: p.evaluators[0].measure(key, learner, jnp.int32(0)))(
+        eval_key(SEEDS[2], int(states.num_steps[2])), one
+    )
     close(jax.tree.map(lambda x: x[2], found), alone)
 
 
