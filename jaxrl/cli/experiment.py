@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,17 @@ class Options:
     """A project of Weights & Biases to log to as well; needs the extra jaxrl[wandb]."""
 
 
-def named(name: str | Path) -> Any:
-    """A config from a YAML file: a path, or a name within configs/, such as "ppo/humanoid_cpu"."""
+def named(name: str | Path, among: Sequence[str] = ()) -> Any:
+    """A config from a YAML file: a path, or a name within configs/, such as "ppo/humanoid_cpu". among: those that are
+    proposed where it is neither, by default all.
+    """
     path, plain = Path(name), str(Path(name).with_suffix("")).removeprefix("configs/")
     shipped = CONFIGS / f"{plain}.yaml"
     if not path.is_file() and not shipped.is_file():
-        hint = closest(plain, names()) or f"; a path will do, or a name: {', '.join(names())}"
+        listed = among or names()
+        own = [other for other in listed if other.startswith(f"{plain}/")]
+        hint = "" if own else closest(plain, listed)
+        hint = hint or f"; a path will do, or a name: {', '.join(own or listed)}"
         raise InputError(f"no config file at {name}{hint}")
     return load_config(path if path.is_file() else shipped, ALGORITHMS)
 
@@ -91,6 +97,7 @@ def parse(
     """
     import tyro
 
+    import_from_here()
     enable_compilation_cache()
     flat = tyro.conf.OmitArgPrefixes
     fields = [("config", flat[type(config)], config), ("options", flat[type(options)], options)]
@@ -100,6 +107,12 @@ def parse(
         check(parsed.config)
     options = parsed.options
     return parsed.config, {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+
+
+def import_from_here() -> None:
+    """Let "my_mazes:Maze" be found in this folder: a command that is installed, or a script, has only its own."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def _typed(argv: list[str] | None) -> str:

@@ -83,7 +83,7 @@ def replace_schedule(**changes):
 
 def test_everything_a_person_keeps_is_there(whole):
     assert {p.name for p in whole.run_dir.iterdir()} == {
-        "checkpoints", "config.yaml", "curve.png", "header.json", "metrics.csv", "metrics.jsonl", "result.json",
+        ".lock", "checkpoints", "config.yaml", "curve.png", "header.json", "metrics.csv", "metrics.jsonl", "result.json",
         "run.json", "tensorboard", "timing.jsonl",
     }  # fmt: skip
     rows = read_metrics(whole.run_dir / "metrics.jsonl")
