@@ -38,6 +38,8 @@ from jaxrl.cli.reporting import report
 from jaxrl.cli.sweeping import sweep
 from jaxrl.cli.training import evaluate, finetune, resume, train
 from jaxrl.cli.trials import check
+from jaxrl.settings import closest
+from jaxrl.types import InputError
 
 VERBS: dict[str, Callable[..., None]] = {
     "train": train,
@@ -66,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     verb = VERBS.get(words[0]) if words else None
     import_from_here()
     with sentences(), _unread():
+        if verb is None and words and not words[0].startswith("-"):
+            hint = closest(words[0], list(VERBS)) or f"; it has {', '.join(VERBS)}"
+            raise InputError(f"jaxrl has no command {words[0]!r}{hint}")
         if verb is None:  # help, or a sentence on what there is
             listed = {name: _listed(verb) for name, verb in VERBS.items()}
             tyro.extras.subcommand_cli_from_dict(listed, args=words, prog="jaxrl", description=paragraphs(__doc__))

@@ -150,7 +150,8 @@ def file_for(path: Path) -> Path:
 class sentences:
     """Turns bad input (InputError) into its sentence on stderr and exit status 2, and a run that diverged into
     status 3, a disk that takes no more into status 4. The line of JSON of a run that diverged, and of one that was
-    asked to stop, is that sentence. Every other error is ours, and keeps its traceback.
+    asked to stop, is that sentence. An interrupt (a second Ctrl-C) is a line and status 130. Every other error is ours,
+    and keeps its traceback.
     """
 
     def __enter__(self) -> None:
@@ -166,6 +167,9 @@ class sentences:
             os._exit(0)  # all is saved and closed; what an evaluation would still find out is not waited for
         if isinstance(error, Stopped):
             sys.exit(error.code)  # said now, and not again by those around
+        if isinstance(error, KeyboardInterrupt):
+            print("interrupted: what was saved before is kept", file=sys.stderr)
+            sys.exit(130)
         status = next((s for k, s in ((InputError, 2), (Diverged, 3), (NotSaved, 4)) if isinstance(error, k)), None)
         if status is not None:
             print(f"error: {error}", file=sys.stderr)

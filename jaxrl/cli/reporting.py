@@ -15,7 +15,9 @@ from jaxrl.runs.loading import about_run
 from jaxrl.types import InputError
 
 
-def report(runs: Positional[Annotated[tuple[Path, ...], arg(metavar="PATH [PATH ...]")]], *, out: Path | None = None) -> None:
+def report(
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="PATH [PATH ...]")]], *, out: Path | None = None
+) -> None:
     """Write one HTML page about runs: results, curves, animation, samples, settings, and the command to run it again.
 
     It needs no network and no other file. Runs that differ by nothing but the seed become one curve with a band. The

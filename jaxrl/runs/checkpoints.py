@@ -172,8 +172,8 @@ class Checkpoints:
         if notes:
             raise Damaged(f"{'; '.join(notes)}; no checkpoint is whole: start again in another run_dir")
         raise InputError(
-            f"no checkpoint in {self._directory}: none was saved before the run ended (--saves 0), or it has not come so "
-            "far; train it in another run_dir with --saves 1 or more"
+            f"no checkpoint in {self._directory}: none was saved before the run ended (--saves 0), or it has not come "
+            "so far; train it in another run_dir with --saves 1 or more"
         )
 
     def delete(self, step: int) -> None:

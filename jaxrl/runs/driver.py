@@ -115,9 +115,10 @@ def run(
     export(state, run_dir): writes what else is to be kept of the final state, before any picture is drawn.
     more: what else run.json is to say of this run.
     Raises InputError, before anything is compiled or written, for a bad config, a directory that already holds a run,
-    or a resume with another config, seed or thing given, or of a run that another process is at. Raises Diverged when the learner, or ten updates' gradients in
-    a row, are not finite for the second time, and Stopped, after saving, where SIGTERM or SIGINT (Ctrl-C) asks for it:
-    between updates or within an evaluation, in seconds. Raises NotSaved where the disk takes no more.
+    or a resume with another config, seed or thing given, or of a run that another process is at. Raises Diverged when
+    the learner, or ten updates' gradients in a row, are not finite for the second time, and Stopped, after saving,
+    where SIGTERM or SIGINT (Ctrl-C) asks for it: between updates or within an evaluation, in seconds. Raises NotSaved
+    where the disk takes no more.
     """
     schedule.check()
     seed = checked_seed(seed)

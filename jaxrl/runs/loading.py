@@ -82,8 +82,8 @@ def _check_there(saved: SavedRun) -> None:
     if colon and package and package not in sys.modules and importlib.util.find_spec(package) is None:
         folder = saved.about.get("folder", f"FOLDER_THAT_HOLDS_{package}")
         raise NotHere(
-            f"{saved.run_dir} learned in {saved.config.env.name}, and there is no module {package!r} here; say where it "
-            f"is, before the same command: PYTHONPATH={shlex.quote(folder)}"
+            f"{saved.run_dir} learned in {saved.config.env.name}, and there is no module {package!r} here; say where "
+            f"it is, before the same command: PYTHONPATH={shlex.quote(folder)}"
         )
 
 

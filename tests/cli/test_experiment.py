@@ -27,6 +27,12 @@ def test_a_run_that_was_asked_to_stop_says_so_in_its_line_of_json_too(capsys):
     assert json.loads(out) == {"stopped": "stopped by SIGTERM after 8 of 96 points"}
 
 
+def test_an_interrupt_is_a_line_and_status_130(capsys):
+    with pytest.raises(SystemExit) as stopped, cli.sentences():
+        raise KeyboardInterrupt
+    assert stopped.value.code == 130 and capsys.readouterr().err == "interrupted: what was saved before is kept\n"
+
+
 def test_a_run_that_diverged_has_status_3_and_its_sentence_on_both_sides(capsys):
     with pytest.raises(SystemExit) as stopped, cli.sentences():
         raise Diverged("training has diverged", 8, 4)

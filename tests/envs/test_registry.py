@@ -1,7 +1,7 @@
 """Environments by name."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,8 @@ from tests.helpers.environments import Counter
         ("gymnax/Cartpole-v1", "the nearest are gymnax/CartPole-v1"),
         ("brax/humanoit", "the nearest are brax/humanoid"),
         ("atari/Pong", "a suite of gymnax, brax, probe"),
-        ("CartPole-v1", 'not of the form "suite/name"'),
+        ("CartPole-v1", 'not of the form "suite/name".*did you mean .gymnax/CartPole-v1.'),
+        ("gym/Pendulm-v1", "did you mean .gymnax/Pendulum-v1."),
     ],
 )
 def test_an_unknown_name_lists_the_nearest(name, sentence):
@@ -135,7 +136,7 @@ class Picky:
 @dataclass(frozen=True)
 class Broken(Counter):
     size: Any = 5
-    looked = []
+    looked: ClassVar[list] = []
 
     @property
     def observation_space(self):

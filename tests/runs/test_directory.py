@@ -48,9 +48,9 @@ def swept(run_dir, **options):
 
 def test_who_writes_is_named_and_a_killed_one_holds_nothing(held):
     run_dir, process = held
-    with pytest.raises(InputError, match=re.escape(f"{run_dir} is being written by process {process.pid} on")):
-        with alone(run_dir):
-            raise AssertionError("two at once")
+    sentence = re.escape(f"{run_dir} is being written by process {process.pid} on")
+    with pytest.raises(InputError, match=sentence), alone(run_dir):
+        raise AssertionError("two at once")
     process.kill()
     process.wait()
     with alone(run_dir):

@@ -83,8 +83,8 @@ def replace_schedule(**changes):
 
 def test_everything_a_person_keeps_is_there(whole):
     assert {p.name for p in whole.run_dir.iterdir()} == {
-        ".lock", "checkpoints", "config.yaml", "curve.png", "header.json", "metrics.csv", "metrics.jsonl", "result.json",
-        "run.json", "tensorboard", "timing.jsonl",
+        ".lock", "checkpoints", "config.yaml", "curve.png", "header.json", "metrics.csv", "metrics.jsonl",
+        "result.json", "run.json", "tensorboard", "timing.jsonl",
     }  # fmt: skip
     rows = read_metrics(whole.run_dir / "metrics.jsonl")
     assert [row["step"] for row in rows] == [128, 256, 384, 512, 640, 768]

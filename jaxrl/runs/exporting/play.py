@@ -88,8 +88,8 @@ def environment(policy, name):
     """Gymnasium's environment of that name. Raises ValueError, with a sentence, where the policy cannot play it."""
     if name is None:
         raise ValueError(
-            f"{policy.about['env']['name']} is not in Gymnasium; name one of Gymnasium's that is like it, or play it in "
-            "Python with Policy"
+            f"{policy.about['env']['name']} is not in Gymnasium; name one of Gymnasium's that is like it, or play it "
+            "in Python with Policy"
         )
     try:
         import gymnasium
@@ -113,7 +113,9 @@ def main(argv=None):
     """Play whole episodes and print their mean return."""
     policy = Policy()
     parser = argparse.ArgumentParser(description="Plays the policy of this folder in Gymnasium.")
-    parser.add_argument("environment", nargs="?", default=policy.about["env"]["gymnasium"], help="Gymnasium's name: %(default)s")
+    parser.add_argument(
+        "environment", nargs="?", default=policy.about["env"]["gymnasium"], help="Gymnasium's name: %(default)s"
+    )
     parser.add_argument("episodes", nargs="?", type=int, default=10, help="how many: %(default)s")
     parser.add_argument("seed", nargs="?", type=int, default=0, help="of the first episode: %(default)s")
     asked = parser.parse_args(argv)

@@ -129,7 +129,10 @@ def unknown(name):
     [
         ([], "brax/hopper is not in Gymnasium; name one"),
         (["Hoper-v5"], "Gymnasium cannot make Hoper-v5: environment Hoper-v5 doesn't exist"),
-        (["Scripted-v0"], r"the policy learned brax/hopper, which Scripted-v0 is not: obs has shape \(1,\); it must be"),
+        (
+            ["Scripted-v0"],
+            r"the policy learned brax/hopper, which Scripted-v0 is not: obs has shape \(1,\); it must be",
+        ),
         (["Fitting-v0"], r"the policy learned brax/hopper, which Fitting-v0 is not: it has 4 discrete actions"),
         (["Scripted-v0", "abc"], "argument episodes: invalid int value: 'abc'"),
         (["Scripted-v0", "0"], "episodes = 0; play at least 1"),

@@ -21,8 +21,8 @@ from jaxrl.evaluators.samples import Ask, first_prompts
 from jaxrl.lm import language_model
 from jaxrl.reports.rows import read_metrics
 from jaxrl.runs.directory import NotSaved, on_disk
-from jaxrl.types import InputError
 from jaxrl.runs.logs import Logger, files, write_csv
+from jaxrl.types import InputError
 from tests.helpers.compare import same_bytes
 from tests.helpers.families import config_of, params_of
 from tests.helpers.tokenizers import byte_tokenizer
