@@ -51,7 +51,7 @@ def control_program(config: Any, env: Any = None, network: Network | None = None
         steps_per_update=config.env.num_envs * config.num_steps,
         unit=ENV_STEPS,
         evaluators=(whole_episodes(config.env, algorithm, env),),
-        headline={"return": ("eval_return", "episode_return")},
+        headline={"return": ("eval_return",), "return in training": ("episode_return",)},
         label=f"{name.replace('/', '-').replace(':', '-')}_{type(config).__name__.lower()}",
         # What the object holds beside its name is in no config, and options of the one it replaces are not its own.
         overrides={} if env is None else {"env.name": name, "env.options": {}, "env.backend": None},

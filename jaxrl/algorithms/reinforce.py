@@ -97,7 +97,11 @@ class Reinforce:
     def source(self, env: Any, algorithm: Algorithm) -> Source:
         """One whole episode per environment. Raises InputError where episodes might not end within num_steps."""
         if env.time_limit is None or self.num_steps < env.time_limit:
-            need = "a time limit (set env.time_limit)" if env.time_limit is None else f"at least {env.time_limit}"
+            need = (
+                "a time limit (set env.time_limit: --time-limit)"
+                if env.time_limit is None
+                else f"at least {env.time_limit}"
+            )
             raise InputError(f"num_steps = {self.num_steps}: REINFORCE needs complete episodes, hence {need}")
         return episodes(env, algorithm, self.num_steps)
 

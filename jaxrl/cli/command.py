@@ -30,7 +30,7 @@ import tyro
 
 from jaxrl.cli.benchmark import bench
 from jaxrl.cli.dataset import data
-from jaxrl.cli.experiment import paragraphs, sentences
+from jaxrl.cli.experiment import import_from_here, paragraphs, sentences
 from jaxrl.cli.inspection import listing, surroundings
 from jaxrl.cli.models import generate, merge
 from jaxrl.cli.rendering import export, render
@@ -38,6 +38,8 @@ from jaxrl.cli.reporting import report
 from jaxrl.cli.sweeping import sweep
 from jaxrl.cli.training import evaluate, finetune, resume, train
 from jaxrl.cli.trials import check
+from jaxrl.settings import closest
+from jaxrl.types import InputError
 
 VERBS: dict[str, Callable[..., None]] = {
     "train": train,
@@ -64,8 +66,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line. Bad input is a sentence on stderr and exit status 2."""
     words = list(sys.argv[1:] if argv is None else argv)
     verb = VERBS.get(words[0]) if words else None
-    sys.path.append(os.getcwd())  # where "my_mazes:Maze" is: an installed command has only its own folder
+    import_from_here()
     with sentences(), _unread():
+        if verb is None and words and not words[0].startswith("-"):
+            hint = closest(words[0], list(VERBS)) or f"; it has {', '.join(VERBS)}"
+            raise InputError(f"jaxrl has no command {words[0]!r}{hint}")
         if verb is None:  # help, or a sentence on what there is
             listed = {name: _listed(verb) for name, verb in VERBS.items()}
             tyro.extras.subcommand_cli_from_dict(listed, args=words, prog="jaxrl", description=paragraphs(__doc__))

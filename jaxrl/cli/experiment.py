@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,17 @@ class Options:
     """A project of Weights & Biases to log to as well; needs the extra jaxrl[wandb]."""
 
 
-def named(name: str | Path) -> Any:
-    """A config from a YAML file: a path, or a name within configs/, such as "ppo/humanoid_cpu"."""
+def named(name: str | Path, among: Sequence[str] = ()) -> Any:
+    """A config from a YAML file: a path, or a name within configs/, such as "ppo/humanoid_cpu". among: those that are
+    proposed where it is neither, by default all.
+    """
     path, plain = Path(name), str(Path(name).with_suffix("")).removeprefix("configs/")
     shipped = CONFIGS / f"{plain}.yaml"
     if not path.is_file() and not shipped.is_file():
-        hint = closest(plain, names()) or f"; a path will do, or a name: {', '.join(names())}"
+        listed = among or names()
+        own = [other for other in listed if other.startswith(f"{plain}/")]
+        hint = "" if own else closest(plain, listed)
+        hint = hint or f"; a path will do, or a name: {', '.join(own or listed)}"
         raise InputError(f"no config file at {name}{hint}")
     return load_config(path if path.is_file() else shipped, ALGORITHMS)
 
@@ -91,6 +97,7 @@ def parse(
     """
     import tyro
 
+    import_from_here()
     enable_compilation_cache()
     flat = tyro.conf.OmitArgPrefixes
     fields = [("config", flat[type(config)], config), ("options", flat[type(options)], options)]
@@ -100,6 +107,12 @@ def parse(
         check(parsed.config)
     options = parsed.options
     return parsed.config, {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+
+
+def import_from_here() -> None:
+    """Let "my_mazes:Maze" be found in this folder: a command that is installed, or a script, has only its own."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def _typed(argv: list[str] | None) -> str:
@@ -137,7 +150,8 @@ def file_for(path: Path) -> Path:
 class sentences:
     """Turns bad input (InputError) into its sentence on stderr and exit status 2, and a run that diverged into
     status 3, a disk that takes no more into status 4. The line of JSON of a run that diverged, and of one that was
-    asked to stop, is that sentence. Every other error is ours, and keeps its traceback.
+    asked to stop, is that sentence. An interrupt (a second Ctrl-C) is a line and status 130. Every other error is ours,
+    and keeps its traceback.
     """
 
     def __enter__(self) -> None:
@@ -153,6 +167,9 @@ class sentences:
             os._exit(0)  # all is saved and closed; what an evaluation would still find out is not waited for
         if isinstance(error, Stopped):
             sys.exit(error.code)  # said now, and not again by those around
+        if isinstance(error, KeyboardInterrupt):
+            print("interrupted: what was saved before is kept", file=sys.stderr)
+            sys.exit(130)
         status = next((s for k, s in ((InputError, 2), (Diverged, 3), (NotSaved, 4)) if isinstance(error, k)), None)
         if status is not None:
             print(f"error: {error}", file=sys.stderr)

@@ -25,7 +25,7 @@ from jaxrl.runs.driver import Schedule
 from jaxrl.runs.driver import run as begin
 from jaxrl.runs.finetuning import Tuned, held_out_figures
 from jaxrl.runs.finetuning import finetune as tune
-from jaxrl.runs.loading import SavedRun, load_run, saved_run
+from jaxrl.runs.loading import NotHere, SavedRun, load_run, saved_run
 from jaxrl.training import takes
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
@@ -59,7 +59,7 @@ def train(argv: list[str], description: str | None = None) -> None:
     acting = [name for name in names() if name.split("/")[0] not in _FROM_ROWS]
     description = description or train.__doc__
     name = first(argv, description, "ppo/cartpole", acting)
-    config = named(name)
+    config = _FROM_ROWS[name] if name in _FROM_ROWS else named(name, acting)
     if "env" not in takes(config):
         raise InputError(f"{name} learns from rows: jaxrl finetune {name} --path FILE")
     launch(config, description, argv[1:])
@@ -84,7 +84,7 @@ def finetune(argv: list[str], description: str | None = None) -> None:
     learning = [*_FROM_ROWS, *(name for name in names() if name.split("/")[0] in _FROM_ROWS)]
     description = description or finetune.__doc__
     name = first(argv, description, "sft", learning)
-    config = _FROM_ROWS[name] if name in _FROM_ROWS else named(name)
+    config = _FROM_ROWS[name] if name in _FROM_ROWS else named(name, learning)
     if "env" in takes(config):
         raise InputError(f"{name} learns by acting: jaxrl train {name}")
     config, options = parse(config, description, argv[1:], FinetuneOptions())
@@ -169,6 +169,8 @@ def begun_by_name(run_dir: Path, *, rows: str | None = None) -> SavedRun:
     """
     try:
         saved = saved_run(run_dir)
+    except NotHere:
+        raise
     except InputError as error:
         if not (run_dir / CONFIG).is_file() or not (run_dir / ABOUT).is_file():
             raise

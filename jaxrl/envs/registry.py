@@ -30,9 +30,11 @@ def make(name: str, /, **options: Any) -> Any:
         return custom.make(name, **options)
     suite, _, env_name = name.partition("/")
     if suite not in SUITES or not env_name:
+        known = {} if suite in SUITES else {one.rpartition("/")[2]: one for one in names()}
+        near = [known[one] for one in difflib.get_close_matches(env_name or suite, known, n=1)]
         raise InputError(
             f'environment {name!r} is not of the form "suite/name" with a suite of {", ".join(SUITES)}, '
-            'nor "package.module:Class"'
+            'nor "package.module:Class"' + (f"; did you mean {near[0]!r}?" if near else "")
         )
     module = importlib.import_module(SUITES[suite])
     known = [*module.names(), *module.UNAVAILABLE]
@@ -69,7 +71,7 @@ def unavailable() -> dict[str, str]:
 
 
 def environment(config: EnvConfig) -> Any:
-    """What a config names, unbatched. Raises InputError for one of your own that breaks the contract."""
+    """The environment that a config names, unbatched. Raises InputError for one of yours that breaks its contract."""
     if ":" in config.name:
         return custom.checked(config.name, config.env_axis, **given_options(config))
     return make(config.name, **given_options(config))

@@ -59,7 +59,9 @@ def evaluate(
     vector = registry.from_config(replace(env, num_envs=num_episodes, resets="pool"), body)
     if vector.time_limit is None:
         name = env.name if body is None else registry.name_of(body)
-        raise InputError(f"evaluating {name} needs a time limit, lest an episode never end; set env.time_limit")
+        raise InputError(
+            f"evaluating {name} needs a time limit, lest an episode never end; set env.time_limit (--time-limit)"
+        )
     choice = _number(behaviour)
 
     def act(key: Key, run: _Running):

@@ -112,7 +112,9 @@ def _player(
     limit = config.env.time_limit or repeated.time_limit
     if limit is None:
         name = registry.name_of(env)
-        raise InputError(f"playing {name} needs a time limit, lest an episode never end; set env.time_limit")
+        raise InputError(
+            f"playing {name} needs a time limit, lest an episode never end; set env.time_limit (--time-limit)"
+        )
 
     def act(key, obs, first, memory):
         # A policy acts for N environments; here N is 1.

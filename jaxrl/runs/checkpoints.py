@@ -171,7 +171,10 @@ class Checkpoints:
             return Newest(tree, step, [f"{note}; going on from step {step}" for note in notes])
         if notes:
             raise Damaged(f"{'; '.join(notes)}; no checkpoint is whole: start again in another run_dir")
-        raise InputError(f"no checkpoint in {self._directory}")
+        raise InputError(
+            f"no checkpoint in {self._directory}: none was saved before the run ended (--saves 0), or it has not come "
+            "so far; train it in another run_dir with --saves 1 or more"
+        )
 
     def delete(self, step: int) -> None:
         """Remove the checkpoint of a step."""

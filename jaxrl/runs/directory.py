@@ -184,9 +184,10 @@ def begin_run(
 
 
 def begun() -> dict[str, Any]:
-    """When, by which command, of which revision and on what machine something is begun."""
+    """When, by which command and where, of which revision and on what machine something is begun."""
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    return {"begun": when, "command": [sys.executable, *sys.argv], "git": git_revision(), **machine()}
+    command = {"command": [sys.executable, *sys.argv], "folder": os.getcwd()}
+    return {"begun": when, **command, "git": git_revision(), **machine()}
 
 
 def new_directory(name: str) -> Path:

@@ -1,7 +1,10 @@
 """A run read back: its config, what it was begun with, and what it has learned."""
 
 import contextlib
+import importlib.util
 import math
+import shlex
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +26,10 @@ from jaxrl.training.given import describe
 from jaxrl.types import Batch, InputError, Key, Program, PyTree, TrainState
 
 EXPORTED = "policy.json"
+
+
+class NotHere(InputError):
+    """The module of a run's environment cannot be imported here."""
 
 
 class SavedRun(NamedTuple):
@@ -62,7 +69,22 @@ def about_run(run_dir: str | Path) -> dict[str, Any]:
 def saved_run(run_dir: str | Path) -> SavedRun:
     """What a directory says of its run. Raises InputError where it holds none."""
     about = about_run(run_dir)
-    return SavedRun(Path(run_dir), load_config(Path(run_dir) / CONFIG, ALGORITHMS), about)
+    saved = SavedRun(Path(run_dir), load_config(Path(run_dir) / CONFIG, ALGORITHMS), about)
+    if saved.control and "env" not in about["given"]:
+        _check_there(saved)
+    return saved
+
+
+def _check_there(saved: SavedRun) -> None:
+    """Raises NotHere for an environment of one's own whose module is not here, with where it was."""
+    module, colon, _ = saved.config.env.name.partition(":")
+    package = module.partition(".")[0]
+    if colon and package and package not in sys.modules and importlib.util.find_spec(package) is None:
+        folder = saved.about.get("folder", f"FOLDER_THAT_HOLDS_{package}")
+        raise NotHere(
+            f"{saved.run_dir} learned in {saved.config.env.name}, and there is no module {package!r} here; say where "
+            f"it is, before the same command: PYTHONPATH={shlex.quote(folder)}"
+        )
 
 
 def load_run(run_dir: str | Path, *, checkpoint: str = "newest", **given: Any) -> LoadedRun:

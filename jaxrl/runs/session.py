@@ -1,6 +1,7 @@
 """The part of a run that one process drives: chunks, and what is due between them."""
 
 import dataclasses
+import math
 import time
 import warnings
 from collections.abc import Mapping
@@ -202,7 +203,8 @@ class Session:
 
     def _headline(self, row: dict[str, float]) -> str:
         shown = {label: [row[n] for n in names if n in row][:1] for label, names in self.p.headline.items()}
-        return ", ".join(f"{label} {value[0]:.4g}" for label, value in shown.items() if value)
+        told = {label: f"{value[0]:.4g}" if math.isfinite(value[0]) else "–" for label, value in shown.items() if value}
+        return ", ".join(f"{label} {value}" for label, value in told.items())
 
 
 class _Row(NamedTuple):

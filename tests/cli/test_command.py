@@ -97,6 +97,11 @@ def test_help_imports_no_environment_package():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_command_that_is_none_is_answered_with_the_nearest(capsys):
+    assert "jaxrl has no command 'tran'; did you mean 'train'?" in refused(capsys, "tran")
+    assert "jaxrl has no command 'zzz'; it has train, finetune" in refused(capsys, "zzz")
+
+
 def test_generate_says_the_same_for_the_same_seed_and_reports_its_speed(folder, capsys):
     ask = ("generate", folder, "ab", "--max-new-tokens", 8, "--temperature", 1)
     first, err = said(capsys, *ask)

@@ -1,11 +1,12 @@
 """What the command line makes a sentence of, and what it leaves alone."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
-from jaxrl import cli
+from jaxrl import PPO, cli
 from jaxrl.runs.divergence import Diverged
 from jaxrl.runs.preemption import Stopped
 from jaxrl.types import InputError
@@ -24,6 +25,12 @@ def test_a_run_that_was_asked_to_stop_says_so_in_its_line_of_json_too(capsys):
     out, err = capsys.readouterr()
     assert stopped.value.code == 0 and "stopped by SIGTERM" in err
     assert json.loads(out) == {"stopped": "stopped by SIGTERM after 8 of 96 points"}
+
+
+def test_an_interrupt_is_a_line_and_status_130(capsys):
+    with pytest.raises(SystemExit) as stopped, cli.sentences():
+        raise KeyboardInterrupt
+    assert stopped.value.code == 130 and capsys.readouterr().err == "interrupted: what was saved before is kept\n"
 
 
 def test_a_run_that_diverged_has_status_3_and_its_sentence_on_both_sides(capsys):
@@ -52,6 +59,14 @@ def test_every_other_error_keeps_its_traceback(fault):
 def test_a_config_that_is_not_there_is_named_as_it_was_asked_for(name, sentence):
     with pytest.raises(InputError, match=sentence):
         cli.named(name)
+
+
+def test_what_parses_a_command_line_imports_from_this_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    for _ in range(2):
+        cli.parse(PPO(), None, [])
+    assert sys.path.count(str(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("name", ["ppo/cartpole", "ppo/cartpole.yaml", "configs/ppo/cartpole"])

@@ -1,6 +1,7 @@
 """`jaxrl train`, `finetune`, `resume` and `evaluate`: from a config to a run, and on from there."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -69,6 +70,11 @@ def test_train_takes_a_name_and_any_field_and_ends_with_its_figures(ended):
 def test_train_refuses_what_it_cannot_train(capsys):
     assert "name a config first, as in ppo/cartpole; there are a2c/acrobot" in refused(capsys, "train")
     assert "did you mean 'ppo/cartpole'" in refused(capsys, "train", "ppo/cartpol")
+    sentence = refused(capsys, "train", "ppo")
+    assert "a name: ppo/acrobot, ppo/cartpole" in sentence and "a2c" not in sentence
+    sentence = refused(capsys, "train", "zzzzzzz")
+    assert "a2c/acrobot" in sentence and "dpo/" not in sentence and "kto/" not in sentence
+    assert "sft learns from rows: jaxrl finetune sft --path FILE" in refused(capsys, "train", "sft")
     sentence = "dpo/sentiment learns from rows: jaxrl finetune dpo/sentiment --path FILE"
     assert sentence in refused(capsys, "train", "dpo/sentiment")
     assert "ppo/cartpole learns by acting: jaxrl train ppo/cartpole" in refused(capsys, "finetune", "ppo/cartpole")
@@ -101,6 +107,28 @@ def test_what_was_given_as_an_object_of_python_is_refused_with_the_command_that_
         sentence = refused(capsys, verb, run_dir)
         assert "was given its env (tests.helpers.environments:Counter) as objects of Python" in sentence
         assert f"python mine.py '--a b' --run-dir {run_dir} --resume" in sentence
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_run_in_an_environment_that_is_elsewhere_says_where(ended, tmp_path, capsys, known):
+    mine = shutil.copytree(ended, tmp_path / "run")
+    config = (mine / "config.yaml").read_text()
+    (mine / "config.yaml").write_text(config.replace("gymnax/CartPole-v1", "my_lost_mazes:Maze"))
+    about = json.loads((mine / "run.json").read_text())
+    assert about.pop("folder") == os.getcwd()
+    about |= {"folder": "/home/me/my mazes"} if known else {}
+    (mine / "run.json").write_text(json.dumps(about))
+    folder = "'/home/me/my mazes'" if known else "FOLDER_THAT_HOLDS_my_lost_mazes"
+    for verb, *more in (["evaluate"], ["render"], ["resume"], ["export", tmp_path / "new"]):
+        sentence = refused(capsys, verb, mine, *more)
+        assert "learned in my_lost_mazes:Maze, and there is no module 'my_lost_mazes' here" in sentence
+        assert f"before the same command: PYTHONPATH={folder}\n" in sentence and "algorithm of your own" not in sentence
+
+
+def test_without_a_checkpoint_there_is_a_remedy(ended, tmp_path, capsys):
+    mine = shutil.copytree(ended, tmp_path / "run")
+    shutil.rmtree(mine / "checkpoints")
+    assert "none was saved before the run ended (--saves 0)" in refused(capsys, "evaluate", mine)
 
 
 def test_a_run_with_a_probe_is_not_resumed_without_it(ended, tmp_path, capsys):

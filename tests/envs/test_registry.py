@@ -21,7 +21,8 @@ from tests.helpers.environments import Counter
         ("gymnax/Cartpole-v1", "the nearest are gymnax/CartPole-v1"),
         ("brax/humanoit", "the nearest are brax/humanoid"),
         ("atari/Pong", "a suite of gymnax, brax, probe"),
-        ("CartPole-v1", 'not of the form "suite/name"'),
+        ("CartPole-v1", 'not of the form "suite/name".*did you mean .gymnax/CartPole-v1.'),
+        ("gym/Pendulm-v1", "did you mean .gymnax/Pendulum-v1."),
     ],
 )
 def test_an_unknown_name_lists_the_nearest(name, sentence):

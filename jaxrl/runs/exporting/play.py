@@ -88,8 +88,8 @@ def environment(policy, name):
     """Gymnasium's environment of that name. Raises ValueError, with a sentence, where the policy cannot play it."""
     if name is None:
         raise ValueError(
-            f"{policy.about['env']['name']} is not in Gymnasium; name one that is like it, or play it in "
-            "Python with Policy"
+            f"{policy.about['env']['name']} is not in Gymnasium; name one of Gymnasium's that is like it, or play it "
+            "in Python with Policy"
         )
     try:
         import gymnasium
