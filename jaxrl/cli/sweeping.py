@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +11,12 @@ import jax
 from jaxrl.algorithms import ALGORITHMS, DPO, KTO, SFT
 from jaxrl.cli.experiment import named, names, parse
 from jaxrl.config_file import from_dict, load_config, read_document
+from jaxrl.lm import LMConfig
 from jaxrl.ops.platform import cores
 from jaxrl.reports.sweep.ranking import SWEEP
 from jaxrl.runs.driver import Schedule
-from jaxrl.runs.finetuning import materials
-from jaxrl.settings import check, known
+from jaxrl.runs.finetuning import ADAPTER, Materials, materials
+from jaxrl.settings import check, known, replace
 from jaxrl.sweeps import Plan, SweepResult
 from jaxrl.sweeps import sweep as run_sweep
 from jaxrl.sweeps.directory import read_sweep
@@ -95,7 +96,8 @@ def sweep(argv: list[str]) -> None:
     config, options = parse(base, sweep.__doc__, [*planned, *words], SweepOptions())
     options["seeds"] = _seeds(options["seeds"])
     plan = {f.name: options.pop(f.name) for f in dataclasses.fields(Plan)}
-    _tell(run_sweep(config, {**fields, **own}, Plan(**plan), load=_loader(config), **options))
+    fields |= own
+    _tell(run_sweep(config, fields, Plan(**plan), load=loader(config, fields), **options))
 
 
 def is_sweep(directory: Path) -> bool:
@@ -118,7 +120,8 @@ def resume_sweep(directory: Path) -> None:
     config = load_config(directory / "config.yaml", ALGORITHMS)
     plan = {f.name: asked[f.name] for f in dataclasses.fields(Plan) if f.name in asked}
     plan |= {"seeds": tuple(asked["seeds"]), "schedule": Schedule(**asked["schedule"])}
-    _tell(run_sweep(config, asked["fields"], Plan(**plan), directory, resume=True, load=_loader(config)))
+    fields = asked["fields"]
+    _tell(run_sweep(config, fields, Plan(**plan), directory, resume=True, load=loader(config, fields)))
 
 
 def _tell(result: SweepResult) -> None:
@@ -127,16 +130,32 @@ def _tell(result: SweepResult) -> None:
     print(json.dumps(result.figures))
 
 
-def _loader(config: Any) -> Any:
-    """What loads the model and the rows that a config names, for each program; nothing for those that act."""
+def loader(config: Any, fields: Iterable[str]) -> Any:
+    """What loads the model and the rows that a config names, for each program: again only where they are others than
+    those before. None for those that act. Raises InputError for what cannot be swept.
+    """
     if "env" in takes(config):
         return None
+    lost = [field for field in fields if config.lm.lora_continue and field.rpartition(".")[2] in ADAPTER]
+    if lost:
+        raise InputError(f"sweep.{lost[0]}: with lm.lora_continue it is the adapter's own; leave it out")
+    kept: list[tuple[Any, Materials]] = []  # the programs keep them anyway
 
     def load(config: Any) -> tuple[Any, dict[str, Any]]:
-        found = materials(config)
-        return found.config, found.given
+        found = next((told for like, told in kept if like == _read_by_loading(config)), None)
+        if found is None:
+            found = materials(config)
+            kept.append((_read_by_loading(config), found))
+        return (replace(config, lm=found.config.lm) if config.lm.lora_continue else config), found.given
 
     return load
+
+
+def _read_by_loading(config: Any) -> tuple[Any, ...]:
+    """What of a config decides which model and which rows are loaded."""
+    lm, without = config.lm, {name: getattr(LMConfig(), name) for name in ADAPTER}
+    reference = (config.loop, config.reference_cache) if getattr(config, "reference", "") == "cached" else None
+    return lm if lm.lora_continue else replace(lm, **without), config.data, reference
 
 
 def _described(name: str) -> tuple[Any, dict[str, Any], list[str]]:
