@@ -121,7 +121,11 @@ def _parse(path: Path) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Refuses a key given twice, of which YAML would keep the last."""
+        """Refuses a key given twice, of which YAML would keep the last. 1:30 is text: YAML 1.1 takes it for 90."""
+
+        def resolve(self, kind, value, implicit):
+            tag = super().resolve(kind, value, implicit)
+            return "tag:yaml.org,2002:str" if tag.endswith((":int", ":float")) and ":" in value else tag
 
         def construct_mapping(self, node, deep=False):
             keys = [key.value for key, _ in node.value]

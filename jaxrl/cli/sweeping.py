@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,21 +10,24 @@ import jax
 
 from jaxrl.algorithms import ALGORITHMS, DPO, KTO, SFT
 from jaxrl.cli.experiment import named, names, parse
-from jaxrl.config_file import load_config, read_document
+from jaxrl.config_file import from_dict, load_config, read_document
+from jaxrl.lm import LMConfig
 from jaxrl.ops.platform import cores
 from jaxrl.reports.sweep.ranking import SWEEP
 from jaxrl.runs.driver import Schedule
-from jaxrl.runs.finetuning import materials
+from jaxrl.runs.finetuning import ADAPTER, Materials, materials
+from jaxrl.settings import check, known, replace
 from jaxrl.sweeps import Plan, SweepResult
 from jaxrl.sweeps import sweep as run_sweep
 from jaxrl.sweeps.directory import read_sweep
 from jaxrl.sweeps.searches import METHODS
-from jaxrl.sweeps.space import read_value, with_fields
+from jaxrl.sweeps.space import shown
 from jaxrl.training import takes
 from jaxrl.types import InputError
 
 _PREFIX = "--sweep."
 _OWN = ("base", "sweep", "plan")  # of a file that describes a sweep
+_FROM_ROWS = {"sft": SFT, "dpo": DPO, "kto": KTO}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,24 +70,34 @@ def sweep(argv: list[str]) -> None:
         jaxrl sweep ppo/cartpole --sweep.hidden "64,64;256,256" --total-steps 102400
         jaxrl sweep ppo/acrobot --sweep.learning-rate log:1e-5:1e-1 --method random --samples 32
         jaxrl sweep dpo --path pairs.jsonl --name MODEL_FOLDER --lora-rank 8 --sweep.beta .05,.1,.5
-        jaxrl sweep mine.yaml
+        jaxrl sweep mine.yaml --dry-run
 
-    The first argument is a config as for jaxrl train, sft, dpo or kto, or a file with a section `sweep:`. A field takes
-    the values listed (lists apart by semicolons), or a range: log:LOW:HIGH:COUNT or lin:LOW:HIGH:COUNT, without a count
-    where values are drawn. All other options set what the configurations have in common. Rows of every member are in
-    table.csv and table.parquet; jaxrl report DIRECTORY ranks them, jaxrl resume DIRECTORY goes on.
+    The first argument is a config as for jaxrl train; sft, dpo or kto; or a file that describes a sweep. --sweep.FIELD
+    takes the values listed (lists apart by semicolons), or a range: log:LOW:HIGH:COUNT or lin:LOW:HIGH:COUNT, without a
+    count where values are drawn. All other options set what the configurations have in common. Rows of every member are
+    in table.csv and table.parquet; jaxrl report DIRECTORY ranks them, jaxrl resume DIRECTORY goes on.
+
+    A file has what --sweep takes in `sweep:` and the options of the sweep in `plan:`. What the configurations have in
+    common is as in any config file; or a config is named by `base:`, and such sections change it:
+
+        base: ppo/cartpole
+        algorithm: {total_steps: 102400}
+        sweep: {learning_rate: log:1e-4:1e-2:8, hidden: [[64, 64], [256]]}
+        plan: {seeds: 16, run_dir: runs/mine}
     """
     from jaxrl.cli.training import first
 
     _spread_over_cores(argv)
-    learning = ["sft", "dpo", "kto", *names()]
+    learning = [*_FROM_ROWS, *names()]
     name = first(argv, sweep.__doc__, "ppo/cartpole", learning)
-    base, fields, asked = _described(name)
+    base, fields, planned = _described(name)
     words, own = _taken(argv[1:])
-    config, options = parse(base, sweep.__doc__, words, dataclasses.replace(SweepOptions(), **asked))
+    fields = {field.replace("-", "_"): spec for field, spec in fields.items()}
+    config, options = parse(base, sweep.__doc__, [*planned, *words], SweepOptions())
     options["seeds"] = _seeds(options["seeds"])
     plan = {f.name: options.pop(f.name) for f in dataclasses.fields(Plan)}
-    _tell(run_sweep(config, {**fields, **own}, Plan(**plan), load=_loader(config), **options))
+    fields |= own
+    _tell(run_sweep(config, fields, Plan(**plan), load=loader(config, fields), **options))
 
 
 def is_sweep(directory: Path) -> bool:
@@ -107,7 +120,8 @@ def resume_sweep(directory: Path) -> None:
     config = load_config(directory / "config.yaml", ALGORITHMS)
     plan = {f.name: asked[f.name] for f in dataclasses.fields(Plan) if f.name in asked}
     plan |= {"seeds": tuple(asked["seeds"]), "schedule": Schedule(**asked["schedule"])}
-    _tell(run_sweep(config, asked["fields"], Plan(**plan), directory, resume=True, load=_loader(config)))
+    fields = asked["fields"]
+    _tell(run_sweep(config, fields, Plan(**plan), directory, resume=True, load=loader(config, fields)))
 
 
 def _tell(result: SweepResult) -> None:
@@ -116,60 +130,104 @@ def _tell(result: SweepResult) -> None:
     print(json.dumps(result.figures))
 
 
-def _loader(config: Any) -> Any:
-    """What loads the model and the rows that a config names, for each program; nothing for those that act."""
+def loader(config: Any, fields: Iterable[str]) -> Any:
+    """What loads the model and the rows that a config names, for each program: again only where they are others than
+    those before. None for those that act. Raises InputError for what cannot be swept.
+    """
     if "env" in takes(config):
         return None
+    lost = [field for field in fields if config.lm.lora_continue and field.rpartition(".")[2] in ADAPTER]
+    if lost:
+        raise InputError(f"sweep.{lost[0]}: with lm.lora_continue it is the adapter's own; leave it out")
+    kept: list[tuple[Any, Materials]] = []  # the programs keep them anyway
 
     def load(config: Any) -> tuple[Any, dict[str, Any]]:
-        found = materials(config)
-        return found.config, found.given
+        found = next((told for like, told in kept if like == _read_by_loading(config)), None)
+        if found is None:
+            found = materials(config)
+            kept.append((_read_by_loading(config), found))
+        return (replace(config, lm=found.config.lm) if config.lm.lora_continue else config), found.given
 
     return load
 
 
-def _described(name: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """(base config, fields, options) of a config by its name, or of a file that describes a sweep."""
-    plain = {"sft": SFT(), "dpo": DPO(), "kto": KTO()}
-    if name in plain:
-        return plain[name], {}, {}
-    if not Path(name).is_file():
-        return named(name), {}, {}
-    document = read_document(name)
+def _read_by_loading(config: Any) -> tuple[Any, ...]:
+    """What of a config decides which model and which rows are loaded."""
+    lm, without = config.lm, {name: getattr(LMConfig(), name) for name in ADAPTER}
+    reference = (config.loop, config.reference_cache) if getattr(config, "reference", "") == "cached" else None
+    return lm if lm.lora_continue else replace(lm, **without), config.data, reference
+
+
+def _described(name: str) -> tuple[Any, dict[str, Any], list[str]]:
+    """(base config, fields, options as they would be typed) of a config by its name, or of a file that describes a
+    sweep: one that has a section of `_OWN`.
+    """
+    document = read_document(name) if Path(name).is_file() else None
+    if not isinstance(document, dict) or not set(_OWN) & set(document):
+        return _base(name), {}, []
     own = {title: document.get(title) or {} for title in _OWN}
-    if not own["sweep"]:
-        return named(name), {}, {}
     for title in ("sweep", "plan"):
-        if not isinstance(own[title], dict):
-            raise InputError(f"{name}: {title} = {own[title]!r} should be a section with fields of its own")
+        _as_section(name, title, own[title])
     if own["base"]:
-        base = _overridden(named(own["base"]), {t: f for t, f in document.items() if t not in _OWN}, name)
+        sections = {title: fields for title, fields in document.items() if title not in _OWN}
+        base = _overridden(_base(own["base"]), sections, name)
     else:
         base = load_config(name, ALGORITHMS, apart=_OWN)
-    fields = {f.name for f in dataclasses.fields(SweepOptions)}
-    unknown = [key for key in own["plan"] if key not in fields]
-    if unknown:
-        raise InputError(f"{name}: plan has no {unknown[0]}; it takes {', '.join(sorted(fields))}")
-    asked = {**own["plan"], **({"seeds": str(own["plan"]["seeds"])} if "seeds" in own["plan"] else {})}
-    return base, own["sweep"], asked
+    return base, own["sweep"], _typed(SweepOptions, own["plan"], "plan.")
+
+
+def _base(name: Any) -> Any:
+    return _FROM_ROWS[name]() if name in _FROM_ROWS else named(str(name))
 
 
 def _overridden(base: Any, sections: Mapping[str, Any], name: str) -> Any:
+    nested = {f.name for f in dataclasses.fields(base) if dataclasses.is_dataclass(f.type)}
     for title, section in sections.items():
-        if not isinstance(section, dict):
-            raise InputError(f"{name}: {title} = {section!r} should be a section with fields of its own")
-        prefix = "" if title == "algorithm" else f"{title}."
-        values = {f"{prefix}{field}": read_value(base, f"{prefix}{field}", value) for field, value in section.items()}
-        base = with_fields(base, values)
+        _as_section(name, title, section)
+        if title == "algorithm":
+            base = from_dict(type(base), section, default=base)
+        elif title in nested:
+            within = getattr(base, title)
+            inner = from_dict(type(within), section, f"{title}.", within)
+            base = dataclasses.replace(base, **{title: inner})
+        else:
+            sections = ", ".join(f"`{n}:`" for n in (*_OWN, "algorithm", *sorted(nested)))
+            raise InputError(f"{name} has a section `{title}:`, which nothing reads; its sections are {sections}")
+    check(base)
     return base
+
+
+def _as_section(name: str, title: str, section: Any) -> None:
+    if not isinstance(section, dict):
+        raise InputError(f"{name}: {title} = {section!r} should be a section with fields of its own")
+
+
+def _typed(options: type, section: Mapping[str, Any], where: str) -> list[str]:
+    """A section of a file as it would be typed. Raises InputError for what is no option."""
+    known(options, section, where)
+    inner = {f.name: f.type for f in dataclasses.fields(options) if dataclasses.is_dataclass(f.type)}
+    words = []
+    for name, value in section.items():
+        option = name.replace("_", "-")
+        if (name in inner) != isinstance(value, dict):
+            raise InputError(f"{where}{name} = {value!r} cannot be read; `jaxrl sweep NAME --help` lists what can")
+        if name in inner:
+            words += _typed(inner[name], value, f"{where}{name}.")
+        elif isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            words += [f"--{option}", shown(tuple(value) if isinstance(value, list) else value)]
+    return words
 
 
 def _taken(words: list[str]) -> tuple[list[str], dict[str, str]]:
     """The words without --sweep.FIELD and what follows it; and those, by field."""
     rest, fields, waiting = [], {}, None
     for word in words:
-        if waiting is not None:
+        if waiting is not None and not word.startswith("--"):
             fields[waiting], waiting = word, None
+        elif waiting is not None:
+            break
         elif word.startswith(_PREFIX):
             field, equals, spec = word.removeprefix(_PREFIX).partition("=")
             field = field.replace("-", "_")

@@ -20,7 +20,7 @@ from jaxrl.settings import check, replace
 from jaxrl.training import program
 from jaxrl.types import InputError, Params, TrainState
 
-_ADAPTER = ("lora_rank", "lora_alpha", "lora_targets", "lora_rank_stabilized")
+ADAPTER = ("lora_rank", "lora_alpha", "lora_targets", "lora_rank_stabilized")
 
 
 class Tuned(NamedTuple):
@@ -149,8 +149,8 @@ def _loaded(lm: LMConfig) -> tuple[Pretrained, LMConfig, str]:
     if not lm.lora_continue:
         return _with_room(load_model(lm.name), lm), lm, lm.name
     base, own, adapters = load_adapter(lm.name)
-    taken = {name: getattr(own, name) for name in _ADAPTER}
-    given = {**taken, **{name: getattr(lm, name) for name in _ADAPTER if lm.lora_rank}}
+    taken = {name: getattr(own, name) for name in ADAPTER}
+    given = {**taken, **{name: getattr(lm, name) for name in ADAPTER if lm.lora_rank}}
     for name, value in taken.items():
         same = set(given[name]) == set(value) if name == "lora_targets" else given[name] == value
         if not same:

@@ -64,9 +64,9 @@ def sweep(
     enable_compilation_cache()
     run_dir = None if run_dir is None else Path(run_dir)
     asked = task(config, fields, plan, load or (lambda config: (config, given)))
-    same = asked.asked(describe(given))
-    check_sweep_dir(run_dir, same, resume)
     formed = asked.form([])
+    same = {**asked.asked(describe(given)), **({} if load is None else {"loaded": _loaded(formed)})}
+    check_sweep_dir(run_dir, same, resume)
     with on_disk(run_dir), contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         if dry_run:
@@ -97,6 +97,12 @@ def sweep(
         figures = {"members": count, **_best(run_dir), "train_seconds": round(seconds, 2), "run_dir": str(run_dir)}
         update_sweep(run_dir, result=figures)
     return SweepResult(figures, run_dir, table)
+
+
+def _loaded(formed: Sequence[Group]) -> list[str]:
+    """Of what was loaded for some groups, each once: what it is, and a hash of all that it is."""
+    each = {id(group.given): group.given for group in formed}
+    return [f"{name} {told['sha256'][:16]}" for given in each.values() for name, told in describe(given).items()]
 
 
 def _learned(asked: Task, run_dir: Path, batch: Batch, interrupts: Interrupts, report: "_Progress") -> dict[int, float]:

@@ -69,7 +69,9 @@ class Learning:
         by_number = {member.number: member for member in self.batch.members}
         numbers = about.get("members", list(by_number))
         self._seat(tuple(by_number[number] for number in numbers))
-        self.update, self.written = about.get("update", 0), about.get("written", True)
+        # A row of step 0 is written where something is measured before the first update.
+        before = not any(e.at_start for e in self.batch.group.p.evaluators)
+        self.update, self.written = about.get("update", 0), about.get("written", before)
         self.earlier, self.piece = about.get("seconds", 0.0), 1
         self.scores = np.array(about.get("scores", [math.nan] * len(numbers)))
         self.began = time.perf_counter()
@@ -84,7 +86,7 @@ class Learning:
             self.states = self.together.init(self.configs, seeds)
             self.states, self.told = self.together.chunk(self.configs, self.states, self.told, 0)
             self.meant = ~self.together.read(self.told)[1].all(axis=0)  # such as the best score so far
-            self.told = self.together.nothing()
+            self.told = self.together.nothing() if self.written else self.told
 
     def _seat(self, members: tuple[Member, ...]) -> None:
         devices = self.batch.group.devices
@@ -120,17 +122,17 @@ class Learning:
     def _row(self) -> None:
         """A row of every member: of its updates since the row before, and its evaluation where one is due."""
         means, fine = self.together.read(self.told)
-        figures = self._evaluated() if self.update in self.marks["evals"] else [({}, math.nan)] * len(self.members)
+        due = self.update in self.marks["evals"] or not self.update
+        figures = self._evaluated() if due else [({}, None)] * len(self.members)
         values = self._values()
         rows = []
         for i, (member, (found, score)) in enumerate(zip(self.members, figures, strict=True)):
-            told = dict(zip(self.together.names, means[i].tolist(), strict=True))
+            told = dict(zip(self.together.names, means[i].tolist(), strict=True)) if self.update else {}
             own = {"member": member.number, "config": member.index, "seed": member.seed, "step": self._step()}
             broken = not (fine[i] | self.meant).all() or told.get(SKIPPED) == 1
-            scored = {"score": score} if found else {}
             measured = {self._column(name): value for name, value in (told | found).items()}
-            rows.append({**own, **values[i], **measured, **scored, "diverged": int(broken)})
-            if found:
+            rows.append({**own, **values[i], **measured, "score": score, "diverged": int(broken)})
+            if score is not None:
                 self.scores[i] = math.nan if broken else score
         self.part.rows(rows)
         self.part.flush()
@@ -140,18 +142,24 @@ class Learning:
             by_config.setdefault(member.index, []).append(score)
         self.tell(0, by_config)
 
-    def _evaluated(self) -> list[tuple[dict[str, float], float]]:
-        """For every member its figures, and its score."""
+    def _evaluated(self) -> list[tuple[dict[str, float], float | None]]:
+        """For every member its figures, and its score. Raises InputError for a start that cannot be."""
         seeds = np.array([m.seed for m in filled(self.members, self.together.size)], np.uint32)
         found: list[dict[str, float]] = [{} for _ in self.members]
-        scores = [math.nan] * len(self.members)
+        scores: list[float | None] = [None] * len(self.members)
+        first = self.batch.group.members[0].index
         for e, measure in zip(self.together.evaluators, self.together.measures, strict=True):
+            if not (self.update or e.at_start):
+                continue
             measured = jax.device_get(self._awaited(measure(self.configs, seeds, self.states)))
             for i in range(len(self.members)):
                 figures = e.read(e.cases[0], jax.tree.map(lambda x, i=i: x[i], measured))
                 found[i] |= {f"{e.prefix}{name}": value for name, value in figures.items()}
-                if e.score is not None and math.isnan(scores[i]):
+                if e.score is not None and scores[i] is None:
                     scores[i] = e.score(figures)
+                # It expects what the config has that the program was made of: the first one's.
+                if e.check_start is not None and not self.update and self.members[i].index == first:
+                    e.check_start(figures)
         return list(zip(found, scores, strict=True))
 
     def _awaited(self, found: Any) -> Any:

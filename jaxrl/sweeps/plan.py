@@ -30,10 +30,11 @@ class Member(NamedTuple):
 
 class Group(NamedTuple):
     """Members whose configs differ by nothing but floats, and so share a program. together(size) -> it, compiled for so
-    many at once; a size that was asked for before compiles nothing."""
+    many at once; a size that was asked for before compiles nothing. given: what it has beside their configs."""
 
     members: tuple[Member, ...]
     p: Program
+    given: dict[str, Any]
     together: Callable[[int], Together]
     devices: int
 
@@ -79,10 +80,16 @@ def groups(everyone: Sequence[Member], load: Callable[[Any], tuple[Any, dict[str
                 compiled[size] = compile_together(config, given, p, size, devices)
             return compiled[size]
 
-        loaded = jax.tree.structure(config)
-        own = [m._replace(config=jax.tree.unflatten(loaded, jax.tree.leaves(m.config))) for m in alike]
-        made.append(Group(tuple(own), p, together, devices))
+        own = tuple(m._replace(config=_as_loaded(m.config, alike[0].config, config)) for m in alike)
+        made.append(Group(own, p, given, together, devices))
     return made
+
+
+def _as_loaded(own: Any, before: Any, after: Any) -> Any:
+    """A config with what loading has made of another of its group, from before to after: floats too, such as those that
+    an adapter brings."""
+    leaves = zip(*map(jax.tree.leaves, (own, before, after)), strict=True)
+    return jax.tree.unflatten(jax.tree.structure(after), [mine if a == b else b for mine, a, b in leaves])
 
 
 @contextlib.contextmanager

@@ -77,6 +77,16 @@ def draw(fields: Sequence[Swept], count: int, seed: int) -> list[dict[str, Any]]
     return [{one.field: _drawn(rng, one) for one in fields} for _ in range(count)]
 
 
+def check_apart(config: Any, fields: Sequence[Swept]) -> None:
+    """Raises InputError where two of them are one field, as num_envs and env.num_envs are."""
+    seen: dict[tuple[int, str], str] = {}
+    for one in fields:
+        place = id(_home(config, one.field)), one.field.rpartition(".")[2]
+        if place in seen:
+            raise InputError(f"{_name(seen[place])} and {_name(one.field)} are one field; give all its values at once")
+        seen[place] = one.field
+
+
 def with_fields(config: Any, values: Mapping[str, Any]) -> Any:
     """The config with these fields changed; their names as in `swept`."""
     for field, value in values.items():
@@ -124,11 +134,6 @@ def _items(f: dataclasses.Field, field: str, spec: Any) -> list[Any]:
     if not items or "" in items:
         raise InputError(f"{_name(field)} = {spec!r} cannot be read; give {_FORMS}")
     return items
-
-
-def read_value(config: Any, field: str, item: Any) -> Any:
-    """The value of a field, from text or from YAML. Raises InputError for a field that there is not."""
-    return _value(config, field, _field(config, field), item)
 
 
 def _value(config: Any, field: str, f: dataclasses.Field, item: Any) -> Any:

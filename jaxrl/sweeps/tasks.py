@@ -12,10 +12,11 @@ from jaxrl.runs.driver import Schedule, checked_seed
 from jaxrl.sweeps.forecasting import Forecast, forecast
 from jaxrl.sweeps.plan import Batch, Group, batches, fitting, groups, members
 from jaxrl.sweeps.searches import METHODS, Search, search
-from jaxrl.sweeps.space import Swept, swept
+from jaxrl.sweeps.space import Swept, check_apart, swept
 from jaxrl.types import InputError
 
 _SHARE = 0.8  # of the memory that is free, which a sweep may take
+_READ_BY = {"eta": "halving", "intervals": "pbt", "at_once": "optuna"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,9 +139,15 @@ def task(config: Any, fields: Mapping[str, Any], plan: Plan, load: Callable[[Any
     plan.schedule.check()
     if plan.method not in METHODS:
         raise InputError(f"method = {plan.method!r} is not one of {', '.join(METHODS)}")
+    if plan.schedule.keeps:
+        raise InputError(f"keeps = {plan.schedule.keeps}: a sweep keeps no checkpoints for good; leave it out")
+    for name, method in _READ_BY.items():
+        if plan.method != method and (value := getattr(plan, name)) != getattr(Plan, name):
+            raise InputError(f"{name} = {value} is not read by method = {plan.method!r}; leave it out, or use {method}")
     if plan.memory_gib is not None and not plan.memory_gib > 0:
         raise InputError(f"memory_gib = {plan.memory_gib} must be above 0")
     chosen = tuple(swept(config, field, spec) for field, spec in fields.items())
+    check_apart(config, chosen)
     seeds = tuple(range(plan.seeds)) if isinstance(plan.seeds, int) else tuple(plan.seeds)
     seeds = tuple(checked_seed(seed) for seed in seeds)
     if not seeds or len(set(seeds)) < len(seeds):

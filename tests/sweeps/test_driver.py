@@ -205,6 +205,7 @@ def test_population_based_training_moves_settings_and_can_be_stopped(tmp_path, m
             r"the sweep's config 1 \(num_steps = 9\): total_steps = 640 is not a multiple of the 36 steps",
         ),
         ({"gamma": ".9,1.5"}, {}, r"config 1 \(gamma = 1.5\): gamma = 1.5 is out of range"),
+        ({"num_envs": "4,8", "env.num_envs": "2"}, {}, "sweep.num_envs and sweep.env.num_envs are one field"),
         (FIELDS, {"seeds": 0}, "seeds = 0: name at least one"),
         (FIELDS, {"seeds": (1, 1)}, r"seeds = \(1, 1\): name at least one, and each once"),
         (FIELDS, {"seeds": (-1,)}, "seed = -1 is out of range"),
@@ -219,6 +220,8 @@ def test_population_based_training_moves_settings_and_can_be_stopped(tmp_path, m
         ({"gamma": "lin:.9:1:200"}, {"method": "halving", "eta": 2}, "too few for 7 rungs"),
         (FIELDS, {"devices": 99}, "devices = 99, and there"),
         (FIELDS, {"memory_gib": 0.0}, "memory_gib = 0.0 must be above 0"),
+        (FIELDS, {"eta": 2}, "eta = 2 is not read by method = 'grid'; leave it out, or use halving"),
+        (FIELDS, {"schedule": Schedule(keeps=2)}, "keeps = 2: a sweep keeps no checkpoints for good"),
         (FIELDS, {"schedule": Schedule(logs=0)}, "logs must be at least 1"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrl import DPO, PPO
-from jaxrl.sweeps.space import draw, grid, read_value, shown, swept, with_fields
+from jaxrl.sweeps.space import draw, grid, shown, swept, with_fields
 
 CONFIG = PPO()
 
@@ -108,4 +108,3 @@ def test_a_value_is_shown_as_it_is_typed():
         "3",
         "relu",
     ]
-    assert read_value(CONFIG, "hidden", "64,64") == (64, 64) and read_value(CONFIG, "num_envs", "8") == 8
