@@ -3,6 +3,7 @@
 The study lives in memory: a resume asks a new one of the same seed the same questions, and tells it what was found.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from jaxrl.types import InputError
 def optuna_search(fields: Sequence[Swept], samples: int, at_once: int, seed: int) -> Search:
     """Tree-structured Parzen estimator (Bergstra et al. 2011; Akiba et al. 2019), which takes what is still learning
     for bad (constant liar), so that those asked for together lie apart. A configuration's value is the mean score of
-    its seeds; where one of them diverged the trial has failed. Raises InputError where Optuna is not installed.
+    its seeds, and worse than all others where one of them diverged. Raises InputError where Optuna is not installed.
     """
     try:
         import optuna
@@ -35,10 +36,8 @@ def optuna_search(fields: Sequence[Swept], samples: int, at_once: int, seed: int
             if asked == len(told):
                 return points
             for trial, scores in zip(trials, told[asked : asked + len(trials)], strict=True):
-                if np.isfinite(scores).all():
-                    study.tell(trial, float(np.mean(scores)))
-                else:
-                    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                # Not as a trial that failed: of those the sampler learns nothing, and asks for more of the kind.
+                study.tell(trial, float(np.mean(scores)) if np.isfinite(scores).all() else -math.inf)
             asked += len(trials)
         return []
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import sys
 from collections import Counter, defaultdict
 from dataclasses import replace as changed
 from pathlib import Path
@@ -251,3 +252,10 @@ def test_an_environment_of_ones_own_is_given_as_to_train(tmp_path):
     assert len(table(tmp_path / "sweep")) == 16
     with pytest.raises(ValueError, match="was begun with given"):
         swept(tmp_path / "sweep", {"gamma": ".9,.99"}, resume=True)
+
+
+def test_optuna_is_asked_for_where_it_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    plan = changed(PLAN, method="optuna", samples=4)
+    with pytest.raises(ValueError, match=r"method = 'optuna' needs the package optuna: .*jaxrl\[tune\]"):
+        swept(tmp_path / "sweep", {"gamma": "lin:.9:1"}, plan)
