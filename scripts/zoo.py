@@ -1,6 +1,6 @@
 """The zoo: configs that ship, on seeds that no tuning has seen; RESULTS.md says how well they learn.
 
-    scripts/run scripts/zoo.py                     all of it, about eight hours on two cores; what has ended is kept
+    scripts/run scripts/zoo.py                     all of it, resumable; what has ended is kept
     scripts/run scripts/zoo.py ppo/cartpole        some of it
     scripts/run scripts/zoo.py --write             RESULTS.md of what has ended in runs/zoo, without running anything
 
@@ -34,7 +34,7 @@ class Entry:
     seeds: str = "1000:1048"
 
 
-CLASSIC = {
+ZOO = {
     "ppo/cartpole": Entry("CartPole-v1", 475, "500 (rl-zoo3, 0.1M)"),
     "a2c/cartpole": Entry("CartPole-v1", 475, "497 (SLM-Lab)"),
     "reinforce/cartpole": Entry("CartPole-v1", 475, "483 (SLM-Lab)"),
@@ -42,11 +42,9 @@ CLASSIC = {
     "a2c/acrobot": Entry("Acrobot-v1", -95, "none known"),
     "reinforce/acrobot": Entry("Acrobot-v1", -95, "none known"),
     "ppo/pendulum": Entry("Pendulum-v1", -200, "-130 (rl-zoo3, 1M)"),
-    "ppo/mountain_car": Entry("MountainCar-v0", -125, "-110 (rl-zoo3, 1M)"),
     "ppo/mountain_car_continuous": Entry("MountainCarContinuous-v0", 88, "88 to 92 (rl-zoo3)"),
     "a2c/mountain_car_continuous": Entry("MountainCarContinuous-v0", 88, "88 to 92 (rl-zoo3)"),
 }
-ZOO = CLASSIC
 
 
 def main(names: tyro.conf.Positional[tuple[str, ...]] = (), runs: Path = Path("runs/zoo"), write: bool = False) -> int:
