@@ -10,9 +10,11 @@ import numpy as np
 from tyro.conf import Positional
 
 from jaxrl.cli.experiment import file_for
+from jaxrl.cli.sweeping import is_sweep, load
 from jaxrl.reports.episode import FORMATS, record_episodes, save_recording
 from jaxrl.runs.exporting import export as write
-from jaxrl.runs.loading import load_run, saved_run
+from jaxrl.runs.exporting import export_loaded
+from jaxrl.runs.loading import saved_run
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.training.compiled import eval_key
 from jaxrl.types import InputError
@@ -27,6 +29,7 @@ def render(
     out: Path | None = None,
     behaviour: Literal["mode", "sample"] = "mode",
     checkpoint: Literal["newest", "best"] = "newest",
+    member: int | None = None,
 ) -> None:
     """Play what a run has learned, and draw it.
 
@@ -35,16 +38,16 @@ def render(
     one. `jaxrl report` shows the GIF.
 
     Args:
-        run: The directory of the run.
+        run: The directory of the run, or of a sweep.
         seed: Of the episodes; the same seed plays the same.
         episodes: How many, one after the other.
         format: gif, mp4 or html. By default what --out ends in, else gif.
         out: The file to write; by default animation.FORMAT in the run's directory.
         behaviour: mode acts deterministically, sample draws actions as in training.
         checkpoint: The newest, or the one that was evaluated best.
+        member: Of a sweep: the number of the member; by default the best of its report's ranking.
     """
-    saved = saved_run(run)
-    if not saved.control:
+    if not is_sweep(run) and not saved_run(run).control:
         raise InputError(
             f"{run} trained a language model; what it says is in samples.jsonl: `jaxrl report {run}` shows it"
         )
@@ -52,11 +55,11 @@ def render(
         raise InputError(f"episodes = {episodes}; play at least 1")
     path = file_for(_path(run, format, out))
     enable_compilation_cache()
-    loaded = load_run(run, checkpoint=checkpoint)
+    loaded = load(run, checkpoint, member)
     for note in loaded.notes:
         print(note, file=sys.stderr)
     keys = jax.random.split(eval_key(seed, int(loaded.state.num_steps)), episodes)
-    recorded = record_episodes(saved.config, loaded.state.learner, keys, behaviour)
+    recorded = record_episodes(loaded.saved.config, loaded.state.learner, keys, behaviour)
     if save_recording(path, recorded) is None:
         raise InputError(f"{path.name} needs OpenGL, which cannot be had here; use --format html")
     print(f"animation   {path}")
@@ -70,10 +73,12 @@ def export(
     *,
     onnx: bool = False,
     checkpoint: Literal["newest", "best"] = "newest",
+    member: int | None = None,
 ) -> None:
     """Write what a run has learned into a folder that plays without JAX.
 
         jaxrl export runs/mine policy
+        jaxrl export runs/sweep policy --member 37
         cd policy; python play.py CartPole-v1 100
 
     policy.npz holds the weights and the observations' statistics, policy.json says what they mean, config.yaml is the
@@ -81,16 +86,20 @@ def export(
     with JAX: jaxrl.load_policy(RUN).
 
     Args:
-        run: The directory of a run that learned by acting, with one of jaxrl's own networks.
+        run: The directory of a run that learned by acting, with one of jaxrl's own networks, or of such a sweep.
         folder: Where to write; a new folder.
         onnx: Also write policy.onnx, the likeliest action as a graph for other runtimes; needs jaxrl[onnx].
         checkpoint: The newest, or the one that was evaluated best.
+        member: Of a sweep: the number of the member; by default the best of its report's ranking.
     """
-    saved = saved_run(run)
-    if saved.control and "env" in saved.about["given"]:
+    saved = None if is_sweep(run) else saved_run(run)
+    if saved is not None and saved.control and "env" in saved.about["given"]:
         again = f"jaxrl.export({str(run)!r}, {str(folder)!r}, env=...)"
         raise InputError(f"{run} was given its environment as an object of Python; write it out from there: {again}")
-    exported = write(run, folder, onnx=onnx, checkpoint=checkpoint)
+    if saved is None or member is not None:
+        exported = export_loaded(load(run, checkpoint, member), folder, onnx=onnx)
+    else:
+        exported = write(run, folder, onnx=onnx, checkpoint=checkpoint)
     for note in exported.notes:
         print(f"note: {note}", file=sys.stderr)
     print("".join(f"wrote       {path}\n" for path in sorted(exported.folder.iterdir())), end="")

@@ -16,12 +16,13 @@ from jaxrl.ops.platform import cores
 from jaxrl.reports.sweep.ranking import SWEEP
 from jaxrl.runs.driver import Schedule
 from jaxrl.runs.finetuning import ADAPTER, Materials, materials
+from jaxrl.runs.loading import LoadedRun, load_run
 from jaxrl.settings import check, known, replace
-from jaxrl.sweeps import Plan, SweepResult
+from jaxrl.sweeps import Plan, SweepResult, load_member
 from jaxrl.sweeps import sweep as run_sweep
 from jaxrl.sweeps.directory import read_sweep
 from jaxrl.sweeps.searches import METHODS
-from jaxrl.sweeps.space import shown
+from jaxrl.sweeps.space import shown, value_of
 from jaxrl.training import takes
 from jaxrl.types import InputError
 
@@ -103,6 +104,22 @@ def sweep(argv: list[str]) -> None:
 def is_sweep(directory: Path) -> bool:
     """Whether a directory holds a sweep."""
     return (directory / SWEEP).is_file()
+
+
+def load(run: Path, checkpoint: str, member: int | None) -> LoadedRun:
+    """A run that learned by acting, or a member of a sweep, by default the best. Raises InputError as loading does,
+    and for what is of the other."""
+    if not is_sweep(run):
+        if member is not None:
+            raise InputError(f"member = {member} is of a sweep, and {run} holds none; leave it out")
+        return load_run(run, checkpoint=checkpoint)
+    if checkpoint != "newest":
+        raise InputError(f"checkpoint = {checkpoint!r}: of a member of a sweep the newest is kept; leave it out")
+    loaded = load_member(run, member)
+    about = loaded.saved.about
+    values = "".join(f", {name} = {shown(value_of(loaded.saved.config, name))}" for name in about["fields"])
+    print(f"member      {about['member']} (config {about['config']}, seed {about['seed']}{values})")
+    return loaded
 
 
 def resume_sweep(directory: Path) -> None:

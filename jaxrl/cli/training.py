@@ -17,7 +17,7 @@ from tyro.conf import Positional
 
 from jaxrl.algorithms import DPO, KTO, SFT
 from jaxrl.cli.experiment import Options, launch, named, names, parse, report
-from jaxrl.cli.sweeping import is_sweep, resume_sweep
+from jaxrl.cli.sweeping import is_sweep, load, resume_sweep
 from jaxrl.evaluators import evaluate as episodes
 from jaxrl.evaluators.episodes import BEHAVIOURS, figures
 from jaxrl.runs.directory import ABOUT, CONFIG, read_about, read_result
@@ -25,7 +25,7 @@ from jaxrl.runs.driver import Schedule
 from jaxrl.runs.driver import run as begin
 from jaxrl.runs.finetuning import Tuned, held_out_figures
 from jaxrl.runs.finetuning import finetune as tune
-from jaxrl.runs.loading import NotHere, SavedRun, load_run, saved_run
+from jaxrl.runs.loading import LoadedRun, NotHere, SavedRun, saved_run
 from jaxrl.training import takes
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
@@ -130,30 +130,41 @@ def evaluate(
     seed: int = 0,
     behaviour: Literal[BEHAVIOURS] = "mode",
     checkpoint: Literal["newest", "best"] = "newest",
+    member: int | None = None,
     path: str | None = None,
 ) -> None:
     """Measure what a run has learned: whole episodes of its newest checkpoint, or a language model's held-out figures.
 
         jaxrl evaluate runs/mine --episodes 1000 --seed 1
         jaxrl evaluate runs/mine --behaviour random
+        jaxrl evaluate runs/sweep --member 37
         jaxrl evaluate runs/tuned --path other.jsonl
 
     Args:
-        run: The directory of a run.
+        run: The directory of a run, or of a sweep.
         episodes: How many to play, side by side.
         seed: Of the episodes; training used other keys.
         behaviour: The likeliest action, a sampled one, or for comparison the zero action or random ones.
         checkpoint: The newest, or the one that was evaluated best.
+        member: Of a sweep: the number of the member; by default the best of its report's ranking.
         path: Of a language model: measure on all rows of this file, and not on those that its run held out.
     """
-    saved = begun_by_name(run, rows=path)
+    saved = None if is_sweep(run) else begun_by_name(run, rows=path)
     enable_compilation_cache()
-    if saved.control:
+    if saved is None or saved.control:
         if path is not None:
             raise InputError(f"path = {path} is for language models, and {run} learned by acting; leave it out")
-        print(json.dumps({**_played(run, episodes, seed, behaviour, checkpoint), "seed": seed, "behaviour": behaviour}))
+        print(
+            json.dumps(
+                {
+                    **_played(load(run, checkpoint, member), episodes, seed, behaviour),
+                    "seed": seed,
+                    "behaviour": behaviour,
+                }
+            )
+        )
         return
-    if (episodes, behaviour, checkpoint) != (128, "mode", "newest"):
+    if (episodes, behaviour, checkpoint, member) != (128, "mode", "newest", None):
         raise InputError(f"{run} learned from rows, and plays no episodes; leave out all but --path")
     folder = next((run / name for name in ("model", "adapter") if (run / name).is_dir()), None)
     if folder is None:
@@ -207,8 +218,7 @@ def first(argv: list[str], description: str, example: str, choices: list[str]) -
     return argv[0]
 
 
-def _played(run_dir: Path, num_episodes: int, seed: int, behaviour: str, checkpoint: str) -> dict[str, Any]:
-    loaded = load_run(run_dir, checkpoint=checkpoint)
+def _played(loaded: LoadedRun, num_episodes: int, seed: int, behaviour: str) -> dict[str, Any]:
     for note in loaded.notes:
         print(f"note: {note}", file=sys.stderr)
     env, algorithm = loaded.saved.config.env, loaded.program.algorithm

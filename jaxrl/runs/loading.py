@@ -150,12 +150,17 @@ def load_policy(
     env and network.
     Raises InputError as `load_run`, and at a call for a missing key and for observations that do not fit the space.
     """
-    if behaviour not in ("mode", "sample"):
-        raise InputError(f"behaviour = {behaviour!r} is not one of 'mode', 'sample'")
     loaded = load_run(run_dir, checkpoint=checkpoint, **given)
     for note in loaded.notes:
         warnings.warn(note, stacklevel=2)
-    spaces = from_config(loaded.saved.config.env, given.get("env")).spaces
+    return policy_of(loaded, behaviour, given.get("env"))
+
+
+def policy_of(loaded: LoadedRun, behaviour: str, env: Any = None) -> Callable[..., PyTree]:
+    """What `load_policy` gives, of what is loaded already. env: that the run was given, if it was."""
+    if behaviour not in ("mode", "sample"):
+        raise InputError(f"behaviour = {behaviour!r} is not one of 'mode', 'sample'")
+    spaces = from_config(loaded.saved.config.env, env).spaces
     algorithm = loaded.program.algorithm
     leaves, structure = jax.tree.flatten(loaded.state.learner)  # once: a module's takes longer than to act
 

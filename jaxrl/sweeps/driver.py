@@ -17,11 +17,10 @@ from jaxrl.runs.directory import alone, on_disk
 from jaxrl.runs.logs import Bar
 from jaxrl.runs.preemption import Interrupted, Interrupts, Stopped
 from jaxrl.sweeps.directory import begin_sweep, check_sweep_dir, described, end, ended, read_sweep, update_sweep
-from jaxrl.sweeps.figures import evaluated
 from jaxrl.sweeps.forecasting import Forecast, said
 from jaxrl.sweeps.learning import Learning
 from jaxrl.sweeps.plan import Batch, Group
-from jaxrl.sweeps.table import join
+from jaxrl.sweeps.table import evaluated, join
 from jaxrl.sweeps.tasks import Plan, Task, task
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.training.given import describe

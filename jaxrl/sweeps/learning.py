@@ -14,13 +14,12 @@ import numpy as np
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.divergence import SKIPPED
 from jaxrl.runs.preemption import Interrupted, Interrupts
-from jaxrl.sweeps.figures import evaluated
+from jaxrl.sweeps.directory import CHECKPOINTS
 from jaxrl.sweeps.plan import Batch, Member, filled, stacked
 from jaxrl.sweeps.searches import Search, Standing, is_field
 from jaxrl.sweeps.space import Swept
-from jaxrl.sweeps.table import Part
+from jaxrl.sweeps.table import Part, evaluated
 
-CHECKPOINTS = "checkpoints"
 _POLL = 5.0  # seconds between two questions whether to stop
 _LOOK = 0.05  # seconds between two looks whether an evaluation has ended
 

@@ -136,6 +136,16 @@ def _items(f: dataclasses.Field, field: str, spec: Any) -> list[Any]:
     return items
 
 
+def read_value(config: Any, field: str, text: Any) -> Any:
+    """The value of a field as `shown` has written it. Raises InputError for a field that there is not."""
+    return _value(config, field, _field(config, field), text)
+
+
+def value_of(config: Any, field: str) -> Any:
+    """The value that a field has."""
+    return getattr(_home(config, field), field.rpartition(".")[2])
+
+
 def _value(config: Any, field: str, f: dataclasses.Field, item: Any) -> Any:
     if isinstance(item, str):
         item = [_plain(part.strip()) for part in item.split(",")] if _of_lists(f) and item != "none" else _plain(item)

@@ -220,3 +220,19 @@ def test_help_tells_how_to_write_a_sweep_and_its_options(capsys):
         assert '    jaxrl sweep ppo/cartpole --sweep.hidden "64,64;256,256" --total-steps 102400' in lines
         assert "    sweep: {learning_rate: log:1e-4:1e-2:8, hidden: [[64, 64], [256]]}" in [x.rstrip() for x in lines]
     assert "ppo/acrobot" in short and "--seeds" in long and "--dry-run" in long and "--gae-lambda" in long
+
+
+def test_a_member_is_played_and_drawn_and_written_out(ended, tmp_path, capsys):
+    lines, told = said(capsys, "evaluate", ended, "--member", 5, "--episodes", 8)
+    assert lines[0] == "member      5 (config 2, seed 1, learning_rate = 0.01, hidden = 8)"
+    assert (told["env_steps"], told["episodes"]) == (320, 8)
+    best, _ = said(capsys, "evaluate", ended, "--episodes", 2)
+    about = json.loads((ended / "sweep.json").read_text())
+    assert f"(config {about['result']['best']}, " in best[0]
+    said(capsys, "export", ended, tmp_path / "policy", "--member", 5)
+    policy = json.loads((tmp_path / "policy" / "policy.json").read_text())
+    assert (policy["run"]["seed"], policy["network"]["layers"]) == (1, [4, 8, 2])
+    assert "learning_rate: 0.01" in (tmp_path / "policy" / "config.yaml").read_text()
+    assert said(capsys, "render", ended, "--member", 5, "--out", tmp_path / "a.gif")[1]["episode_length"] > 0
+    assert "member = 8 is not in" in refused(capsys, "evaluate", ended, "--member", 8)
+    assert "of a member of a sweep the newest is kept" in refused(capsys, "render", ended, "--checkpoint", "best")

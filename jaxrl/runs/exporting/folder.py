@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrl.config_file import save_config
 from jaxrl.envs.registry import from_config
 from jaxrl.networks.mlp import MIN_STD, ActorCritic, action_units
 from jaxrl.ops.normalization import OBS_CLIP, spread, stats_of_parts
@@ -53,31 +54,40 @@ def export(
     the env that the run was given, as for `run`.
     Raises InputError for a run with a network of its own, for a folder that holds something, and as `load_run`.
     """
-    folder = Path(folder)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise InputError(f"{folder} is there already; name a new folder, or empty it")
-    if onnx:
-        onnx_package()
+    _check_free(Path(folder), onnx)
     saved = saved_run(run_dir)
     if saved.control and "network" in saved.about["given"]:
         raise InputError(
             f"{run_dir} was given a network of its own, and only jaxrl's own networks can be written out; play it in "
             f"Python: jaxrl.load_policy({str(run_dir)!r}, network=...)"
         )
-    loaded = load_run(run_dir, checkpoint=checkpoint, **given)
-    spaces = from_config(loaded.saved.config.env, given.get("env")).spaces
+    return export_loaded(load_run(run_dir, checkpoint=checkpoint, **given), folder, onnx=onnx, env=given.get("env"))
+
+
+def export_loaded(loaded: LoadedRun, folder: str | Path, *, onnx: bool = False, env: Any = None) -> Exported:
+    """As `export`, of what is loaded already. env: that the run was given, if it was."""
+    folder = Path(folder)
+    _check_free(folder, onnx)
+    spaces = from_config(loaded.saved.config.env, env).spaces
     about, arrays = described(loaded, spaces)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}); name another folder") from error
-    shutil.copy(loaded.saved.run_dir / CONFIG, folder / CONFIG)
+    save_config(loaded.saved.config, folder / CONFIG)
     shutil.copy(play.__file__, folder / "play.py")
     np.savez(folder / "policy.npz", **arrays)
     if onnx:
         write_graph(folder / "policy.onnx", about, arrays)
     (folder / EXPORTED).write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
     return Exported(folder, about, loaded.notes)
+
+
+def _check_free(folder: Path, onnx: bool) -> None:
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise InputError(f"{folder} is there already; name a new folder, or empty it")
+    if onnx:
+        onnx_package()
 
 
 def described(loaded: LoadedRun, spaces: Spaces) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
