@@ -56,6 +56,8 @@ class SweepOptions:
     """Among how many devices members are spread: all of them; on CPU one for each core."""
     memory_gib: float | None = None
     """Memory that may be taken: four fifths of what is free."""
+    tensorboard: bool = False
+    """Write each member's curve for TensorBoard too, under its own name in DIRECTORY/tensorboard."""
     run_dir: Path | None = None
     """Where to write; by default a new directory under runs/."""
     resume: bool = False

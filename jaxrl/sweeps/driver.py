@@ -20,7 +20,7 @@ from jaxrl.sweeps.directory import begin_sweep, check_sweep_dir, described, end,
 from jaxrl.sweeps.forecasting import Forecast, said
 from jaxrl.sweeps.learning import Learning
 from jaxrl.sweeps.plan import Batch, Group
-from jaxrl.sweeps.table import evaluated, join
+from jaxrl.sweeps.table import evaluated, join, write_events
 from jaxrl.sweeps.tasks import Plan, Task, task
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.training.given import describe
@@ -118,6 +118,8 @@ def _learned(asked: Task, run_dir: Path, batch: Batch, interrupts: Interrupts, r
             raise Stopped(
                 f"stopped by {interrupts.asked}; all is saved: jaxrl resume {run_dir} goes on with it", busy=True
             ) from None
+        if asked.plan.tensorboard:
+            write_events(run_dir, batch.number, [one.field for one in asked.fields])
         end(run_dir, batch.number, found)
     else:
         report.tell(asked.steps(batch), {})

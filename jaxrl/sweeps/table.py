@@ -2,10 +2,14 @@
 columns it will have.
 """
 
+import contextlib
 import csv
 import io
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.reports.sweep.table import PARTS, TABLE, WHOLE
+from jaxrl.runs.logs.tensorboard import Events
 from jaxrl.sweeps.space import shown
 from jaxrl.types import Learner, Program
 
-PARQUET = "table.parquet"
+PARQUET, EVENTS = "table.parquet", "tensorboard"
+_OF_MEMBER = ("member", "config", "seed", "step")
 
 
 class Evaluated(NamedTuple):
@@ -89,6 +95,28 @@ def read(path: Path) -> list[dict[str, str]]:
         return []
     whole = path.read_bytes().rpartition(b"\n")[0].decode()
     return list(csv.DictReader(io.StringIO(whole)))
+
+
+def write_events(sweep_dir: Path, number: int, fields: Sequence[str]) -> None:
+    """The curve of each member of a part as a file of TensorBoard, in tensorboard/NAME, such as "0037
+    learning_rate=0.001 seed=5". A field that changes while a member learns is a curve itself."""
+    by_member: dict[str, list[dict[str, str]]] = {}
+    for row in read(sweep_dir / PARTS / f"{number:04d}.csv"):
+        by_member.setdefault(row["member"], []).append(row)
+    for member, rows in by_member.items():
+        fixed = [name for name in fields if len({row[name] for row in rows}) == 1]
+        told = [f"{int(member):04d}", *[f"{name}={rows[0][name]}" for name in fixed], f"seed={rows[0]['seed']}"]
+        directory = sweep_dir / EVENTS / re.sub(r"[^\w.,=+ -]", "_", " ".join(told))[:200]
+        shutil.rmtree(directory, ignore_errors=True)  # of a session that was killed before the part was done with
+        directory.mkdir(parents=True)
+        with contextlib.closing(Events(directory, 0)) as events:
+            for row in rows:
+                events.row(int(row["step"]), _curves(row, {*_OF_MEMBER, *fixed}))
+
+
+def _curves(row: Mapping[str, str], but: Collection[str]) -> dict[str, float]:
+    values = {name: float(cell) for name, cell in row.items() if cell and name not in but}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def join(sweep_dir: Path) -> Path:

@@ -43,6 +43,8 @@ class Plan:
     """Among how many devices the members are spread; None takes all there are."""
     memory_gib: float | None = None
     """Memory that may be taken; None takes four fifths of what is free."""
+    tensorboard: bool = False
+    """Write the curve of each member for TensorBoard too, when its batch has ended."""
 
 
 class Task(NamedTuple):
@@ -60,6 +62,8 @@ class Task(NamedTuple):
         """All that must be the same for a resume, as JSON has it."""
         plan = dataclasses.asdict(self.plan)
         del plan["memory_gib"]  # the batches are what counts, and they are written down
+        if not self.plan.tensorboard:  # sweeps were begun before there was the choice
+            del plan["tensorboard"]
         fields = {one.field: one.spec for one in self.fields}
         own = {"seeds": list(self.seeds), "devices": self.devices}
         return {"config": to_dict(self.config), "fields": fields, **plan, **own, "given": dict(given)}

@@ -100,10 +100,11 @@ def test_a_file_may_hold_the_config_itself_and_sweep_seeds_alone(ended, tmp_path
     file = tmp_path / "mine.yaml"
     file.write_text(
         (ended / "config.yaml").read_text()
-        + f"plan: {{seeds: [3, 5], logs: 1, run_dir: {tmp_path / 'a'}}}\n".replace("logs: 1", "schedule: {logs: 1}")
+        + f"plan: {{seeds: [3, 5], schedule: {{logs: 1}}, tensorboard: true, run_dir: {tmp_path / 'a'}}}\n"
     )
     assert said(capsys, "sweep", file)[1]["members"] == 2
     assert {row["seed"] for row in read(tmp_path / "a" / "table.csv")} == {"3", "5"}
+    assert sorted(path.name for path in (tmp_path / "a" / "tensorboard").iterdir()) == ["0000 seed=3", "0001 seed=5"]
 
 
 def test_one_that_was_stopped_is_resumed_from_its_directory(ended, tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import struct
 import sys
 from collections import Counter, defaultdict
 from dataclasses import replace as changed
@@ -259,3 +260,41 @@ def test_optuna_is_asked_for_where_it_is_not_installed(tmp_path, monkeypatch):
     plan = changed(PLAN, method="optuna", samples=4)
     with pytest.raises(ValueError, match=r"method = 'optuna' needs the package optuna: .*jaxrl\[tune\]"):
         swept(tmp_path / "sweep", {"gamma": "lin:.9:1"}, plan)
+
+
+def curves(folder):
+    """{name of a member: {metric: {step: value}}}, as TensorBoard's files have them."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = {}
+    for path in folder.glob("*/events*"):
+        data, at = path.read_bytes(), 0
+        metrics = found.setdefault(path.parent.name, defaultdict(dict))
+        while at < len(data):  # length, its checksum, the event, its checksum
+            (size,) = struct.unpack_from("<Q", data, at)
+            event, at = Event.FromString(data[at + 12 : at + 12 + size]), at + 16 + size
+            for value in event.summary.value:
+                metrics[value.tag][event.step] = value.simple_value
+    return found
+
+
+def test_every_member_has_its_curve_under_its_own_name(tmp_path):
+    plan = changed(PLAN, tensorboard=True)
+    swept(tmp_path / "a", FIELDS, plan)
+    found = curves(tmp_path / "a" / "tensorboard")
+    assert len(found) == 8 and "0003 learning_rate=0.001 hidden=8,8 seed=1" in found
+    for row in table(tmp_path / "a"):
+        name = (
+            f"{int(row['member']):04d} learning_rate={row['learning_rate']} hidden={row['hidden']} seed={row['seed']}"
+        )
+        told = {metric: own[int(row["step"])] for metric, own in found[name].items() if int(row["step"]) in own}
+        assert told["policy_loss"] == pytest.approx(float(row["policy_loss"]), abs=1e-6)
+        assert ("score" in told) == bool(row["score"]) and not {"member", "step", "hidden"} & set(told)
+
+
+def test_a_setting_that_moves_is_a_curve(tmp_path):
+    plan = changed(PLAN, method="pbt", samples=4, seeds=1, intervals=4, tensorboard=True)
+    swept(tmp_path / "a", {"learning_rate": "log:1e-4:1e-1"}, plan)
+    moved = {name: own for name, own in curves(tmp_path / "a" / "tensorboard").items() if "learning_rate" in own}
+    assert moved and all(name.split(" ")[1:] == ["seed=0"] for name in moved)
+    assert all(len(own["learning_rate"]) == len(own["policy_loss"]) for own in moved.values())
