@@ -15,7 +15,7 @@ from jaxrl.runs import finetuning
 from jaxrl.runs.driver import Schedule
 from jaxrl.runs.finetuning import finetune
 from jaxrl.settings import replace
-from jaxrl.sweeps import Plan, sweep
+from jaxrl.sweeps import Plan, load_member, sweep
 from jaxrl.sweeps.table import read
 from jaxrl.sweeps.tasks import task
 from tests.helpers.families import config_of, params_of
@@ -167,3 +167,9 @@ def test_an_adapter_that_is_continued_brings_its_settings(folder, tmp_path):
     ]
     with pytest.raises(ValueError, match="sweep.lora_alpha: with lm.lora_continue it is the adapter's own"):
         loader(config, {"lora_alpha": "1,2"})
+
+
+def test_its_members_are_not_read_back(folder, tmp_path):
+    swept(replace(small(SFT, folder), max_updates=1), {}, tmp_path / "sweep")
+    with pytest.raises(ValueError, match="learned from rows, and its members are not read back; jaxrl finetune makes"):
+        load_member(tmp_path / "sweep", 0)
