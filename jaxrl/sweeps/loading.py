@@ -39,7 +39,8 @@ def load_member(sweep_dir: str | Path, member: int | None = None, **given: Any) 
     base = load_config(sweep_dir / CONFIG, ALGORITHMS)
     if "env" not in takes(base):
         raise InputError(
-            f"{sweep_dir} learned from rows, and its members are not read back; jaxrl finetune makes a model with the settings of one"
+            f"{sweep_dir} learned from rows, and its members are not read back; jaxrl finetune makes a model with the "
+            "settings of one"
         )
     _check_given(sweep_dir, about["asked"]["given"], describe(given))
     number = _best(sweep_dir) if member is None else member
