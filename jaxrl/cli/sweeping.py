@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
@@ -15,13 +15,12 @@ from jaxrl.lm import LMConfig
 from jaxrl.ops.platform import cores
 from jaxrl.reports.sweep.ranking import SWEEP
 from jaxrl.runs.driver import Schedule
-from jaxrl.runs.finetuning import ADAPTER, Materials, materials
+from jaxrl.runs.finetuning import ADAPTER, Materials, complete_materials, read_materials
 from jaxrl.runs.loading import LoadedRun, load_run
 from jaxrl.settings import check, known, replace
 from jaxrl.sweeps import Plan, SweepResult, load_member
 from jaxrl.sweeps import sweep as run_sweep
 from jaxrl.sweeps.directory import read_sweep
-from jaxrl.sweeps.searches import METHODS
 from jaxrl.sweeps.space import shown, value_of
 from jaxrl.training import takes
 from jaxrl.types import InputError
@@ -32,32 +31,11 @@ _FROM_ROWS = {"sft": SFT, "dpo": DPO, "kto": KTO}
 
 
 @dataclasses.dataclass(frozen=True)
-class SweepOptions:
+class SweepOptions(Plan):
     """What is asked of the sweep, beside its fields."""
 
     seeds: str = "1"
     """Seeds of every configuration: "16" for 0 to 15, "100:148" for 100 to 147, or "3,5,8"."""
-    method: Literal[METHODS] = "grid"
-    """All combinations (grid); --samples of them, drawn (random); successive halving; population-based training; or
-    those that Optuna asks for, with jaxrl[tune]."""
-    samples: int | None = None
-    """Configurations to draw."""
-    search_seed: int = 0
-    """Of what is drawn."""
-    eta: int = 3
-    """Of halving: one configuration in so many goes on at each rung."""
-    intervals: int = 10
-    """Of pbt: training is cut into so many parts, between which the worst quarter learns from the best."""
-    at_once: int = 8
-    """Of optuna: configurations that are asked for, and learn, together."""
-    schedule: Schedule = Schedule(logs=20, evals=5, saves=5)
-    """How often each member is logged and evaluated, and all are saved."""
-    devices: int | None = None
-    """Among how many devices members are spread: all of them; on CPU one for each core."""
-    memory_gib: float | None = None
-    """Memory that may be taken: four fifths of what is free."""
-    tensorboard: bool = False
-    """Write each member's curve for TensorBoard too, under its own name in DIRECTORY/tensorboard."""
     run_dir: Path | None = None
     """Where to write; by default a new directory under runs/."""
     resume: bool = False
@@ -163,9 +141,10 @@ def loader(config: Any, fields: Iterable[str]) -> Any:
     def load(config: Any) -> tuple[Any, dict[str, Any]]:
         found = next((told for like, told in kept if like == _read_by_loading(config)), None)
         if found is None:
-            found = materials(config)
+            found = read_materials(config)
             kept.append((_read_by_loading(config), found))
-        return (replace(config, lm=found.config.lm) if config.lm.lora_continue else config), found.given
+        config = replace(config, lm=found.config.lm) if config.lm.lora_continue else config
+        return config, complete_materials(config, found).given
 
     return load
 
@@ -173,8 +152,7 @@ def loader(config: Any, fields: Iterable[str]) -> Any:
 def _read_by_loading(config: Any) -> tuple[Any, ...]:
     """What of a config decides which model and which rows are loaded."""
     lm, without = config.lm, {name: getattr(LMConfig(), name) for name in ADAPTER}
-    reference = (config.loop, config.reference_cache) if getattr(config, "reference", "") == "cached" else None
-    return lm if lm.lora_continue else replace(lm, **without), config.data, reference
+    return lm if lm.lora_continue else replace(lm, **without), config.data
 
 
 def _described(name: str) -> tuple[Any, dict[str, Any], list[str]]:

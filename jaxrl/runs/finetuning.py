@@ -102,13 +102,25 @@ class Materials(NamedTuple):
 
 def materials(config: Any, rows: Iterable[Row] | None = None, held_out: Iterable[Row] | None = None) -> Materials:
     """Load the model that a config names, and prepare its rows. Arguments and errors as for `finetune`."""
+    found = read_materials(config, rows, held_out)
+    return complete_materials(found.config, found)
+
+
+def complete_materials(config: Any, found: Materials) -> Materials:
+    """With what a config adds to its rows; the same object where that is nothing."""
+    network, params, data = (found.given[name] for name in ("network", "params", "data"))
+    made = config.complete_data(network, params, data)
+    return found if made is data else found._replace(given={**found.given, "data": made})
+
+
+def read_materials(config: Any, rows: Iterable[Row] | None = None, held_out: Iterable[Row] | None = None) -> Materials:
+    """What of `materials` the model and the rows alone decide."""
     base, lm, whole = _loaded(config.lm)
     config = replace(config, lm=lm)
     model = language_model(base.config, dtype=lm.dtype, remat=lm.remat)
     data, counts, notes = prepare(
         config.data, base.tokenizer, rows, held_out, learns_from=config.learns_from, model=base.config
     )
-    data = config.complete_data(model, base.params, data)
     given = {"network": model, "params": base.params, "data": data}
     return Materials(config, given, base, whole, counts, notes)
 

@@ -68,9 +68,12 @@ def update_sweep(sweep_dir: Path, **more: Any) -> None:
 
 
 def ended(sweep_dir: Path, number: int) -> dict[str, Any] | None:
-    """What a batch that has ended has written of itself; None where it has not."""
-    path = sweep_dir / PARTS / f"{number:04d}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    """What a batch that has ended has written of itself; None where it has not, or a disk has spoilt that: it is then
+    gone on with from its checkpoint, which writes it again."""
+    try:
+        return json.loads((sweep_dir / PARTS / f"{number:04d}.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def end(sweep_dir: Path, number: int, found: Mapping[str, Any]) -> None:

@@ -68,12 +68,12 @@ def sweep(
     check_sweep_dir(run_dir, same, resume)
     with on_disk(run_dir), contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
+        # What does not fit is said before anything is written.
+        fresh = [] if resume and not dry_run else asked.cut(formed, 0, [])
         if dry_run:
-            batches = asked.cut(formed, 0, [])
-            return SweepResult(_foreseen(asked, batches, asked.foresee(batches)), None, None)
+            return SweepResult(_foreseen(asked, fresh, asked.foresee(fresh)), None, None)
         if not resume:
-            batches = asked.cut(formed, 0, [])  # what does not fit is said before anything is written
-            about = {**_about(asked, formed), "score": _scored(batches[0]), "asked": same, **more}
+            about = {**_about(asked, formed), "score": _scored(fresh[0]), "asked": same, **more}
             run_dir = begin_sweep(run_dir, formed[0].p.label, config, about)
         stack.enter_context(alone(run_dir))
         stored, told, batches = read_sweep(run_dir)["batches"], [], []
@@ -81,7 +81,7 @@ def sweep(
         while formed:
             numbers = {member.number for group in formed for member in group.members}
             own = [cut for cut in stored if cut["members"][0] in numbers]
-            fresh = asked.cut(formed, len(batches), own)
+            fresh = fresh or asked.cut(formed, len(batches), own)
             batches += fresh
             update_sweep(run_dir, batches=described(batches))
             report.begin(asked, [batch for batch in fresh if ended(run_dir, batch.number) is None])
@@ -89,7 +89,7 @@ def sweep(
             for batch in fresh:
                 scores |= _learned(asked, run_dir, batch, interrupts, report)
             told += _by_config(fresh, scores)
-            formed = asked.form(told)
+            formed, fresh = asked.form(told), []
         table = join(run_dir)
         count = sum(len(batch.members) for batch in batches)
         seconds = sum(ended(run_dir, batch.number)["seconds"] for batch in batches)

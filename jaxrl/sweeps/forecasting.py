@@ -29,17 +29,15 @@ def forecast(batch: Batch, updates: float, evals: int) -> Forecast:
     together = batch.group.together(batch.size)
     configs, seeds = stacked(together, batch.members)
     states, told = together.init(configs, seeds), together.nothing()
-    count, seconds = 1, 0.0
+    count, seconds, most = 1, 0.0, max(1, int(updates))
     while True:
         began = time.perf_counter()
         states, told = jax.block_until_ready(together.chunk(configs, states, told, count))
         seconds, before = time.perf_counter() - began, seconds
         # The first chunk of all touches its memory for the first time.
-        if (seconds >= _LONG_ENOUGH and before) or count >= updates:
+        if (seconds >= _LONG_ENOUGH and before) or count >= most:
             break
-        count = min(
-            updates, max(count + 1, int(2 * count * _LONG_ENOUGH / max(seconds, 1e-6)) if before else 2 * count)
-        )
+        count = min(most, max(count + 1, int(2 * count * _LONG_ENOUGH / max(seconds, 1e-6)) if before else 2 * count))
     for _ in range(2 if evals else 0):
         began = time.perf_counter()
         for measure in together.measures:

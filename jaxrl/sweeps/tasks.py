@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 
@@ -25,8 +25,9 @@ class Plan:
 
     seeds: int | tuple[int, ...] = 1
     """Seeds of every configuration: so many, from 0 on; or these."""
-    method: str = "grid"
-    """grid, random, halving (successive halving), pbt (population-based training) or optuna."""
+    method: Literal[METHODS] = "grid"
+    """All combinations (grid); so many samples, drawn (random); successive halving; population-based training (pbt); or
+    those that Optuna asks for (optuna), with jaxrl[tune]."""
     samples: int | None = None
     """Configurations to draw; None takes the grid."""
     search_seed: int = 0
@@ -40,7 +41,7 @@ class Plan:
     schedule: Schedule = Schedule(logs=20, evals=5, saves=5)
     """How often each member is logged and evaluated, and all are saved."""
     devices: int | None = None
-    """Among how many devices the members are spread; None takes all there are."""
+    """Among how many devices the members are spread; None takes all. On CPU `jaxrl sweep` makes one of each core."""
     memory_gib: float | None = None
     """Memory that may be taken; None takes four fifths of what is free."""
     tensorboard: bool = False
@@ -92,9 +93,8 @@ class Task(NamedTuple):
             size = fitting(group, self.devices, self._budget())
             if size < len(group.members) and self.search.act is not None:
                 raise InputError(
-                    f"method = {self.plan.method!r} compares members while they learn, so all {len(group.members)} of a"
-                    " "
-                    f"program must learn at once, and memory has room for {size}; try fewer, or a smaller config"
+                    f"method = {self.plan.method!r} compares members while they learn, so all {len(group.members)} must"
+                    f" learn at once, and memory has room for {size}; try fewer, or a smaller config"
                 )
             made += batches(group, size, first + len(made))
         return made
