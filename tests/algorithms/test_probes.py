@@ -123,7 +123,7 @@ def test_mistake_1_zeroing_the_bootstrap_at_time_limits_would_be_noticed(monkeyp
 def test_reinforce_refuses_a_rollout_shorter_than_the_episode():
     with pytest.raises(ValueError, match="num_steps = 10: REINFORCE needs complete episodes, hence at least 500"):
         train(Reinforce(num_steps=10, total_steps=1600), jax.random.key(0))
-    with pytest.raises(ValueError, match=r"hence a time limit \(set env.time_limit\)"):
+    with pytest.raises(ValueError, match=r"hence a time limit \(set env.time_limit: --time-limit\)"):
         train(on(Reinforce(num_steps=10, total_steps=1600), "probe/one_step"), jax.random.key(0))
 
 
