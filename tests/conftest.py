@@ -7,6 +7,7 @@ from tests.helpers import checking
 CHECKED = ("ops", "networks", "evaluators.episodes", "spaces")
 install_import_hook([f"jaxrl.{name}" for name in CHECKED], f"{checking.__name__}.functions").__enter__()
 
+import gc  # noqa: E402
 import re  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -17,6 +18,21 @@ from jaxrl.cli import enable_compilation_cache  # noqa: E402
 
 enable_compilation_cache()
 _EXTRA = re.compile(r'^(?:@|pytestmark = )pytest\.mark\.extra\("(\w+)"\)', re.MULTILINE)
+
+
+_MOST_MAPS = 25_000
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """After a file, let go of compiled programs where there are very many: each is mapped into memory in several
+    pieces, Linux allows a process 65,530 of them, and XLA crashes at the next."""
+    maps = Path("/proc/self/maps")
+    if nextitem is not None and nextitem.path == item.path:
+        return
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 def pytest_addoption(parser):
