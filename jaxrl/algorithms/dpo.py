@@ -150,6 +150,8 @@ class DPO:
         check_cache_read(self)
 
     learns_from = "pairs"  # as in jaxrl/data/kinds.py: which rows, and what is made of others
+    # What the loss is: with two values of one of these, losses are not the same thing measured twice.
+    defines_loss = ("loss", "beta", "label_smoothing", "gamma", "nll_coef", "wpo")
 
     def program(
         self,

@@ -73,6 +73,7 @@ class KTO:
         check_cache_read(self)
 
     learns_from = "labels"  # as in jaxrl/data/kinds.py: which rows, and what is made of others
+    defines_loss = ("beta", "desirable_weight", "undesirable_weight", "kl")  # as in DPO
 
     def program(
         self,

@@ -50,7 +50,7 @@ def sweep(argv: list[str]) -> None:
         jaxrl sweep ppo/cartpole --sweep.learning-rate log:1e-4:1e-2:8 --sweep.gae-lambda .9,.95 --seeds 16
         jaxrl sweep ppo/cartpole --sweep.hidden "64,64;256,256" --total-steps 102400
         jaxrl sweep ppo/acrobot --sweep.learning-rate log:1e-5:1e-1 --method random --samples 32
-        jaxrl sweep dpo --path pairs.jsonl --name MODEL_FOLDER --lora-rank 8 --sweep.beta .05,.1,.5
+        jaxrl sweep dpo --path pairs.jsonl --name MODEL_FOLDER --sweep.beta .05,.1,.5 --score eval_rewards/accuracy
         jaxrl sweep mine.yaml --dry-run
 
     The first argument is a config as for jaxrl train; sft, dpo or kto; or a file that describes a sweep. --sweep.FIELD

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxrl.config_file import to_dict
@@ -64,6 +63,7 @@ def sweep(
     run_dir = None if run_dir is None else Path(run_dir)
     asked = task(config, fields, plan, load or (lambda config: (config, given)))
     formed = asked.form([])
+    score = evaluated(formed[0].p, plan.score).score
     same = {**asked.asked(describe(given)), **({} if load is None else {"loaded": _loaded(formed)})}
     check_sweep_dir(run_dir, same, resume)
     with on_disk(run_dir), contextlib.ExitStack() as stack:
@@ -73,7 +73,7 @@ def sweep(
         if dry_run:
             return SweepResult(_foreseen(asked, fresh, asked.foresee(fresh)), None, None)
         if not resume:
-            about = {**_about(asked, formed), "score": _scored(fresh[0]), "asked": same, **more}
+            about = {**_about(asked, formed), "score": score, "asked": same, **more}
             run_dir = begin_sweep(run_dir, formed[0].p.label, config, about)
         stack.enter_context(alone(run_dir))
         stored, told, batches = read_sweep(run_dir)["batches"], [], []
@@ -108,12 +108,8 @@ def _learned(asked: Task, run_dir: Path, batch: Batch, interrupts: Interrupts, r
     """The last score of every member of a batch, which has ended then."""
     found = ended(run_dir, batch.number)
     if found is None:
-        key = jax.random.key(asked.plan.search_seed)
-        learning = Learning(
-            run_dir, batch, asked.fields, asked.search, key, asked.marks(batch.group), interrupts, report.tell
-        )
         try:
-            found = learning.run()
+            found = Learning(run_dir, batch, asked, interrupts, report.tell).run()
         except Interrupted:
             raise Stopped(
                 f"stopped by {interrupts.asked}; all is saved: jaxrl resume {run_dir} goes on with it", busy=True
@@ -163,10 +159,6 @@ def _best(run_dir: Path) -> dict[str, Any]:
     values = {name: shown(value, 6) for name, value in best.values.items()}
     interval = None if best.low is None else [best.low, best.high]
     return {"best": best.index, "best_values": values, "best_score": best.iqm, "best_interval": interval}
-
-
-def _scored(batch: Batch) -> str | None:
-    return evaluated(batch.group.p, batch.group.together(batch.size).state.learner).score
 
 
 def _foreseen(asked: Task, batches: Sequence[Batch], forecasts: Sequence[Forecast]) -> dict[str, Any]:

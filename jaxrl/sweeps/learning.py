@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,9 +16,10 @@ from jaxrl.runs.divergence import SKIPPED
 from jaxrl.runs.preemption import Interrupted, Interrupts
 from jaxrl.sweeps.directory import CHECKPOINTS
 from jaxrl.sweeps.plan import Batch, Member, filled, stacked
-from jaxrl.sweeps.searches import Search, Standing, is_field
-from jaxrl.sweeps.space import Swept
+from jaxrl.sweeps.searches import Standing, is_field
 from jaxrl.sweeps.table import Part, evaluated
+from jaxrl.sweeps.tasks import Task
+from jaxrl.types import Evaluator
 
 _POLL = 5.0  # seconds between two questions whether to stop
 _LOOK = 0.05  # seconds between two looks whether an evaluation has ended
@@ -26,22 +27,18 @@ _LOOK = 0.05  # seconds between two looks whether an evaluation has ended
 
 @dataclasses.dataclass
 class Learning:
-    """One batch under way. marks: the updates after which a row, an evaluation, a checkpoint or the search is due.
-    tell(steps, scores): called as it goes on, with the steps of all its members since it was last called, and the
-    newest scores by configuration."""
+    """One batch under way. asked: the sweep that it is of. tell(steps, scores): called as it goes on, with the steps of
+    all its members since it was last called, and the newest scores by configuration."""
 
     sweep_dir: Path
     batch: Batch
-    fields: Sequence[Swept]
-    search: Search
-    key: jax.Array
-    marks: Mapping[str, set[int]]
+    asked: Task
     interrupts: Interrupts
     tell: Callable[[int, dict[int, list[float]]], None]
 
     def run(self) -> dict[str, Any]:
         """To its end. Returns the last score of each member that got there, and seconds."""
-        began = time.perf_counter()
+        began, self.marks = time.perf_counter(), self.asked.marks(self.batch.group)
         with contextlib.closing(Checkpoints(self._directory)) as self.saves:
             self._begin()
             last = self._step() if self.written else self._step() - 1
@@ -50,7 +47,7 @@ class Learning:
                 "config",
                 "seed",
                 "step",
-                *[one.field for one in self.fields],
+                *[one.field for one in self.asked.fields],
                 *self._metrics(),
                 "score",
                 "diverged",
@@ -154,12 +151,20 @@ class Learning:
             for i in range(len(self.members)):
                 figures = e.read(e.cases[0], jax.tree.map(lambda x, i=i: x[i], measured))
                 found[i] |= {f"{e.prefix}{name}": value for name, value in figures.items()}
-                if e.score is not None and scores[i] is None:
-                    scores[i] = e.score(figures)
+                if scores[i] is None:
+                    scores[i] = self._score(e, figures)
                 # It expects what the config has that the program was made of: the first one's.
                 if e.check_start is not None and not self.update and self.members[i].index == first:
                     e.check_start(figures)
         return list(zip(found, scores, strict=True))
+
+    def _score(self, e: Evaluator, figures: Mapping[str, float]) -> float | None:
+        """Of an evaluator's figures; None where it has no say."""
+        asked = self.asked.plan.score
+        if asked is None:
+            return None if e.score is None else e.score(figures)
+        value = {e.prefix + name: x for name, x in figures.items()}.get(asked.removeprefix("-"))
+        return -value if value is not None and asked.startswith("-") else value
 
     def _awaited(self, found: Any) -> Any:
         while not all(x.is_ready() for x in jax.tree.leaves(found)):
@@ -170,10 +175,11 @@ class Learning:
 
     def _act(self) -> None:
         """What the search makes of the members; a program of another size where fewer go on."""
-        key = jax.random.fold_in(jax.random.fold_in(self.key, self.batch.number), self.update)
+        key = jax.random.fold_in(jax.random.key(self.asked.plan.search_seed), self.batch.number)
+        key = jax.random.fold_in(key, self.update)
         count = len(self.members)
         configs, states = jax.tree.map(lambda x: x[:count], (self.configs, self.states))
-        after = self.search.act(key, Standing(self.members, configs, states, self.scores))
+        after = self.asked.search.act(key, Standing(self.members, configs, states, self.scores))
         self._seat(after.members)
         pad = np.minimum(np.arange(self.together.size), len(after.members) - 1)
         self.configs, self.states = self.together.place(jax.tree.map(lambda x: x[pad], (after.configs, after.states)))
@@ -181,20 +187,20 @@ class Learning:
 
     def _values(self) -> list[Mapping[str, Any]]:
         """Of every member, what its swept fields are."""
-        if not self.search.moves:
+        if not self.asked.search.moves:
             return [member.values for member in self.members]
         leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(self.configs))
-        names = [one.field for one in self.fields]
+        names = [one.field for one in self.asked.fields]
         now = {name: leaf for name in names for path, leaf in leaves if is_field(path, name)}
         return [{f: float(f"{x[i]:.6g}") for f, x in now.items()} for i in range(len(self.members))]
 
     def _metrics(self) -> list[str]:
-        names = [*self.together.names, *evaluated(self.batch.group.p, self.together.state.learner).names]
+        names = [*self.together.names, *evaluated(self.batch.group.p).names]
         return list(dict.fromkeys(map(self._column, names)))
 
     def _column(self, metric: str) -> str:
         """The name of a metric, apart from that of a swept field: a learning rate as it was set, and as it is now."""
-        return f"{metric}_metric" if metric in {one.field for one in self.fields} else metric
+        return f"{metric}_metric" if metric in {one.field for one in self.asked.fields} else metric
 
     def _tree(self, states: Any) -> dict[str, Any]:
         return {"configs": self.configs, "states": states, "told": self.told}

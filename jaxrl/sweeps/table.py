@@ -20,7 +20,7 @@ import numpy as np
 from jaxrl.reports.sweep.table import PARTS, TABLE, WHOLE
 from jaxrl.runs.logs.tensorboard import Events
 from jaxrl.sweeps.space import shown
-from jaxrl.types import Learner, Program
+from jaxrl.types import InputError, Program
 
 PARQUET, EVENTS = "table.parquet", "tensorboard"
 _OF_MEMBER = ("member", "config", "seed", "step")
@@ -34,23 +34,30 @@ class Evaluated(NamedTuple):
     score: str | None
 
 
-def evaluated(p: Program, learners: Learner) -> Evaluated:
-    """By reading an evaluation that measured nothing but made-up numbers. learners: shapes, of leading axis [M]."""
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), learners)
+def evaluated(p: Program, asked: str | None = None) -> Evaluated:
+    """By reading an evaluation that measured nothing but made-up numbers. asked: the score, where it is not to be the
+    evaluators' own. Raises InputError where no column is called that. Nothing is compiled."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    learner = jax.eval_shape(p.init, key).learner
     rng, names, score = np.random.default_rng(0), [], None
 
     def made_up(x: Any) -> np.ndarray:
         return np.asarray(rng.uniform(1, 2, x.shape)).astype(x.dtype)
 
     for e in p.evaluators:
-        shapes = jax.eval_shape(e.measure, jax.eval_shape(lambda: jax.random.key(0)), one, jnp.int32(0))
+        shapes = jax.eval_shape(e.measure, key, learner, jnp.int32(0))
         found = e.read(e.cases[0], jax.tree.map(made_up, shapes))
         names += [f"{e.prefix}{name}" for name in found]
         if e.score is not None and score is None:
             told = e.score(found)
             signs = {sign + e.prefix + name: x for name, x in found.items() for sign, x in (("", x), ("-", -x))}
             score = next((name for name, x in signs.items() if x == told), None)
-    return Evaluated(names, score)
+    if asked is not None and asked.removeprefix("-") not in names:
+        there = ", ".join(names) or "none"
+        raise InputError(
+            f"score = {asked!r} is no figure of an evaluation; there are {there}, with - where less is better"
+        )
+    return Evaluated(names, asked or score)
 
 
 class Part:

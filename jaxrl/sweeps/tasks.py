@@ -32,6 +32,9 @@ class Plan:
     """Configurations to draw; None takes the grid."""
     search_seed: int = 0
     """Of what is drawn."""
+    score: str | None = None
+    """The figure of an evaluation that members are ranked and searched by; with - before it where less is better, as in
+    -eval_loss. None takes the return, or -eval_loss."""
     eta: int = 3
     """Of halving: one configuration in so many goes on at each rung."""
     intervals: int = 10
@@ -65,6 +68,8 @@ class Task(NamedTuple):
         del plan["memory_gib"]  # the batches are what counts, and they are written down
         if not self.plan.tensorboard:  # sweeps were begun before there was the choice
             del plan["tensorboard"]
+        if self.plan.score is None:
+            del plan["score"]
         fields = {one.field: one.spec for one in self.fields}
         own = {"seeds": list(self.seeds), "devices": self.devices}
         return {"config": to_dict(self.config), "fields": fields, **plan, **own, "given": dict(given)}
@@ -152,11 +157,22 @@ def task(config: Any, fields: Mapping[str, Any], plan: Plan, load: Callable[[Any
         raise InputError(f"memory_gib = {plan.memory_gib} must be above 0")
     chosen = tuple(swept(config, field, spec) for field, spec in fields.items())
     check_apart(config, chosen)
+    _check_score(config, plan, chosen)
     seeds = tuple(range(plan.seeds)) if isinstance(plan.seeds, int) else tuple(plan.seeds)
     seeds = tuple(checked_seed(seed) for seed in seeds)
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds = {plan.seeds!r}: name at least one, and each once")
     return Task(config, plan, chosen, seeds, search(plan, chosen, len(seeds)), load, _devices(plan.devices))
+
+
+def _check_score(config: Any, plan: Plan, chosen: Sequence[Swept]) -> None:
+    """Raises InputError where members would be ranked by the very thing that they are made to differ by."""
+    own = [one.field for one in chosen if one.field in getattr(config, "defines_loss", ())]
+    if own and plan.score is None:
+        raise InputError(
+            f"sweep.{own[0]}: it is part of the loss itself, and losses that are defined otherwise do not compare; say "
+            "what to rank by instead: --score eval_rewards/accuracy (first_rows_rewards/accuracy with no rows held out)"
+        )
 
 
 def _devices(asked: int | None) -> int:

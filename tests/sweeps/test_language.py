@@ -21,6 +21,7 @@ from jaxrl.sweeps.tasks import task
 from tests.helpers.families import config_of, params_of
 from tests.helpers.tokenizers import byte_tokenizer
 
+ACCURACY = "eval_rewards/accuracy"
 SCHEDULE = Schedule(logs=2, evals=1, saves=1)
 PLAN = Plan(schedule=SCHEDULE, devices=1)
 SUMS = [f"{a}+{b}=" for a in range(5) for b in range(5)]
@@ -72,7 +73,8 @@ def close(one, two, but=()):
 @pytest.mark.parametrize(("kind", "rank"), [(SFT, 0), (DPO, 0), (KTO, 0), (DPO, 2)])
 def test_members_are_what_runs_are_beside_each_other_and_in_turn(folder, tmp_path, monkeypatch, kind, rank):
     config, fields = small(kind, folder, rank), FIELDS[kind]
-    swept(config, fields, tmp_path / "beside")
+    plan = replace(PLAN, score=ACCURACY if "beta" in fields else None)
+    swept(config, fields, tmp_path / "beside", plan)
     about = json.loads((tmp_path / "beside" / "sweep.json").read_text())
     assert [batch["members"] for batch in about["batches"]] == [[0, 1, 2]]  # one program
     assert (about["unit"]["name"], about["subject"]) == ("rows_seen", str(folder / "tiny"))
@@ -87,10 +89,11 @@ def test_members_are_what_runs_are_beside_each_other_and_in_turn(folder, tmp_pat
             own = mine["learning_rate_metric" if (name, field) == ("learning_rate", "learning_rate") else name]
             expected = math.nan if x is None else x
             assert float(own) == pytest.approx(expected, rel=1e-4, abs=1e-5, nan_ok=True), name
-        assert mine["score"] == (str(-float(mine["eval_loss"])) if mine["eval_loss"] else "")
+        ranked_by = mine[ACCURACY] if plan.score else mine["eval_loss"] and str(-float(mine["eval_loss"]))
+        assert mine["score"] == ranked_by
 
     monkeypatch.setattr("jaxrl.sweeps.tasks.fitting", lambda group, devices, budget: 1)
-    swept(config, fields, tmp_path / "in_turn")
+    swept(config, fields, tmp_path / "in_turn", plan)
     batches = json.loads((tmp_path / "in_turn" / "sweep.json").read_text())["batches"]
     assert [batch["members"] for batch in batches] == [[0], [1], [2]]
     by = lambda row: (int(row["member"]), int(row["step"]))  # noqa: E731
@@ -99,11 +102,24 @@ def test_members_are_what_runs_are_beside_each_other_and_in_turn(folder, tmp_pat
 
 def test_a_start_that_cannot_be_is_refused(folder, tmp_path, monkeypatch):
     """Of the first config alone: what the loss of ipo starts at depends on beta."""
-    fields = {"beta": ".1,.5"}
-    swept(small(DPO, folder, loss="ipo"), fields, tmp_path / "ipo")
+    fields, plan = {"beta": ".1,.5"}, replace(PLAN, score="-eval_loss")  # as it was asked for
+    swept(small(DPO, folder, loss="ipo"), fields, tmp_path / "ipo", plan)
+    judged = [row for row in read(tmp_path / "ipo" / "table.csv") if row["score"]]
+    assert judged and all(row["score"] == str(-float(row["eval_loss"])) for row in judged)
     monkeypatch.setattr("jaxrl.algorithms.dpo.start_tolerance", lambda config: -1.0)
     with pytest.raises(ValueError, match="the ipo loss starts at 25.0.*, not 25.0.*: policy and reference differ"):
-        swept(small(DPO, folder, loss="ipo"), fields, tmp_path / "refused")
+        swept(small(DPO, folder, loss="ipo"), fields, tmp_path / "refused", plan)
+
+
+def test_losses_that_are_defined_otherwise_are_not_ranked_by_themselves(folder, tmp_path):
+    """With a small beta every loss of DPO is near ln 2, however well the model has learned."""
+    for kind, field in ((DPO, "beta"), (DPO, "loss"), (DPO, "label_smoothing"), (KTO, "desirable_weight")):
+        spec = "dpo,ipo" if field == "loss" else ".1,.2"
+        with pytest.raises(ValueError, match=f"sweep.{field}: it is part of the loss itself.*--score {ACCURACY}"):
+            swept(small(kind, folder), {field: spec}, tmp_path / "sweep")
+    with pytest.raises(ValueError, match=f"score = '-loss' is no figure of an evaluation; .*{ACCURACY}"):
+        swept(small(DPO, folder), {}, tmp_path / "sweep", replace(PLAN, score="-loss"))
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_one_that_is_resumed_has_the_model_and_the_rows_that_it_had(folder, tmp_path):
