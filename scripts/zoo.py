@@ -22,6 +22,7 @@ from jaxrl.reports.sweep.ranking import Sweep, read_sweep
 
 ROOT = Path(__file__).parent.parent
 BARS = "▁▂▃▄▅▆▇█"
+FEW = "2000:2003"  # of those that take minutes
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Entry:
     title: str
     least: float
     published: str
-    seeds: str = "1000:1048"
+    seeds: str = "2000:2048"
 
 
 ZOO = {
@@ -42,8 +43,18 @@ ZOO = {
     "a2c/acrobot": Entry("Acrobot-v1", -95, "none known"),
     "reinforce/acrobot": Entry("Acrobot-v1", -95, "none known"),
     "ppo/pendulum": Entry("Pendulum-v1", -200, "-130 (rl-zoo3, 1M)"),
+    "ppo/mountain_car": Entry("MountainCar-v0", -115, "-110 (rl-zoo3, 1M)"),
     "ppo/mountain_car_continuous": Entry("MountainCarContinuous-v0", 88, "88 to 92 (rl-zoo3)"),
     "a2c/mountain_car_continuous": Entry("MountainCarContinuous-v0", 88, "88 to 92 (rl-zoo3)"),
+    "ppo/inverted_pendulum": Entry("Brax inverted pendulum", 950, "none known", FEW),
+    "ppo/inverted_double_pendulum": Entry("Brax inverted double pendulum", 9000, "none known", FEW),
+    "ppo/reacher": Entry("Brax reacher", -100, "none known", FEW),
+    "ppo/hopper": Entry("Brax hopper", 1500, "3128 (Tianshou, MuJoCo's, 3M)", FEW),
+    "ppo/walker2d": Entry("Brax walker2d", 1000, "4896 (Tianshou, MuJoCo's, 3M)", FEW),
+    "ppo/halfcheetah": Entry("Brax halfcheetah", 1000, "7337 (Tianshou, MuJoCo's, 3M)", FEW),
+    "ppo/ant": Entry("Brax ant", 1000, "4079 (Tianshou, MuJoCo's, 3M)", FEW),
+    "ppo/humanoid_cpu": Entry("Brax humanoid", 3000, "1360 (Tianshou, MuJoCo's, 3M)", FEW),
+    "ppo/breakout": Entry("MinAtar Breakout", 10, "28 (gymnax, 10M); about 40 (PureJaxRL, 10M)", FEW),
 }
 
 

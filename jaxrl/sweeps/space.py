@@ -14,6 +14,7 @@ from jaxrl.config_file import from_dict
 from jaxrl.settings import known, replace
 from jaxrl.types import InputError
 
+_DRAWS = 100  # for each configuration that is wanted, before there are held to be no more
 _FORMS = "values apart by commas (lists apart by semicolons), log:LOW:HIGH:COUNT or lin:LOW:HIGH:COUNT"
 
 
@@ -44,6 +45,10 @@ def swept(config: Any, field: str, spec: Any) -> Swept:
     nested one by its bare name or as "env.num_envs". Raises InputError for what cannot be read.
     """
     field = field.replace("-", "_")
+    if field in ("seed", "seeds"):
+        raise InputError(
+            f"{_name(field)}: a seed is no field of a config; every config has all of --seeds, as in --seeds 16"
+        )
     f = _field(config, field)
     if isinstance(spec, str) and spec.split(":")[0] in ("log", "lin"):
         return _range(f, field, spec)
@@ -72,9 +77,18 @@ def grid(fields: Sequence[Swept]) -> list[dict[str, Any]]:
 
 def draw(fields: Sequence[Swept], count: int, seed: int) -> list[dict[str, Any]]:
     """Random search (Bergstra & Bengio 2012): every field drawn by itself, uniformly from its range, on a log scale
-    where it has one, or from its values."""
+    where it has one, or from its values; one that was drawn before is drawn again, since the same config and seed learn
+    the same. Raises InputError where there are not so many."""
     rng = np.random.default_rng(seed)
-    return [{one.field: _drawn(rng, one) for one in fields} for _ in range(count)]
+    found: dict[tuple[Any, ...], None] = {}
+    for _ in range(_DRAWS * count):
+        found.setdefault(tuple(_drawn(rng, one) for one in fields))
+        if len(found) == count:
+            return [dict(zip([one.field for one in fields], values, strict=True)) for values in found]
+    raise InputError(
+        f"samples = {count}, and the values to draw from make about {len(found)} configurations; ask for fewer, or for "
+        "the grid of them (no samples), or give a range"
+    )
 
 
 def check_apart(config: Any, fields: Sequence[Swept]) -> None:
@@ -119,7 +133,7 @@ def _range(f: dataclasses.Field, field: str, spec: str) -> Swept:
     if len(parts) > 3 or not (math.isfinite(low) and low < high < math.inf) or (count is not None and count < 2):
         raise InputError(f"{_name(field)} = {spec}: give two finite numbers, the lower first, and a count of 2 or more")
     if kind == "log" and low <= 0:
-        raise InputError(f"{_name(field)} = {spec}: a log scale needs numbers above 0; use lin:{parts[0]}:{parts[1]}")
+        raise InputError(f"{_name(field)} = {spec}: a log scale needs numbers above 0; use lin:{':'.join(parts)}")
     space = (np.geomspace if kind == "log" else np.linspace)(low, high, count or 0)
     # No more digits than a person would type: float32 keeps seven.
     values = [round(x) if f.type is int else float(f"{x:.6g}") for x in space.tolist()]

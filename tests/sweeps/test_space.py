@@ -53,7 +53,8 @@ def test_a_nested_field_is_found_by_its_bare_name_and_changes_nothing_else():
         ("learning_rat", "1", "unknown field learning_rat of PPO; did you mean 'learning_rate'"),
         ("env.num_env", "1", "unknown field num_env of EnvConfig; did you mean 'num_envs'"),
         ("env", "1", "sweep.env: env holds fields of its own; sweep one of those"),
-        ("learning_rate", "log:0:1:3", "a log scale needs numbers above 0; use lin:0:1"),
+        ("learning_rate", "log:0:1:3", "a log scale needs numbers above 0; use lin:0:1:3"),
+        ("seed", "1,2", "a seed is no field of a config; every config has all of --seeds"),
         ("learning_rate", "log:1e-2:1e-4:3", "give two finite numbers, the lower first"),
         ("learning_rate", "log:1e-4", "cannot be read; write log:LOW:HIGH or log:LOW:HIGH:COUNT"),
         ("learning_rate", "lin:0:1:1", "a count of 2 or more"),
@@ -80,6 +81,15 @@ def test_a_grid_is_every_combination_and_needs_counts():
     assert grid([]) == [{}]
     with pytest.raises(ValueError, match=r"is a range without a count; say how many, log:1e-4:1e-2:8, or draw"):
         grid([swept(CONFIG, "learning_rate", "log:1e-4:1e-2")])
+
+
+def test_no_configuration_is_drawn_twice():
+    """With the same seeds it would only learn the same again."""
+    fields = [swept(CONFIG, "activation", "tanh,relu"), swept(CONFIG, "hidden", "8;16;32")]
+    drawn = draw(fields, 6, 0)
+    assert sorted(map(str, drawn)) == sorted(map(str, grid(fields))) and drawn != grid(fields)
+    with pytest.raises(ValueError, match="samples = 7, and the values to draw from make about 6 configurations"):
+        draw(fields, 7, 0)
 
 
 def test_draws_are_uniform_on_their_scale_and_the_same_for_a_seed():
