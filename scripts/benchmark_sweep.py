@@ -3,8 +3,9 @@
     scripts/run scripts/benchmark_sweep.py
     scripts/run scripts/benchmark_sweep.py --shapes small wide
 
-Three sweeps of different shape, each in a process of its own: many small agents, few wide ones, and physics. Memory is
-what the process grows by from when all is compiled, with what compiling has left behind given back, to its peak.
+Sweeps of different shape, each in a process of its own. Memory is what the process grows by from when all is compiled,
+with what compiling has left behind given back, to its peak. What the forecast adds to XLA's account of it was chosen by
+small, wide and physics; returns, deep and single took no part in that.
 """
 
 import ctypes
@@ -18,12 +19,12 @@ from pathlib import Path
 
 import tyro
 
-SHAPES = ("small", "wide", "physics")
+SHAPES = ("small", "wide", "physics", "returns", "deep", "single")
 
 
 def sweep_of(shape: str) -> tuple:
     """(config, fields, seeds) of a shape."""
-    from jaxrl import PPO, EnvConfig
+    from jaxrl import A2C, PPO, EnvConfig, Reinforce
 
     if shape == "small":
         return (
@@ -34,6 +35,15 @@ def sweep_of(shape: str) -> tuple:
     if shape == "wide":
         env = EnvConfig("gymnax/Pendulum-v1", num_envs=64)
         return PPO(env=env, hidden=(512, 512), num_steps=64, total_steps=16_384), {"gae_lambda": "lin:.8:1:8"}, 2
+    if shape == "returns":
+        env = EnvConfig("gymnax/Acrobot-v1", num_envs=32)
+        return Reinforce(env=env, num_steps=500, total_steps=160_000), {"learning_rate": "log:1e-3:1e-1:4"}, 4
+    if shape == "deep":
+        env = EnvConfig("gymnax/Breakout-MinAtar", num_envs=32)
+        fields = {"learning_rate": "1e-3,3e-3", "gamma": ".99,.999"}
+        return PPO(env=env, hidden=(128, 128, 128), num_steps=64, total_steps=102_400), fields, 2
+    if shape == "single":
+        return A2C(env=EnvConfig("gymnax/Pendulum-v1", num_envs=512), num_steps=64, total_steps=3_276_800), {}, 2
     env = EnvConfig("brax/inverted_pendulum", num_envs=4096, backend="spring", resets="pool", eval_episodes=32)
     return PPO(env=env, num_steps=16, total_steps=393_216, num_minibatches=32), {"gamma": ".95,.97,.99"}, 2
 
@@ -42,7 +52,7 @@ def main(shapes: tuple[str, ...] = SHAPES, one: str | None = None) -> None:
     """Measure.
 
     Args:
-        shapes: which sweeps, of small, wide and physics.
+        shapes: which sweeps.
         one: within the process of one of them.
     """
     if one is not None:

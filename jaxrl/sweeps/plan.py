@@ -15,6 +15,10 @@ from jaxrl.training.sweeps import Together, compile_together
 from jaxrl.types import InputError, Program
 
 _SAVED = 3  # times the states: the copy, and what is made of it to be written, as Orbax 0.12 was seen to do
+_HELD, _HOST = (
+    1.15,
+    10.0,
+)  # of what XLA counts, what the C library keeps of it on a CPU; and MiB of rows and evaluations
 
 
 class Member(NamedTuple):
@@ -131,13 +135,14 @@ def fitting(group: Group, devices: int, budget: float) -> int:
 
 
 def needs(together: Together) -> float:
-    """MiB that a program takes at its widest: its members in training, and beside them an evaluation, or on CPU what
-    saving takes for a while; 0 where XLA does not say."""
+    """MiB that a program takes at its widest: its members in training, and beside them an evaluation, or on CPU, where
+    the host is the device, what saving takes for a while; 0 where XLA does not say."""
     m = together.memory
     if not m:
         return 0.0
-    saving = _SAVED * m["copy"] if jax.default_backend() == "cpu" else 0.0
-    return m["training"] + max(m["evaluation"], saving)
+    if jax.default_backend() != "cpu":
+        return m["training"] + m["evaluation"]
+    return _HELD * (m["training"] + max(m["evaluation"], _SAVED * m["copy"])) + _HOST
 
 
 def batches(group: Group, size: int, first: int) -> list[Batch]:
