@@ -5,7 +5,7 @@
 
 Sweeps of different shape, each in a process of its own. Memory is what the process grows by from when all is compiled,
 with what compiling has left behind given back, to its peak. What the forecast adds to XLA's account of it was chosen by
-small, wide and physics; returns, deep and single took no part in that.
+small, wide, physics and returns; deep and single took no part in that.
 """
 
 import ctypes
