@@ -48,7 +48,7 @@ ZOO = {
     "a2c/mountain_car_continuous": Entry("MountainCarContinuous-v0", 88, "88 to 92 (rl-zoo3)"),
     "ppo/inverted_pendulum": Entry("Brax inverted pendulum", 950, "none known", TEN),
     "ppo/inverted_double_pendulum": Entry("Brax inverted double pendulum", 9000, "none known", TEN),
-    "ppo/reacher": Entry("Brax reacher", -100, "none known", TEN),
+    "ppo/reacher": Entry("Brax reacher", -35, "none known", TEN),
     "ppo/hopper": Entry("Brax hopper", 1500, "3128 (Tianshou, MuJoCo's, 3M)", FEW),
     "ppo/walker2d": Entry("Brax walker2d", 1000, "4896 (Tianshou, MuJoCo's, 3M)", FEW),
     "ppo/halfcheetah": Entry("Brax halfcheetah", 1000, "7337 (Tianshou, MuJoCo's, 3M)", FEW),
