@@ -11,7 +11,7 @@ from jaxrl.reports.sweep.ranking import read_sweep
 from tests.reports.sweep.made import grid, made
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-import zoo  # noqa: E402
+import zoo
 
 MACHINE = {"model": "cpu", "asked": {"devices": 2}, **dict.fromkeys(("jaxrl", "jax", "jaxlib", "brax", "gymnax"), "1")}
 MACHINE |= {"python": "3.11", "algorithm": "ppo"}
