@@ -10,17 +10,18 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxrl.config_file import load_config, save_config
+from jaxrl.reports.rows import METRICS
 from jaxrl.runs.header import git_revision, machine
 from jaxrl.types import InputError
 
-ABOUT, CONFIG, RESULT, LOCK = "run.json", "config.yaml", "result.json", ".lock"
+ABOUT, CONFIG, RESULT, LOCK, CHECKPOINTS = "run.json", "config.yaml", "result.json", ".lock", "checkpoints"
 
 
 class NotSaved(RuntimeError):
@@ -115,7 +116,18 @@ def check_run_dir(
         raise InputError(
             f"{run_dir} already holds a run; pass resume=True (--resume) to go on with it, or another run_dir"
         )
+    check_unused(run_dir, ABOUT, (CHECKPOINTS, METRICS))
     return []
+
+
+def check_unused(directory: Path, about: str, names: Sequence[str]) -> None:
+    """Raises InputError where these were left by something whose own file is gone: they would be taken for new ones."""
+    left = [name for name in names if (directory / name).exists()]
+    if left:
+        raise InputError(
+            f"{directory} has {left[0]} of something that was begun there before, and its {about} is gone; empty the "
+            "directory, or name another run_dir"
+        )
 
 
 def adopt(run_dir: Path, seed: int, config: Any, given: dict[str, Any], changes: list[str]) -> None:

@@ -21,6 +21,7 @@ from jaxrl.reports.curve import learning_curve
 from jaxrl.reports.rows import TIMING, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.directory import (
+    CHECKPOINTS,
     RESULT,
     adopt,
     alone,
@@ -150,7 +151,7 @@ def run(
             boards.append(there.row)
         marks = schedule.marks(p.num_updates)
         always = {mark * p.steps_per_update for mark in marks["keeps"]}
-        saves = stack.enter_context(contextlib.closing(Checkpoints(run_dir / "checkpoints", always=always)))
+        saves = stack.enter_context(contextlib.closing(Checkpoints(run_dir / CHECKPOINTS, always=always)))
         with clock.compiling():
             compiled = compile_all()
         state, compiled = _start(p, config, compiled, saves, run_dir, seed, resume)
@@ -205,7 +206,7 @@ def checked_seed(seed: Any) -> int:
 
 
 def _mend(run_dir: Path, config: Any) -> None:
-    with contextlib.closing(Checkpoints(run_dir / "checkpoints", read_only=True)) as saves:
+    with contextlib.closing(Checkpoints(run_dir / CHECKPOINTS, read_only=True)) as saves:
         for note in mend(run_dir, config, saves.about()):
             warnings.warn(note, stacklevel=3)
 

@@ -18,7 +18,7 @@ from jaxrl.algorithms import ALGORITHMS
 from jaxrl.config_file import load_config
 from jaxrl.envs.registry import from_config
 from jaxrl.runs.checkpoints import Checkpoints
-from jaxrl.runs.directory import ABOUT, CONFIG, check_given, read_about
+from jaxrl.runs.directory import ABOUT, CHECKPOINTS, CONFIG, check_given, read_about
 from jaxrl.runs.divergence import DUMP
 from jaxrl.spaces import Space
 from jaxrl.training import program, takes
@@ -103,7 +103,7 @@ def load_run(run_dir: str | Path, *, checkpoint: str = "newest", **given: Any) -
     check_given(saved.run_dir, saved.about, describe(given))
     p = program(saved.config, **given)
     template = jax.eval_shape(p.init, jax.random.key(0))
-    with contextlib.closing(Checkpoints(saved.run_dir / "checkpoints", read_only=True)) as checkpoints:
+    with contextlib.closing(Checkpoints(saved.run_dir / CHECKPOINTS, read_only=True)) as checkpoints:
         if checkpoint == "newest":
             found = checkpoints.newest(template)
             return LoadedRun(saved, p, found.tree, found.notes)

@@ -9,12 +9,10 @@ from typing import Any
 from jaxrl.config_file import save_config
 from jaxrl.reports.sweep.ranking import SWEEP
 from jaxrl.reports.sweep.table import PARTS
-from jaxrl.runs.directory import ABOUT, CONFIG, begun, new_directory, write_json
+from jaxrl.runs.directory import ABOUT, CHECKPOINTS, CONFIG, begun, check_unused, new_directory, write_json
 from jaxrl.runs.header import own_version
 from jaxrl.sweeps.plan import Batch
 from jaxrl.types import InputError
-
-CHECKPOINTS = "checkpoints"
 
 
 def check_sweep_dir(sweep_dir: Path | None, asked: Mapping[str, Any], resume: bool) -> None:
@@ -39,6 +37,8 @@ def check_sweep_dir(sweep_dir: Path | None, asked: Mapping[str, Any], resume: bo
     if there:
         what = "sweep; pass resume=True (--resume) to go on with it, or" if SWEEP in there else "run; pass"
         raise InputError(f"{sweep_dir} already holds a {what} another run_dir")
+    if sweep_dir is not None:
+        check_unused(sweep_dir, SWEEP, (CHECKPOINTS, PARTS))
 
 
 def begin_sweep(sweep_dir: Path | None, label: str, config: Any, about: Mapping[str, Any]) -> Path:

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from jaxrl.runs.checkpoints import Checkpoints
+from jaxrl.runs.directory import CHECKPOINTS
 from jaxrl.runs.divergence import SKIPPED
 from jaxrl.runs.preemption import Interrupted, Interrupts
-from jaxrl.sweeps.directory import CHECKPOINTS
 from jaxrl.sweeps.plan import Batch, Member, filled, stacked
 from jaxrl.sweeps.searches import Standing, is_field
 from jaxrl.sweeps.table import Part, evaluated

@@ -14,10 +14,10 @@ from jaxrl.config_file import load_config
 from jaxrl.reports.sweep.ranking import read_sweep as ranking
 from jaxrl.reports.sweep.table import PARTS
 from jaxrl.runs.checkpoints import Checkpoints
-from jaxrl.runs.directory import CONFIG
+from jaxrl.runs.directory import CHECKPOINTS, CONFIG
 from jaxrl.runs.loading import LoadedRun, SavedRun, policy_of
 from jaxrl.settings import float32
-from jaxrl.sweeps.directory import CHECKPOINTS, read_sweep
+from jaxrl.sweeps.directory import read_sweep
 from jaxrl.sweeps.space import read_value, with_fields
 from jaxrl.sweeps.table import read
 from jaxrl.training import program, takes

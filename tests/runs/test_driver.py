@@ -210,6 +210,15 @@ def test_a_directory_that_holds_a_run_is_not_overwritten(whole):
         run(CONFIG, 3, whole.run_dir, progress=False)
 
 
+@pytest.mark.parametrize("left", ["checkpoints", "metrics.jsonl"])
+def test_what_another_run_has_left_is_not_taken_for_its_own(tmp_path, left):
+    (tmp_path / left).mkdir()
+    with pytest.raises(
+        ValueError, match=f"has {left} of something that was begun there before, and its run.json is gone"
+    ):
+        run(CONFIG, 3, tmp_path, progress=False)
+
+
 def test_resume_with_another_config_or_seed_is_refused(whole, tmp_path):
     with pytest.raises(ValueError, match=r"was run with gamma = 0\.99, not 0\.9;"):
         run(replace(CONFIG, gamma=0.9), 3, whole.run_dir, resume=True, progress=False)

@@ -246,6 +246,16 @@ def test_another_sweep_is_not_resumed_and_none_is_overwritten(whole, tmp_path):
         swept(tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("left", ["checkpoints", "parts"])
+def test_what_another_sweep_has_left_is_not_taken_for_its_own(tmp_path, monkeypatch, left):
+    """A sweep that is told to stop saves once more, also into a directory that was emptied under it."""
+    monkeypatch.setattr("jaxrl.sweeps.plan.compile_together", None)
+    (tmp_path / left / "0000").mkdir(parents=True)
+    with pytest.raises(ValueError, match=f"has {left} of something that was begun there before, and its sweep.json is"):
+        swept(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [left]
+
+
 def test_an_environment_of_ones_own_is_given_as_to_train(tmp_path):
     from jaxrl import make
 
