@@ -52,7 +52,7 @@ ZOO = {
     "ppo/hopper": Entry("Brax hopper", 1500, "3128 (Tianshou, MuJoCo's, 3M)", FEW),
     "ppo/walker2d": Entry("Brax walker2d", 1500, "4896 (Tianshou, MuJoCo's, 3M)", FEW),
     "ppo/halfcheetah": Entry("Brax halfcheetah", 1000, "7337 (Tianshou, MuJoCo's, 3M)", FEW),
-    "ppo/ant": Entry("Brax ant", 1000, "4079 (Tianshou, MuJoCo's, 3M)", FEW),
+    "ppo/ant": Entry("Brax ant", 3000, "4079 (Tianshou, MuJoCo's, 3M)", FEW),
     "ppo/humanoid_cpu": Entry("Brax humanoid", 3000, "1360 (Tianshou, MuJoCo's, 3M)", FEW),
     "ppo/breakout": Entry("MinAtar Breakout", 28, "28 (gymnax, 10M); about 40 (PureJaxRL, 10M)", FEW),
 }
