@@ -8,14 +8,18 @@ best, and whether the evidence says so) and a picture. The same from the command
 
     jaxrl sweep ppo/cartpole --sweep.learning-rate log:1e-4:1e-2:8 --sweep.gae-lambda .8,.95 --seeds 16
 
-On a CPU one program saves compiling, not time; on an accelerator it saves both.
+On a CPU one program saves compiling, not time, and its members are spread over the cores; on an accelerator it saves
+both.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
+
 from jaxrl import Plan, Schedule, cli, sweep
+from jaxrl.ops.platform import cores
 from jaxrl.reports.sweep import write_sweep_report
 from jaxrl.reports.sweep.figure import sensitivity_figure
 
@@ -37,6 +41,7 @@ class Options:
 
 
 def main() -> None:
+    jax.config.update("jax_num_cpu_devices", cores())
     config, options = cli.parse(cli.named("ppo/cartpole"), __doc__, options=Options())
     with cli.sentences():
         plan = Plan(seeds=options.pop("seeds"), schedule=options.pop("schedule"))
