@@ -120,10 +120,10 @@ the least to the greatest of its row.
         *[row(name, sweep) for name, sweep in ended.items()],
     ]
     large = sorted(f"{path.parent.name}/{path.stem}" for path in (ROOT / "configs").glob("*/*_gpu.yaml"))
-    told = (
-        f"Not measured, for no accelerator has run them: {', '.join(f'`{name}`' for name in [*large, 'ppo/humanoid'])}."
-    )
-    return f"{head}\n{machines}\n\n" + "\n".join(table) + f"\n\n{told}\n"
+    missing = {"Not run yet": [name for name in ZOO if name not in ended]}
+    missing["Not measured, for no accelerator has run them"] = [*large, "ppo/humanoid"]
+    told = [f"{why}: {', '.join(f'`{name}`' for name in names)}." for why, names in missing.items() if names]
+    return "\n\n".join([head + "\n" + machines, "\n".join(table), *told]) + "\n"
 
 
 def row(name: str, sweep: Sweep) -> str:
@@ -150,8 +150,8 @@ def curve(sweep: Sweep) -> str:
     along = np.array(
         [interquartile_mean(np.array(step)) for step in zip(*[m.scores for m in sweep.members], strict=True)]
     )
-    spread = max(np.ptp(along), 1e-9)
-    return "".join(BARS[round((len(BARS) - 1) * (x - along.min()) / spread)] for x in along)
+    share = (along - along.min()) / np.ptp(along) if np.ptp(along) else np.ones(len(along))
+    return "".join(BARS[round((len(BARS) - 1) * x)] for x in share)
 
 
 def machine(about: dict) -> str:
