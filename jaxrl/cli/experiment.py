@@ -102,11 +102,27 @@ def parse(
     flat = tyro.conf.OmitArgPrefixes
     fields = [("config", flat[type(config)], config), ("options", flat[type(options)], options)]
     arguments = dataclasses.make_dataclass("Arguments", fields, frozen=True)
-    parsed = tyro.cli(arguments, prog=_typed(argv), description=paragraphs(description), args=argv)
+    words = _apart(config, sys.argv[1:] if argv is None else argv)
+    parsed = tyro.cli(arguments, prog=_typed(argv), description=paragraphs(description), args=words)
     with sentences():
         check(parsed.config)
     options = parsed.options
     return parsed.config, {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+
+
+def _apart(config: Any, words: list[str]) -> list[str]:
+    """The words with lists of whole numbers taken apart, which may be typed with commas, as after --sweep.FIELD."""
+    lists = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(config) if "tuple[int" in str(f.type)}
+    found, within = [], False
+    for word in words:
+        option, equals, value = word.partition("=")
+        if word.startswith("--"):
+            within = option.replace("_", "-") in lists
+        if within and (equals or not word.startswith("--")):
+            found += [option] * bool(equals) + [part for part in (value or word).split(",") if part]
+        else:
+            found.append(word)
+    return found
 
 
 def import_from_here() -> None:

@@ -81,3 +81,10 @@ def test_the_help_that_a_mistake_points_to_is_there(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.parse(cli.named("ppo/cartpole"), None, typed[2:])
     assert "scripts/run experiments/train.py ppo/cartpole --help" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("typed", ["--hidden 8 16", "--hidden 8,16", "--hidden=8,16", "--hidden 8, 16"])
+def test_widths_are_typed_with_spaces_or_commas(typed):
+    """As `--sweep.hidden "8,16;32"` has them."""
+    config, _ = cli.parse(PPO(), None, [*typed.split(), "--critic-hidden", "4,4", "--gamma", "0.9"])
+    assert (config.hidden, config.critic_hidden, config.gamma) == ((8, 16), (4, 4), 0.9)
