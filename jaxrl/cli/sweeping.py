@@ -213,7 +213,7 @@ def _typed(options: type, section: Mapping[str, Any], where: str) -> list[str]:
         elif isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         elif value is not None:
-            words += [f"--{option}", shown(tuple(value) if isinstance(value, list) else value)]
+            words.append(f"--{option}={shown(tuple(value) if isinstance(value, list) else value)}")
     return words
 
 
@@ -231,6 +231,8 @@ def _taken(words: list[str]) -> tuple[list[str], dict[str, str]]:
             if field in fields:
                 raise InputError(f"{_PREFIX}{field} is given twice; give all its values at once, apart by commas")
             fields[field], waiting = spec, None if equals else field
+        elif rest and rest[-1] == "--score":  # -eval_loss is no option
+            rest[-1] += f"={word}"
         else:
             rest.append(word)
     if waiting is not None:

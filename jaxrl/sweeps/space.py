@@ -5,7 +5,7 @@ import itertools
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,7 +144,8 @@ def _items(f: dataclasses.Field, field: str, spec: Any) -> list[Any]:
     if isinstance(spec, str):
         items = [item.strip() for item in spec.split(";" if _of_lists(f) else ",")]
     else:
-        items = list(spec) if isinstance(spec, list | tuple) else [spec]
+        items = list(spec) if isinstance(spec, Iterable) and not isinstance(spec, Mapping) else [spec]
+        items = [item.item() if isinstance(item, np.generic) else item for item in items]
     if not items or "" in items:
         raise InputError(f"{_name(field)} = {spec!r} cannot be read; give {_FORMS}")
     return items

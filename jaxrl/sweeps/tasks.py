@@ -1,8 +1,9 @@
 """What a sweep is asked to do, read and checked: from fields and a plan to groups of members, and their batches."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, SupportsIndex
 
 import jax
 
@@ -158,7 +159,9 @@ def task(config: Any, fields: Mapping[str, Any], plan: Plan, load: Callable[[Any
     chosen = tuple(swept(config, field, spec) for field, spec in fields.items())
     check_apart(config, chosen)
     _check_score(config, plan, chosen)
-    seeds = tuple(range(plan.seeds)) if isinstance(plan.seeds, int) else tuple(plan.seeds)
+    if not isinstance(plan.seeds, Iterable | SupportsIndex):
+        raise InputError(f"seeds = {plan.seeds!r}: give a number of seeds, or a list of them")
+    seeds = plan.seeds if isinstance(plan.seeds, Iterable) else range(operator.index(plan.seeds))
     seeds = tuple(checked_seed(seed) for seed in seeds)
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds = {plan.seeds!r}: name at least one, and each once")

@@ -200,6 +200,18 @@ def test_an_empty_file_is_no_config(tmp_path, capsys):
     assert "must have a section `algorithm:`" in refused(capsys, "sweep", tmp_path / "mine.yaml")
 
 
+def test_less_is_better_with_a_hyphen(tmp_path, monkeypatch):
+    """Which is no option, in words and in a file."""
+    plans = []
+    monkeypatch.setattr("jaxrl.cli.sweeping.run_sweep", lambda config, fields, plan, **more: plans.append(plan))
+    monkeypatch.setattr("jaxrl.cli.sweeping._tell", lambda found: None)
+    (tmp_path / "s.yaml").write_text("base: ppo/cartpole\nplan: {score: -eval_return_std}\n")
+    command.main(["sweep", "ppo/cartpole", "--score", "-eval_return_std", "--seeds", "2"])
+    command.main(["sweep", "ppo/cartpole", "--score=-eval_return_std"])
+    command.main(["sweep", str(tmp_path / "s.yaml")])
+    assert [plan.score for plan in plans] == ["-eval_return_std"] * 3 and plans[0].seeds == 2
+
+
 def test_seeds_in_a_file_are_no_hours_and_minutes(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text(FILE.replace("100:102", "10:12"))
     assert said(capsys, "sweep", tmp_path / "mine.yaml", "--dry-run")[1]["members"] == 8

@@ -210,6 +210,7 @@ def test_population_based_training_moves_settings_and_can_be_stopped(tmp_path, m
         ({"gamma": ".9,1.5"}, {}, r"config 1 \(gamma = 1.5\): gamma = 1.5 is out of range"),
         ({"num_envs": "4,8", "env.num_envs": "2"}, {}, "sweep.num_envs and sweep.env.num_envs are one field"),
         (FIELDS, {"seeds": 0}, "seeds = 0: name at least one"),
+        (FIELDS, {"seeds": 2.0}, "seeds = 2.0: give a number of seeds, or a list of them"),
         (FIELDS, {"seeds": (1, 1)}, r"seeds = \(1, 1\): name at least one, and each once"),
         (FIELDS, {"seeds": (-1,)}, "seed = -1 is out of range"),
         (FIELDS, {"method": "grod"}, "method = 'grod' is not one of grid"),

@@ -83,6 +83,13 @@ def test_a_grid_is_every_combination_and_needs_counts():
         grid([swept(CONFIG, "learning_rate", "log:1e-4:1e-2")])
 
 
+def test_values_may_be_numpys():
+    assert swept(CONFIG, "gae_lambda", np.array([0.8, 0.875])).values == (0.8, 0.875)
+    assert swept(CONFIG, "num_epochs", np.arange(1, 3)).values == (1, 2)
+    assert swept(CONFIG, "num_epochs", (x for x in (3, 4))).values == (3, 4)
+    assert swept(CONFIG, "gae_lambda", np.float32(0.5)).values == (0.5,)
+
+
 def test_no_configuration_is_drawn_twice():
     """With the same seeds it would only learn the same again."""
     fields = [swept(CONFIG, "activation", "tanh,relu"), swept(CONFIG, "hidden", "8;16;32")]

@@ -23,7 +23,7 @@ def sentences(sweep: Sweep) -> list[str]:
     if len(best.scores) == 1:
         return [*_one_seed(head, best, compared), *_diverged(sweep)]
     found = separated(compared)
-    return [head + _tells(best, found), *_rule(best, found), *_diverged(sweep)]
+    return [head + _tells(best, found), *_rule(best, found, sweep), *_diverged(sweep)]
 
 
 def _leads(best: Configuration) -> str:
@@ -83,14 +83,22 @@ def _tells(best: Configuration, found: Separation) -> str:
     )
 
 
-def _rule(best: Configuration, found: Separation) -> list[str]:
+def _rule(best: Configuration, found: Separation, sweep: Sweep) -> list[str]:
     others = len(found.apart) + len(found.together)
+    left_out = int(sweep.about.get("num_configs") or len(sweep.ranked)) - others - 1
+    among = f" of these {others + 1}" if left_out > 0 else ""
     told = [
         "A configuration counts as set apart where a one-sided Mann-Whitney U test of its seeds' last scores against "
         f"the best's gives p < {LEVEL:g} / {others} = {found.level:.2g}: divided by the number of comparisons, so that "
-        "with 95 % confidence the truly best configuration is the named one or one not set apart from it. The best was "
-        "chosen by these very seeds: on new ones it likely scores a little lower, which its interval does not know."
+        f"with 95 % confidence the truly best configuration{among} is the named one or one not set apart from it. The "
+        "best was chosen by these very seeds: on new ones it likely scores a little lower, which its interval does not "
+        "know."
     ]
+    if left_out > 0:
+        many = f"{left_out} configuration{'s' * (left_out > 1)}"
+        told.append(
+            f"Not compared: {many} that stopped earlier or did not come as far yet, of which this says nothing."
+        )
     if not found.able:
         told.append(
             f"{len(best.scores)} seeds cannot set any of {others + 1} configurations apart by this rule, whatever they "

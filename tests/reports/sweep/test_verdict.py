@@ -84,3 +84,12 @@ def test_members_that_diverged_are_counted(tmp_path):
     for row in rows:
         row |= {"score": "nan", "diverged": 1}
     assert said(tmp_path / "all", rows) == ["Every member diverged."]
+
+
+def test_those_that_did_not_come_as_far_are_not_spoken_for(tmp_path):
+    """Of ten configurations halving has dropped eight, or they have not begun: 95 % is of the two compared."""
+    _, rule, *more = said(tmp_path, grid([spread(100), spread(200)]), num_configs=10)
+    assert "with 95 % confidence the truly best configuration of these 2 is" in rule
+    assert more == [
+        "Not compared: 8 configurations that stopped earlier or did not come as far yet, of which this says nothing."
+    ]
