@@ -122,7 +122,7 @@ def check_run_dir(
 
 def check_unused(directory: Path, about: str, names: Sequence[str]) -> None:
     """Raises InputError where these were left by something whose own file is gone: they would be taken for new ones."""
-    left = [name for name in names if (directory / name).exists()]
+    left = [name for name in names if (directory / name).is_file() or any((directory / name).glob("*"))]
     if left:
         raise InputError(
             f"{directory} has {left[0]} of something that was begun there before, and its {about} is gone; empty the "

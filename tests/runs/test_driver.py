@@ -212,7 +212,7 @@ def test_a_directory_that_holds_a_run_is_not_overwritten(whole):
 
 @pytest.mark.parametrize("left", ["checkpoints", "metrics.jsonl"])
 def test_what_another_run_has_left_is_not_taken_for_its_own(tmp_path, left):
-    (tmp_path / left).mkdir()
+    (tmp_path / left / "64").mkdir(parents=True)
     with pytest.raises(
         ValueError, match=f"has {left} of something that was begun there before, and its run.json is gone"
     ):
