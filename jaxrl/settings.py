@@ -130,6 +130,9 @@ class EnvConfig:
     eval_episodes: int = static(128, at_least=1)
     """Episodes per evaluation, one per environment."""
 
+    # Returns compare where these are alike.
+    defines_task = ("name", "backend", "time_limit", "action_repeat", "options")
+
 
 def float32(config: T) -> T:
     """The config with every leaf a float32 array, so that Python floats, NumPy scalars and sweeps trace alike."""

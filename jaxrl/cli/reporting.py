@@ -11,6 +11,7 @@ from jaxrl.reports.page import write_report
 from jaxrl.reports.page.collected import collect
 from jaxrl.reports.sweep import write_sweep_report
 from jaxrl.reports.sweep.ranking import SWEEP, read_sweep
+from jaxrl.reports.sweep.verdict import sentences
 from jaxrl.runs.loading import about_run
 from jaxrl.types import InputError
 
@@ -36,7 +37,7 @@ def report(
     if sweeps:
         sweep = read_sweep(sweeps[0])
         path = write_sweep_report(file_for(out or sweeps[0] / "report.html"), sweep)
-        print(f"report      {path}")
+        print(f"report      {path}\nverdict     {sentences(sweep)[0]}")
         print(json.dumps({"report": str(path), "members": len(sweep.members), "configs": len(sweep.ranked)}))
         return
     records = [collect(run, about_run(run)) for run in runs]

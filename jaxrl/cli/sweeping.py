@@ -14,13 +14,15 @@ from jaxrl.config_file import from_dict, load_config, read_document
 from jaxrl.lm import LMConfig
 from jaxrl.ops.platform import cores
 from jaxrl.reports.sweep.ranking import SWEEP
+from jaxrl.reports.sweep.ranking import read_sweep as ranking
+from jaxrl.reports.sweep.verdict import sentences
 from jaxrl.runs.driver import Schedule
 from jaxrl.runs.finetuning import ADAPTER, Materials, complete_materials, read_materials
 from jaxrl.runs.loading import LoadedRun, load_run
 from jaxrl.settings import check, known, replace
 from jaxrl.sweeps import Plan, SweepResult, load_member
 from jaxrl.sweeps import sweep as run_sweep
-from jaxrl.sweeps.directory import read_sweep
+from jaxrl.sweeps.directory import BEST, read_sweep
 from jaxrl.sweeps.space import shown, value_of
 from jaxrl.training import takes
 from jaxrl.types import InputError
@@ -124,6 +126,9 @@ def resume_sweep(directory: Path) -> None:
 def _tell(result: SweepResult) -> None:
     if result.table is not None:
         print(f"table       {result.table}\nreport      jaxrl report {result.run_dir}")
+        if (best := result.run_dir / BEST).is_file():
+            print(f"best        {best}")
+        print(f"verdict     {sentences(ranking(result.run_dir))[0]}")
     print(json.dumps(result.figures))
 
 
@@ -219,25 +224,27 @@ def _typed(options: type, section: Mapping[str, Any], where: str) -> list[str]:
 
 def _taken(words: list[str]) -> tuple[list[str], dict[str, str]]:
     """The words without --sweep.FIELD and what follows it; and those, by field."""
-    rest, fields, waiting = [], {}, None
+    rest, fields, of = [], {}, None
     for word in words:
-        if waiting is not None and not word.startswith("--"):
-            fields[waiting], waiting = word, None
-        elif waiting is not None:
-            break
-        elif word.startswith(_PREFIX):
-            field, equals, spec = word.removeprefix(_PREFIX).partition("=")
-            field = field.replace("-", "_")
-            if field in fields:
-                raise InputError(f"{_PREFIX}{field} is given twice; give all its values at once, apart by commas")
-            fields[field], waiting = spec, None if equals else field
-        elif rest and rest[-1] == "--score":  # -eval_loss is no option
-            rest[-1] += f"={word}"
+        if word.startswith(_PREFIX):
+            of, equals, spec = word.removeprefix(_PREFIX).partition("=")
+            of = of.replace("-", "_")
+            if of in fields:
+                raise InputError(f"{_PREFIX}{of} is given twice; give all its values at once, apart by commas")
+            fields[of] = [spec] if equals else []
+        elif of is not None and not word.startswith("--"):
+            fields[of].append(word)
         else:
-            rest.append(word)
-    if waiting is not None:
-        raise InputError(f"{_PREFIX}{waiting} needs values, as in {_PREFIX}{waiting} 1e-4,1e-3")
-    return rest, fields
+            of = None
+            if rest and rest[-1] == "--score":  # -eval_loss is no option
+                rest[-1] += f"={word}"
+            else:
+                rest.append(word)
+    for field, specs in fields.items():
+        if len(specs) != 1:
+            told = ",".join(specs) or "1e-4,1e-3"
+            raise InputError(f"{_PREFIX}{field} needs values, all in one word, as in {_PREFIX}{field} {told}")
+    return rest, {field: specs[0] for field, specs in fields.items()}
 
 
 def _seeds(text: str) -> int | tuple[int, ...]:

@@ -211,7 +211,7 @@ def first(argv: list[str], description: str, example: str, choices: list[str]) -
     """The word that a command begins with. Raises InputError where there is none, with what there could be."""
     if {"-h", "--help"} & set(argv[:1]):
         listed = textwrap.fill(", ".join(choices), 100, initial_indent="    ", subsequent_indent="    ")
-        print(f"{inspect.cleandoc(description)}\n\n{listed}")
+        print(f"{inspect.cleandoc(description)}\n\n{listed}\n\nWith one of these before it, --help lists every option.")
         sys.exit(0)
     if not argv or argv[0].startswith("-"):
         raise InputError(f"name a config first, as in {example}; there are {', '.join(choices)}; or a path of a file")

@@ -32,6 +32,9 @@ class DataConfig:
     held_out: float = leaf(0.05, 0.0, 0.9)
     """Share of the rows that is evaluated and never trained on."""
 
+    # Losses compare where the rows that are evaluated, and their tokens, are the same.
+    defines_task = ("path", "split", "format", "max_length", "max_prompt_length", "markup", "date", "held_out")
+
     def validate(self) -> None:
         """Raises InputError unless `date` is one."""
         try:

@@ -34,6 +34,8 @@ class LMConfig:
     """Go on training the adapter in the folder `name`: rank, alpha, targets and scaling are its own. The reference of
     preference learning is then what was given: the base with this adapter, as it was."""
 
+    defines_task = ("name",)  # with its tokenizer: losses are per token
+
     def validate(self) -> None:
         """Raises InputError for settings of adapters where there are none."""
         if not self.lora_rank:

@@ -2,19 +2,14 @@
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
-
 from jaxrl.runs.logs import Logger
-from jaxrl.runs.preemption import Interrupted, Interrupts
+from jaxrl.runs.preemption import Interrupts, awaited
 from jaxrl.training.clock import Clock
 from jaxrl.training.compiled import Asked, eval_key
 from jaxrl.types import Evaluator, Key, TrainState
-
-_LOOK = 0.1  # seconds between two looks whether an evaluation has ended, at most
 
 
 class Judged(NamedTuple):
@@ -81,17 +76,7 @@ class Judge:
     def _measured(self, asked: Asked, state: TrainState, case: int) -> Any:
         with self.clock.compiling():
             ask = asked.compiled()
-        found = ask(eval_key(self.seed, int(state.num_steps)), state.learner, case)
-        began = time.perf_counter()
-        while not _ready(found):
-            if self.interrupts.asked:
-                raise Interrupted
-            time.sleep(min(_LOOK, 1e-4 + (time.perf_counter() - began) / 50))  # 2 % of a wait is lost, at most
-        return found
-
-
-def _ready(found: Any) -> bool:
-    return all(x.is_ready() for x in jax.tree.leaves(found))
+        return awaited(ask(eval_key(self.seed, int(state.num_steps)), state.learner, case), self.interrupts.heed)
 
 
 def _row(judged: list[tuple[Evaluator, dict[str, float]]]) -> dict[str, float]:

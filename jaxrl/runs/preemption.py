@@ -3,9 +3,14 @@
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+
+_LOOK = 0.1  # seconds between two looks whether the device has done its work, at most
 
 
 class Stopped(SystemExit):
@@ -65,7 +70,21 @@ class Interrupts:
             signal.signal(number, handler)
         self._before = {}
 
+    def heed(self) -> None:
+        """Raises Interrupted where somebody has asked to stop."""
+        if self.asked:
+            raise Interrupted
+
     def _heard(self, number: int, frame: Any) -> None:
         self.asked = signal.Signals(number).name
         self.__exit__()
         sys.stderr.write(f"{self.asked}: saving, and stopping then; once more stops at once\n")
+
+
+def awaited(found: Any, pause: Callable[[], None]) -> Any:
+    """What the device is at work on, once it is there. pause: called while it is not, and may raise."""
+    began = time.perf_counter()
+    while not all(x.is_ready() for x in jax.tree.leaves(found)):
+        pause()
+        time.sleep(min(_LOOK, 1e-4 + (time.perf_counter() - began) / 50))  # 2 % of a wait is lost, at most
+    return found

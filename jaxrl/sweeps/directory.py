@@ -14,6 +14,8 @@ from jaxrl.runs.header import own_version
 from jaxrl.sweeps.plan import Batch
 from jaxrl.types import InputError
 
+BEST = "best.yaml"  # the config that the report ranks first
+
 
 def check_sweep_dir(sweep_dir: Path | None, asked: Mapping[str, Any], resume: bool) -> None:
     """For a resume, that the directory holds this very sweep; else that it holds nothing of the kind. Nothing is

@@ -3,26 +3,29 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl.config_file import to_dict
+from jaxrl.config_file import save_config, to_dict
+from jaxrl.reports.statistics import interquartile_mean
 from jaxrl.reports.sweep.ranking import read_sweep as ranking
-from jaxrl.reports.sweep.table import shown
+from jaxrl.reports.sweep.table import TABLE, shown
 from jaxrl.runs.directory import alone, on_disk
 from jaxrl.runs.logs import Bar
 from jaxrl.runs.preemption import Interrupted, Interrupts, Stopped
-from jaxrl.sweeps.directory import begin_sweep, check_sweep_dir, described, end, ended, read_sweep, update_sweep
+from jaxrl.sweeps.directory import BEST, begin_sweep, check_sweep_dir, described, end, ended, read_sweep, update_sweep
 from jaxrl.sweeps.forecasting import Forecast, said
 from jaxrl.sweeps.learning import Learning
 from jaxrl.sweeps.plan import Batch, Group
-from jaxrl.sweeps.table import evaluated, join, write_events
+from jaxrl.sweeps.space import read_value, with_fields
+from jaxrl.sweeps.table import evaluated, join, read, write_events
 from jaxrl.sweeps.tasks import Plan, Task, task
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.training.given import describe
+from jaxrl.types import InputError
 
 
 class SweepResult(NamedTuple):
@@ -59,6 +62,9 @@ def sweep(
     Raises InputError, before anything is compiled or written, for a field, a value or a directory that cannot be, and
     before anything runs for members that have no room in memory. Raises Stopped and NotSaved as `run` does.
     """
+    own = [name for name in given if hasattr(Plan, name)]
+    if own:
+        raise InputError(f"{own[0]} is part of the plan: sweep(config, fields, Plan({own[0]}={given[own[0]]!r}))")
     enable_compilation_cache()
     run_dir = None if run_dir is None else Path(run_dir)
     asked = task(config, fields, plan, load or (lambda config: (config, given)))
@@ -66,25 +72,31 @@ def sweep(
     score = evaluated(formed[0].p, plan.score).score
     same = {**asked.asked(describe(given)), **({} if load is None else {"loaded": _loaded(formed)})}
     check_sweep_dir(run_dir, same, resume)
+    home = run_dir if resume else None
     with on_disk(run_dir), contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
+        stack.enter_context(_stopping(interrupts, lambda: home))
         # What does not fit is said before anything is written.
-        fresh = [] if resume and not dry_run else asked.cut(formed, 0, [])
+        began = time.perf_counter()
+        fresh = [] if resume and not dry_run else asked.cut(formed, 0, [], interrupts.heed)
         if dry_run:
-            return SweepResult(_foreseen(asked, fresh, asked.foresee(fresh)), None, None)
+            compiling = round(time.perf_counter() - began, 2)
+            figures = _foreseen(asked, fresh, asked.foresee(fresh, interrupts.heed))
+            return SweepResult({**figures, "compile_seconds": compiling}, None, None)
         if not resume:
             about = {**_about(asked, formed), "score": score, "asked": same, **more}
-            run_dir = begin_sweep(run_dir, formed[0].p.label, config, about)
+            home = run_dir = begin_sweep(run_dir, formed[0].p.label, config, about)
         stack.enter_context(alone(run_dir))
         stored, told, batches = read_sweep(run_dir)["batches"], [], []
         report = stack.enter_context(contextlib.closing(_Progress(asked, formed, progress)))
         while formed:
             numbers = {member.number for group in formed for member in group.members}
             own = [cut for cut in stored if cut["members"][0] in numbers]
-            fresh = fresh or asked.cut(formed, len(batches), own)
+            fresh = fresh or asked.cut(formed, len(batches), own, interrupts.heed)
             batches += fresh
             update_sweep(run_dir, batches=described(batches))
-            report.begin(asked, [batch for batch in fresh if ended(run_dir, batch.number) is None])
+            ahead = [batch for batch in fresh if ended(run_dir, batch.number) is None]
+            report.begin(asked, ahead, interrupts.heed)
             scores = {}
             for batch in fresh:
                 scores |= _learned(asked, run_dir, batch, interrupts, report)
@@ -93,9 +105,20 @@ def sweep(
         table = join(run_dir)
         count = sum(len(batch.members) for batch in batches)
         seconds = sum(ended(run_dir, batch.number)["seconds"] for batch in batches)
-        figures = {"members": count, **_best(run_dir), "train_seconds": round(seconds, 2), "run_dir": str(run_dir)}
+        figures = {"members": count, **_best(asked, run_dir), "train_seconds": round(seconds, 2)}
+        figures["run_dir"] = str(run_dir)
         update_sweep(run_dir, result=figures)
     return SweepResult(figures, run_dir, table)
+
+
+@contextlib.contextmanager
+def _stopping(interrupts: Interrupts, home: Callable[[], Path | None]) -> Iterator[None]:
+    """Turns Interrupted into Stopped, which says what is kept. home: the directory of the sweep once it is begun."""
+    try:
+        yield
+    except Interrupted:
+        kept = "nothing was written" if home() is None else f"all is saved: jaxrl resume {home()} goes on with it"
+        raise Stopped(f"stopped by {interrupts.asked}; {kept}", busy=True) from None
 
 
 def _loaded(formed: Sequence[Group]) -> list[str]:
@@ -108,17 +131,12 @@ def _learned(asked: Task, run_dir: Path, batch: Batch, interrupts: Interrupts, r
     """The last score of every member of a batch, which has ended then."""
     found = ended(run_dir, batch.number)
     if found is None:
-        try:
-            found = Learning(run_dir, batch, asked, interrupts, report.tell).run()
-        except Interrupted:
-            raise Stopped(
-                f"stopped by {interrupts.asked}; all is saved: jaxrl resume {run_dir} goes on with it", busy=True
-            ) from None
+        found = Learning(run_dir, batch, asked, interrupts, report.tell, report.passed).run()
         if asked.plan.tensorboard:
             write_events(run_dir, batch.number, [one.field for one in asked.fields])
         end(run_dir, batch.number, found)
     else:
-        report.tell(asked.steps(batch), {})
+        report.passed(asked.steps(batch))
     return dict(found["scores"])
 
 
@@ -150,12 +168,17 @@ def _about(asked: Task, formed: Sequence[Group]) -> dict[str, Any]:
     }
 
 
-def _best(run_dir: Path) -> dict[str, Any]:
-    """The first of the ranking of its report; None where no member was evaluated."""
+def _best(asked: Task, run_dir: Path) -> dict[str, Any]:
+    """The first of the ranking of its report, whose config is written down, unless its settings have changed on the
+    way; None where no member was evaluated."""
     ranked = ranking(run_dir).ranked
     if not ranked:
         return {"best": None}
     best = ranked[0]
+    if not asked.search.moves:
+        row = next(row for row in read(run_dir / TABLE) if int(row["config"]) == best.index)
+        own = {one.field: read_value(asked.config, one.field, row[one.field]) for one in asked.fields}
+        save_config(with_fields(asked.config, own), run_dir / BEST)
     values = {name: shown(value, 6) for name, value in best.values.items()}
     interval = None if best.low is None else [best.low, best.high]
     return {"best": best.index, "best_values": values, "best_score": best.iqm, "best_interval": interval}
@@ -171,6 +194,11 @@ def _foreseen(asked: Task, batches: Sequence[Batch], forecasts: Sequence[Forecas
     }
 
 
+def _middle(scores: Sequence[float]) -> float:
+    """As configurations are ranked; NaN where a member diverged, or has no score yet."""
+    return float(interquartile_mean(np.array(scores))) if np.isfinite(scores).all() else math.nan
+
+
 class _Progress:
     """Over the whole sweep: a bar, or a plain line at every twentieth."""
 
@@ -180,25 +208,31 @@ class _Progress:
         self._total = round(steps * (asked.plan.samples or count) / count) if asked.plan.method == "optuna" else steps
         unit = formed[0].p.unit.label.split()[-1]
         self._bar = Bar(self._total, 0, shown, unit)
-        self._done, self._said, self._began, self._scores = 0, 0, time.perf_counter(), {}
+        self._done, self._before, self._said, self._began, self._scores = 0, 0, 0, time.perf_counter(), {}
 
-    def begin(self, asked: Task, batches: Sequence[Batch]) -> None:
+    def begin(self, asked: Task, batches: Sequence[Batch], pause: Callable[[], None]) -> None:
         """Say what is ahead."""
         if batches:
-            self._bar.say(said(_foreseen(asked, batches, asked.foresee(batches))))
+            self._bar.say(said(_foreseen(asked, batches, asked.foresee(batches, pause))))
         self._began, self._before = time.perf_counter(), self._done
+
+    def passed(self, steps: int) -> None:
+        """Steps that an earlier session has done."""
+        self._done += steps
+        self._before += steps
 
     def tell(self, steps: int, scores: Mapping[int, list[float]]) -> None:
         """Steps that were done, and the newest scores by configuration."""
         self._done += steps
-        self._scores |= {index: float(np.mean(own)) for index, own in scores.items()}
+        self._scores |= {index: _middle(own) for index, own in scores.items()}
         known = {index: score for index, score in self._scores.items() if math.isfinite(score)}
         best = max(known, key=known.get, default=None)
-        says = "" if best is None else f"best mean score {known[best]:.4g}, of config {best}"
+        says = "" if best is None else f"best score {known[best]:.4g}, of config {best}"
         rate = (self._done - self._before) / max(1e-9, time.perf_counter() - self._began)
         twentieth = 20 * self._done // max(1, self._total)
-        self._bar.update(self._done, says, rate, line=twentieth > self._said)
-        self._said = max(self._said, twentieth)
+        line = twentieth > self._said and bool(twentieth < 20 or scores)  # the last one has the last scores
+        self._bar.update(self._done, says, rate, line)
+        self._said = twentieth if line else self._said
 
     def close(self) -> None:
         """Leave the bar as it stands."""

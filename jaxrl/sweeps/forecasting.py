@@ -3,10 +3,10 @@ chunk of each.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-
+from jaxrl.runs.preemption import awaited
 from jaxrl.sweeps.plan import Batch, needs, stacked
 
 _LONG_ENOUGH = 1.0  # seconds: of a shorter chunk the clock and the first touch of memory would be a part
@@ -22,9 +22,9 @@ class Forecast(NamedTuple):
     seconds: float
 
 
-def forecast(batch: Batch, updates: float, evals: int) -> Forecast:
+def forecast(batch: Batch, updates: float, evals: int, pause: Callable[[], None]) -> Forecast:
     """Run a chunk of the batch's program from a start that is thrown away, longer ones until the clock can be trusted,
-    and one evaluation. updates, evals: how many of each the batch has.
+    and one evaluation. updates, evals: how many of each the batch has. pause: called in between.
     """
     together = batch.group.together(batch.size)
     configs, seeds = stacked(together, batch.members)
@@ -32,7 +32,8 @@ def forecast(batch: Batch, updates: float, evals: int) -> Forecast:
     count, seconds, most = 1, 0.0, max(1, int(updates))
     while True:
         began = time.perf_counter()
-        states, told = jax.block_until_ready(together.chunk(configs, states, told, count))
+        states, told = together.chunk(configs, states, told, count)
+        awaited(told, pause)
         seconds, before = time.perf_counter() - began, seconds
         # The first chunk of all touches its memory for the first time.
         if (seconds >= _LONG_ENOUGH and before) or count >= most:
@@ -41,7 +42,7 @@ def forecast(batch: Batch, updates: float, evals: int) -> Forecast:
     for _ in range(2 if evals else 0):
         began = time.perf_counter()
         for measure in together.measures:
-            jax.block_until_ready(measure(configs, seeds, states))
+            awaited(measure(configs, seeds, states), pause)
         evaluation = time.perf_counter() - began
     update, evaluation = seconds / count, evaluation if evals else 0.0
     return Forecast(needs(together), update, evaluation, update * updates + evaluation * evals)
@@ -56,8 +57,8 @@ def said(foreseen: dict[str, Any]) -> str:
 
     return (
         f"{many(f['members'], 'member', 'members')} in {many(f['batches'], 'batch', 'batches')}, "
-        f"{many(f['compilations'], 'program', 'programs')} compiled: about {duration(f['forecast_seconds'])} and "
-        f"{f['forecast_mib']:,.0f} MiB of memory"
+        f"{many(f['compilations'], 'program', 'programs')} compiled: about "
+        f"{duration(f['forecast_seconds'])} from here, and {f['forecast_mib']:,.0f} MiB of memory"
     )
 
 

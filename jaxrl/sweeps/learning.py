@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.directory import CHECKPOINTS
 from jaxrl.runs.divergence import SKIPPED
-from jaxrl.runs.preemption import Interrupted, Interrupts
+from jaxrl.runs.preemption import Interrupts, awaited
 from jaxrl.sweeps.plan import Batch, Member, filled, stacked
 from jaxrl.sweeps.searches import Standing, is_field
 from jaxrl.sweeps.table import Part, evaluated
@@ -22,19 +22,20 @@ from jaxrl.sweeps.tasks import Task
 from jaxrl.types import Evaluator
 
 _POLL = 5.0  # seconds between two questions whether to stop
-_LOOK = 0.05  # seconds between two looks whether an evaluation has ended
 
 
 @dataclasses.dataclass
 class Learning:
     """One batch under way. asked: the sweep that it is of. tell(steps, scores): called as it goes on, with the steps of
-    all its members since it was last called, and the newest scores by configuration."""
+    all its members since it was last called, and the newest scores by configuration. passed(steps): with those of an
+    earlier session."""
 
     sweep_dir: Path
     batch: Batch
     asked: Task
     interrupts: Interrupts
     tell: Callable[[int, dict[int, list[float]]], None]
+    passed: Callable[[int], None]
 
     def run(self) -> dict[str, Any]:
         """To its end. Returns the last score of each member that got there, and seconds."""
@@ -78,6 +79,7 @@ class Learning:
             found = self.saves.newest(jax.eval_shape(lambda: template)).tree
             self.configs, self.states, self.told = map(self.together.place, found.values())
             self.meant = np.array(about["meant"], bool)
+            self.passed(self.asked.steps(self.batch, self.update))
         else:
             self.states = self.together.init(self.configs, seeds)
             self.states, self.told = self.together.chunk(self.configs, self.states, self.told, 0)
@@ -105,8 +107,7 @@ class Learning:
     def _advance(self, mark: int) -> None:
         """Updates up to a mark, in pieces, between which somebody may ask to stop."""
         while self.update < mark:
-            if self.interrupts.asked:
-                self._stop()
+            self._heed()
             count, began = min(self.piece, mark - self.update), time.perf_counter()
             self.states, self.told = self.together.chunk(self.configs, self.states, self.told, count)
             jax.block_until_ready(self.told)
@@ -147,7 +148,7 @@ class Learning:
         for e, measure in zip(self.together.evaluators, self.together.measures, strict=True):
             if not (self.update or e.at_start):
                 continue
-            measured = jax.device_get(self._awaited(measure(self.configs, seeds, self.states)))
+            measured = jax.device_get(awaited(measure(self.configs, seeds, self.states), self._heed))
             for i in range(len(self.members)):
                 figures = e.read(e.cases[0], jax.tree.map(lambda x, i=i: x[i], measured))
                 found[i] |= {f"{e.prefix}{name}": value for name, value in figures.items()}
@@ -165,13 +166,6 @@ class Learning:
             return None if e.score is None else e.score(figures)
         value = {e.prefix + name: x for name, x in figures.items()}.get(asked.removeprefix("-"))
         return -value if value is not None and asked.startswith("-") else value
-
-    def _awaited(self, found: Any) -> Any:
-        while not all(x.is_ready() for x in jax.tree.leaves(found)):
-            if self.interrupts.asked:
-                self._stop()
-            time.sleep(_LOOK)
-        return found
 
     def _act(self) -> None:
         """What the search makes of the members; a program of another size where fewer go on."""
@@ -225,8 +219,8 @@ class Learning:
         if number not in self.saves.steps():
             self.saves.save(number, self._tree(self.states), about)
 
-    def _stop(self) -> NoReturn:
-        if self.update:
+    def _heed(self) -> None:
+        if self.interrupts.asked and self.update:
             self._save()
             self.saves.wait()
-        raise Interrupted
+        self.interrupts.heed()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxrl.runs.driver import checked_seed
 from jaxrl.settings import check, float32, stack
 from jaxrl.sweeps.space import shown, with_fields
 from jaxrl.training import program
@@ -15,10 +16,8 @@ from jaxrl.training.sweeps import Together, compile_together
 from jaxrl.types import InputError, Program
 
 _SAVED = 3  # times the states: the copy, and what is made of it to be written, as Orbax 0.12 was seen to do
-_HELD, _HOST = (
-    1.15,
-    10.0,
-)  # of what XLA counts, what the C library keeps of it on a CPU; and MiB of rows and evaluations
+# Of what XLA counts, what the C library keeps of it on a CPU; and MiB of rows and evaluations.
+_HELD, _HOST = 1.07, 28.0
 
 
 class Member(NamedTuple):
@@ -52,17 +51,19 @@ class Batch(NamedTuple):
     group: Group
 
 
-def members(base: Any, points: Sequence[Mapping[str, Any]], seeds: Sequence[int], first: int = 0) -> list[Member]:
-    """Each point with each seed, a point's seeds next to each other. first: the number of the first configuration.
+def members(
+    base: Any, points: Sequence[Mapping[str, Any]], seeds: Sequence[Sequence[int]], first: int = 0
+) -> list[Member]:
+    """Each point with each of its seeds, which are next to each other. first: the number of the first configuration.
 
     Raises InputError, which names the point, for values that its config cannot have.
     """
     made = []
-    for i, point in enumerate(points, first):
+    for i, (point, own) in enumerate(zip(points, seeds, strict=True), first):
         with _of(i, point):
             config = with_fields(base, point)
             check(config)
-        made += [Member(i * len(seeds) + s, i, seed, point, config) for s, seed in enumerate(seeds)]
+        made += [Member(i * len(own) + s, i, checked_seed(seed), point, config) for s, seed in enumerate(own)]
     return made
 
 

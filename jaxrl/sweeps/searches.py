@@ -31,6 +31,8 @@ class Search(NamedTuple):
     marks(updates) -> the updates, of so many, after which `act` has its say; it needs scores there.
     act(key, standing) -> those that go on, and with what.
     sizes(members) -> how many are left after each mark. moves: whether `act` changes what the fields are.
+    seeds_apart: whether each configuration has a seed of its own, counted on from the one that is given.
+    check(configs): raises InputError for so many configurations in each program.
     """
 
     ask: Callable[[Sequence[Sequence[float]]], list[Point]]
@@ -38,6 +40,8 @@ class Search(NamedTuple):
     act: Callable[[jax.Array, Standing], Standing] | None = None
     sizes: Callable[[int], list[int]] = lambda members: []
     moves: bool = False
+    seeds_apart: bool = False
+    check: Callable[[Sequence[int]], None] = lambda configs: None
 
 
 def once(points: list[Point]) -> Callable[[Sequence[Sequence[float]]], list[Point]]:
@@ -56,6 +60,13 @@ def search(plan: Any, fields: Sequence[Swept], num_seeds: int) -> Search:
         raise InputError(f"method = {method!r} needs a number of configurations to try: --samples 32")
     if method != "grid" and not fields:
         raise InputError(f"method = {method!r} needs something to search: --sweep.learning-rate log:1e-4:1e-2")
+    counted = [one for one in fields if one.is_range and one.values]
+    if samples is not None and counted:
+        field, spec = counted[0].field, counted[0].spec
+        raise InputError(
+            f"sweep.{field} = {spec}: samples are drawn from the whole range, and no count is read; write "
+            f"{spec.rpartition(':')[0]}"
+        )
     if method == "optuna":
         from jaxrl.sweeps.asking import optuna_search
 
@@ -101,7 +112,14 @@ def _halving(points: list[Point], num_seeds: int, eta: int) -> Search:
             left.append(configs * num_seeds)
         return left
 
-    return Search(once(points), marks, act, sizes)
+    def check(configs: Sequence[int]) -> None:
+        if max(configs, default=2) < 2:
+            raise InputError(
+                "method = 'halving' compares configurations within one program, and here each is a program of its own; "
+                "sweep a field that is a float too, or ask for --method optuna or random"
+            )
+
+    return Search(once(points), marks, act, sizes, check=check)
 
 
 def kept(standing: Standing, rows: Sequence[int]) -> Standing:
@@ -119,7 +137,7 @@ def _population(points: list[Point], fields: Sequence[Swept], num_seeds: int, in
                 "log:LOW:HIGH or lin:LOW:HIGH"
             )
     if num_seeds > 1:
-        raise InputError("seeds: members of pbt learn from each other, so each has a seed of its own; give one number")
+        raise InputError("seeds: members of pbt learn from each other, so each has a seed of its own; give the first")
     if len(points) < 4:
         raise InputError(f"{len(points)} members are too few for pbt, whose worst quarter learns from the best; try 16")
     if intervals < 2:
@@ -137,7 +155,7 @@ def _population(points: list[Point], fields: Sequence[Swept], num_seeds: int, in
         found = jax.jit(exploit_and_explore)(key, jnp.asarray(standing.scores, jnp.float32), *own, *bounds)
         return standing._replace(configs=found.configs, states=found.states)
 
-    return Search(once(points), marks, act, moves=True)
+    return Search(once(points), marks, act, moves=True, seeds_apart=True)
 
 
 def _as_config(configs: Any, fields: Sequence[Swept], what: str) -> Any:

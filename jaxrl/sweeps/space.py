@@ -95,7 +95,7 @@ def check_apart(config: Any, fields: Sequence[Swept]) -> None:
     """Raises InputError where two of them are one field, as num_envs and env.num_envs are."""
     seen: dict[tuple[int, str], str] = {}
     for one in fields:
-        place = id(_home(config, one.field)), one.field.rpartition(".")[2]
+        place = id(home_of(config, one.field)), one.field.rpartition(".")[2]
         if place in seen:
             raise InputError(f"{_name(seen[place])} and {_name(one.field)} are one field; give all its values at once")
         seen[place] = one.field
@@ -146,7 +146,8 @@ def _items(f: dataclasses.Field, field: str, spec: Any) -> list[Any]:
     else:
         items = list(spec) if isinstance(spec, Iterable) and not isinstance(spec, Mapping) else [spec]
         items = [item.item() if isinstance(item, np.generic) else item for item in items]
-    if not items or "" in items:
+    bracketed = isinstance(spec, str) and f.type is not str and set(spec) & set("[](){}")
+    if not items or "" in items or bracketed:
         raise InputError(f"{_name(field)} = {spec!r} cannot be read; give {_FORMS}")
     return items
 
@@ -158,13 +159,13 @@ def read_value(config: Any, field: str, text: Any) -> Any:
 
 def value_of(config: Any, field: str) -> Any:
     """The value that a field has."""
-    return getattr(_home(config, field), field.rpartition(".")[2])
+    return getattr(home_of(config, field), field.rpartition(".")[2])
 
 
 def _value(config: Any, field: str, f: dataclasses.Field, item: Any) -> Any:
     if isinstance(item, str):
         item = [_plain(part.strip()) for part in item.split(",")] if _of_lists(f) and item != "none" else _plain(item)
-    value = from_dict(type(_home(config, field)), {f.name: item}, default=_home(config, field))
+    value = from_dict(type(home_of(config, field)), {f.name: item}, default=home_of(config, field))
     return getattr(value, f.name)
 
 
@@ -188,18 +189,18 @@ def _drawn(rng: np.random.Generator, one: Swept) -> Any:
     return round(x) if one.whole else float(f"{x:.6g}")
 
 
-def _home(config: Any, field: str) -> Any:
+def home_of(config: Any, field: str) -> Any:
     """The config, of those nested within, that has the field itself."""
     home, dot, rest = field.partition(".")
     if dot:
         known(type(config), [home])
-        return _home(getattr(config, home), rest)
+        return home_of(getattr(config, home), rest)
     replaced = {f.name for f in dataclasses.fields(config)}
     if field in replaced:
         return config
     replace(config, **{field: None})  # raises where no nested config has it, or several
     return next(
-        _home(inner, field)
+        home_of(inner, field)
         for f in dataclasses.fields(config)
         if dataclasses.is_dataclass(inner := getattr(config, f.name)) and _has(inner, field)
     )
@@ -212,7 +213,7 @@ def _has(config: Any, field: str) -> bool:
 
 
 def _field(config: Any, field: str) -> dataclasses.Field:
-    home, name = _home(config, field), field.rpartition(".")[2]
+    home, name = home_of(config, field), field.rpartition(".")[2]
     known(type(home), [name])
     f = next(f for f in dataclasses.fields(home) if f.name == name)
     if dataclasses.is_dataclass(f.type) or typing.get_origin(f.type) is dict:

@@ -13,7 +13,7 @@ from jaxrl.runs.driver import Schedule, checked_seed
 from jaxrl.sweeps.forecasting import Forecast, forecast
 from jaxrl.sweeps.plan import Batch, Group, batches, fitting, groups, members
 from jaxrl.sweeps.searches import METHODS, Search, search
-from jaxrl.sweeps.space import Swept, check_apart, swept
+from jaxrl.sweeps.space import Swept, check_apart, home_of, swept
 from jaxrl.types import InputError
 
 _SHARE = 0.8  # of the memory that is free, which a sweep may take
@@ -80,14 +80,19 @@ class Task(NamedTuple):
         configuration so far. Raises InputError for what cannot be; nothing is compiled.
         """
         points = self.search.ask(told)
-        formed = groups(members(self.config, points, self.seeds, len(told)), self.load, self.devices)
+        seeds = [tuple(seed + i * self.search.seeds_apart for seed in self.seeds) for i in range(len(points))]
+        formed = groups(members(self.config, points, seeds, len(told)), self.load, self.devices)
+        self.search.check([len({member.index for member in group.members}) for group in formed])
         for group in formed:
             if len(group.members) > 1 or self.search.act is None:
                 self.search.marks(group.p.num_updates)
         return formed
 
-    def cut(self, formed: Sequence[Group], first: int, stored: Sequence[Mapping[str, Any]]) -> list[Batch]:
-        """The batches of some groups, numbered from `first`. stored: as an earlier session has cut them, if it has."""
+    def cut(
+        self, formed: Sequence[Group], first: int, stored: Sequence[Mapping[str, Any]], pause: Callable[[], None]
+    ) -> list[Batch]:
+        """The batches of some groups, numbered from `first`. stored: as an earlier session has cut them, if it has.
+        pause: called between what takes long."""
         made: list[Batch] = []
         if stored:
             home = {member.number: (member, group) for group in formed for member in group.members}
@@ -96,6 +101,7 @@ class Task(NamedTuple):
                 made.append(Batch(number, own, told["size"], home[told["members"][0]][1]))
             return made
         for group in formed:
+            pause()
             size = fitting(group, self.devices, self._budget())
             if size < len(group.members) and self.search.act is not None:
                 raise InputError(
@@ -112,14 +118,14 @@ class Task(NamedTuple):
         marks = self.plan.schedule.marks(updates)
         return {"logs": marks["logs"], "evals": marks["evals"] | acts, "saves": marks["saves"], "acts": acts}
 
-    def foresee(self, some: Sequence[Batch]) -> list[Forecast]:
-        """What these batches will take; one of each program is tried."""
+    def foresee(self, some: Sequence[Batch], pause: Callable[[], None]) -> list[Forecast]:
+        """What these batches will take; one of each program is tried. pause: called in between."""
         tried: dict[Any, Forecast] = {}
         for batch in some:
             program = (id(batch.group), batch.size)
             if program not in tried:
                 marks = self.marks(batch.group)
-                tried[program] = forecast(batch, self._weighed(batch), len(marks["evals"]))
+                tried[program] = forecast(batch, self._weighed(batch), len(marks["evals"]), pause)
         return [tried[id(batch.group), batch.size] for batch in some]
 
     def compilations(self, some: Sequence[Batch]) -> int:
@@ -127,14 +133,16 @@ class Task(NamedTuple):
         sizes = {(id(b.group), s) for b in some for s in (b.size, *self.search.sizes(len(b.members)))}
         return len(sizes)
 
-    def steps(self, batch: Batch) -> int:
-        """Of all its members together."""
-        return round(self._weighed(batch) * batch.group.p.steps_per_update * len(batch.members))
+    def steps(self, batch: Batch, updates: int | None = None) -> int:
+        """Of all its members together, in the first so many updates, by default all."""
+        return round(self._weighed(batch, updates) * batch.group.p.steps_per_update * len(batch.members))
 
-    def _weighed(self, batch: Batch) -> float:
+    def _weighed(self, batch: Batch, updates: int | None = None) -> float:
         """Updates of the whole batch that take as long as its own, of which fewer and fewer members may be left."""
-        updates, left, before, weighed = batch.group.p.num_updates, len(batch.members), 0, 0.0
-        for mark, size in zip(sorted(self.marks(batch.group)["acts"]), self.search.sizes(left), strict=False):
+        updates = batch.group.p.num_updates if updates is None else updates
+        left, before, weighed = len(batch.members), 0, 0.0
+        acts = sorted(mark for mark in self.marks(batch.group)["acts"] if mark < updates)
+        for mark, size in zip(acts, self.search.sizes(left), strict=False):
             weighed += (mark - before) * left / len(batch.members)
             left, before = size, mark
         return weighed + (updates - before) * left / len(batch.members)
@@ -170,12 +178,20 @@ def task(config: Any, fields: Mapping[str, Any], plan: Plan, load: Callable[[Any
 
 def _check_score(config: Any, plan: Plan, chosen: Sequence[Swept]) -> None:
     """Raises InputError where members would be ranked by the very thing that they are made to differ by."""
-    own = [one.field for one in chosen if one.field in getattr(config, "defines_loss", ())]
-    if own and plan.score is None:
-        raise InputError(
-            f"sweep.{own[0]}: it is part of the loss itself, and losses that are defined otherwise do not compare; say "
-            "what to rank by instead: --score eval_rewards/accuracy (first_rows_rewards/accuracy with no rows held out)"
-        )
+    for one in chosen if plan.score is None else ():
+        home, name = home_of(config, one.field), one.field.rpartition(".")[2]
+        if name in getattr(home, "defines_loss", ()):
+            raise InputError(
+                f"sweep.{one.field}: it is part of the loss itself, and losses that are defined otherwise do not "
+                "compare; say what to rank by instead: --score eval_rewards/accuracy (first_rows_rewards/accuracy with "
+                "no rows held out)"
+            )
+        if name in getattr(home, "defines_task", ()) and (one.is_range or len(one.values) > 1):
+            figure = "-eval_loss" if hasattr(config, "data") else "eval_return"
+            raise InputError(
+                f"sweep.{one.field}: it is part of the task itself, and scores on different tasks do not compare; make "
+                f"a sweep for each, or, to rank all by one figure none the less, name it: --score {figure}"
+            )
 
 
 def _devices(asked: int | None) -> int:

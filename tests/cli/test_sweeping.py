@@ -87,7 +87,13 @@ def test_a_file_says_all_of_it_and_words_change_it(ended, tmp_path, capsys):
     file.write_text(FILE)
     lines, told = said(capsys, "sweep", file, "--run-dir", tmp_path / "a", "--seeds", "2")
     assert told["members"] == 8
-    assert lines == [f"table       {tmp_path / 'a' / 'table.csv'}", f"report      jaxrl report {tmp_path / 'a'}"]
+    a = tmp_path / "a"
+    assert lines[:3] == [
+        f"table       {a / 'table.csv'}",
+        f"report      jaxrl report {a}",
+        f"best        {a}/best.yaml",
+    ]
+    assert lines[3].startswith("verdict     ") and "does not separate" in lines[3] and len(lines) == 4
     assert (tmp_path / "a" / "table.csv").read_bytes() == (ended / "table.csv").read_bytes()
     said(capsys, "sweep", file, "--run-dir", tmp_path / "b", "--sweep.learning-rate", "1e-3", "--sweep.hidden=8")
     assert {(row["seed"], row["learning_rate"]) for row in read(tmp_path / "b" / "table.csv")} == {
@@ -150,7 +156,9 @@ def test_one_that_was_given_objects_of_python_is_not_resumed_from_the_command_li
         ((), "name a config first, as in ppo/cartpole; there are sft, dpo, kto, a2c/acrobot"),
         (("ppo/cartpol",), "did you mean 'ppo/cartpole'"),
         (("ppo/cartpole", "--sweep.learning-rat", "1"), "unknown field learning_rat of PPO; did you mean"),
-        (("ppo/cartpole", "--sweep.gamma"), "--sweep.gamma needs values, as in --sweep.gamma 1e-4,1e-3"),
+        (("ppo/cartpole", "--sweep.gamma"), "--sweep.gamma needs values, all in one word, as in --sweep.gamma 1e-4"),
+        (("ppo/cartpole", "--sweep.gamma", ".9", ".99"), "needs values, all in one word, as in --sweep.gamma .9,.99"),
+        (("ppo/cartpole", "--sweep.gamma", "[.9,.99]"), "sweep.gamma = '[.9,.99]' cannot be read; give values apart"),
         (("ppo/cartpole", "--sweep.gamma", "--seeds", "4"), "--sweep.gamma needs values"),
         (("ppo/cartpole", "--sweep.gamma="), "sweep.gamma = '' cannot be read; give values apart by commas"),
         (("ppo/cartpole", "--sweep.clip-eps", "1", "--sweep.clip_eps", "2"), "--sweep.clip_eps is given twice"),

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import signal
 import struct
 import sys
 from collections import Counter, defaultdict
@@ -13,12 +14,15 @@ import numpy as np
 import pytest
 
 from jaxrl import PPO, EnvConfig, replace, run
+from jaxrl.algorithms import ALGORITHMS
+from jaxrl.config_file import load_config
 from jaxrl.reports.rows import read_metrics
 from jaxrl.runs.driver import Schedule
 from jaxrl.runs.preemption import Stopped
 from jaxrl.sweeps import Plan, sweep
 from jaxrl.sweeps import driver as driver_module
 from jaxrl.sweeps import learning as learning_module
+from jaxrl.sweeps import plan as plan_module
 from jaxrl.sweeps.table import read
 
 ENV = EnvConfig(num_envs=4, eval_episodes=4, time_limit=40)
@@ -222,6 +226,10 @@ def test_population_based_training_moves_settings_and_can_be_stopped(tmp_path, m
         ({"gamma": "lin:.9:1:3"}, {"method": "pbt", "seeds": 1}, "3 members are too few for pbt"),
         ({"gamma": ".9,1"}, {"method": "halving"}, "cannot be halved by eta = 3"),
         ({"gamma": "lin:.9:1:200"}, {"method": "halving", "eta": 2}, "too few for 7 rungs"),
+        ({"hidden": "8;16;32"}, {"method": "halving"}, "compares configurations within one program, and here each is"),
+        ({"gamma": "lin:.9:1:4"}, {"method": "random", "samples": 3}, "no count is read; write lin:.9:1$"),
+        ({"time_limit": "40,80"}, {}, "sweep.time_limit: it is part of the task itself.*--score eval_return"),
+        ({"env.name": "gymnax/CartPole-v1,gymnax/Acrobot-v1"}, {}, "sweep.env.name: it is part of the task itself"),
         (FIELDS, {"devices": 99}, "devices = 99, and there"),
         (FIELDS, {"memory_gib": 0.0}, "memory_gib = 0.0 must be above 0"),
         (FIELDS, {"eta": 2}, "eta = 2 is not read by method = 'grid'; leave it out, or use halving"),
@@ -234,6 +242,60 @@ def test_what_cannot_be_is_said_before_anything_is_compiled(tmp_path, monkeypatc
     with pytest.raises(ValueError, match=sentence):
         swept(tmp_path / "sweep", fields, changed(PLAN, **plan))
     assert not (tmp_path / "sweep").exists()
+
+
+def test_tasks_are_ranked_by_one_figure_where_it_is_named():
+    fields, plan = {"time_limit": "40,80"}, changed(PLAN, score="eval_return")
+    assert sweep(CONFIG, fields, plan, dry_run=True).figures["batches"] == 2
+    assert sweep(CONFIG, {"time_limit": "40"}, PLAN, dry_run=True).figures["batches"] == 1
+
+
+def test_what_is_of_the_plan_is_sent_there():
+    with pytest.raises(ValueError, match=r"seeds is part of the plan: sweep\(config, fields, Plan\(seeds=2\)\)"):
+        sweep(CONFIG, FIELDS, seeds=2)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("at", ["compile_together", "needs"])
+def test_one_that_is_stopped_before_anything_runs_has_written_nothing(tmp_path, monkeypatch, dry_run, at):
+    """At the first of two programs, while it is compiled or once it is."""
+    done, plain = [], getattr(plan_module, at)
+
+    def stopping(*args):
+        done.append(at)
+        signal.raise_signal(signal.SIGTERM)
+        return plain(*args)
+
+    monkeypatch.setattr(plan_module, at, stopping)
+    with pytest.raises(Stopped, match="stopped by SIGTERM; nothing was written"):
+        swept(tmp_path / "sweep", dry_run=dry_run)
+    assert len(done) == 1 and not (tmp_path / "sweep").exists()
+
+
+def test_progress_goes_on_where_it_was_and_ends_with_the_last_score(whole, tmp_path, monkeypatch):
+    told, advance = [], learning_module.Learning._advance
+    monkeypatch.setattr(driver_module.Bar, "update", lambda self, *now: told.append(now))  # step, says, rate, line
+
+    def stopping(self, mark):
+        self.interrupts.asked = "SIGTERM" if mark > 10 else None
+        advance(self, mark)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(learning_module.Learning, "_advance", stopping)
+        swept(tmp_path / "a")
+    before, told[:] = told[-1][0], []
+    swept(tmp_path / "a", resume=True)
+    assert told[0][0] >= before
+    step, says, _, line = told[-1]
+    assert step == 8 * 640 and line and "best score" in says
+
+
+def test_the_best_config_is_written_down(whole):
+    about = json.loads((whole.run_dir / "sweep.json").read_text())
+    best = load_config(whole.run_dir / "best.yaml", ALGORITHMS)
+    values = about["result"]["best_values"]
+    assert best == replace(CONFIG, learning_rate=float(values["learning_rate"]), hidden=best.hidden)
+    assert values["hidden"] == ",".join(map(str, best.hidden))
 
 
 def test_another_sweep_is_not_resumed_and_none_is_overwritten(whole, tmp_path):
@@ -308,5 +370,5 @@ def test_a_setting_that_moves_is_a_curve(tmp_path):
     plan = changed(PLAN, method="pbt", samples=4, seeds=1, intervals=4, tensorboard=True)
     swept(tmp_path / "a", {"learning_rate": "log:1e-4:1e-1"}, plan)
     moved = {name: own for name, own in curves(tmp_path / "a" / "tensorboard").items() if "learning_rate" in own}
-    assert moved and all(name.split(" ")[1:] == ["seed=0"] for name in moved)
+    assert moved and all(name.split(" ")[1:] == [f"seed={int(name[:4])}"] for name in moved)
     assert all(len(own["learning_rate"]) == len(own["policy_loss"]) for own in moved.values())

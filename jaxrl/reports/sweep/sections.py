@@ -51,8 +51,8 @@ def facts(sweep: Sweep) -> Markup:
             "method": sweep.method,
             "members": f"{a.get('num_members', '?')}: {a.get('num_configs', '?')} configurations × {len(seeds)} seed"
             + "s" * (len(seeds) != 1),
-            "seeds": _seeds(seeds),
-            "steps of each": f"{a.get('total_steps', 0):,} {sweep.unit}",
+            "seeds": _seeds(seeds) + ", and on: one for each member" * (sweep.method == "pbt"),
+            "steps of each": _steps(sweep),
             "outcome": outcome(sweep),
             "begun": a.get("begun", "not told"),
             "machine": machine(a),
@@ -219,6 +219,12 @@ def again(sweep: Sweep) -> Markup:
 def _seeds(seeds: list) -> str:
     run = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[0] + len(seeds)))
     return f"{seeds[0]} to {seeds[-1]}" if run else ", ".join(map(str, seeds))
+
+
+def _steps(sweep: Sweep) -> str:
+    own = {c.values["total_steps"] for c in sweep.ranked if "total_steps" in c.values}
+    low, high = (min(own), max(own)) if own else (sweep.about.get("total_steps", 0),) * 2
+    return f"{low:,} {sweep.unit}" if low == high else f"{low:,} to {high:,} {sweep.unit}"
 
 
 def _named(indices: list[int]) -> str:

@@ -113,6 +113,6 @@ def _diverged(sweep: Sweep) -> list[str]:
         return []
     return [
         f"{count} of {len(sweep.members)} members diverged. They are kept, and each counts with {number(sweep.floor)}, "
-        "the lowest score measured anywhere in this sweep. The interquartile mean leaves out the lowest quarter of the "
-        "seeds, so a few that diverge need not lower it: look at the worst seed, too."
+        "the lowest score of any that had not. The interquartile mean leaves out the lowest quarter of the seeds, "
+        "so a few that diverge need not lower it: look at the worst seed, too."
     ]
