@@ -27,34 +27,36 @@ TEN, FEW = "2000:2010", "2000:2003"  # of those that take a minute, and of those
 
 @dataclass(frozen=True)
 class Entry:
-    """A row. least: the return below which a seed has failed. published: the best number known, and where."""
+    """A row. least: the return below which a seed has failed. published: the best number known on the same task, and
+    `where`."""
 
     title: str
     least: float
-    published: str
+    published: float | None = None
+    where: str = "none known"
     seeds: str = "2000:2048"
 
 
 ZOO = {
-    "ppo/cartpole": Entry("CartPole-v1", 475, "500 (rl-zoo3, 0.1M)"),
-    "a2c/cartpole": Entry("CartPole-v1", 475, "497 (SLM-Lab)", "3000:3048"),  # an earlier choice was judged by others
-    "reinforce/cartpole": Entry("CartPole-v1", 475, "483 (SLM-Lab)"),
-    "ppo/acrobot": Entry("Acrobot-v1", -90, "-73.5 (rl-zoo3, 1M)"),
-    "a2c/acrobot": Entry("Acrobot-v1", -95, "none known"),
-    "reinforce/acrobot": Entry("Acrobot-v1", -95, "none known"),
-    "ppo/pendulum": Entry("Pendulum-v1", -200, "-130 (rl-zoo3, 1M)"),
-    "ppo/mountain_car": Entry("MountainCar-v0", -115, "-110 (rl-zoo3, 1M)"),
-    "ppo/mountain_car_continuous": Entry("MountainCarContinuous-v0", 88, "88 to 92 (rl-zoo3)"),
-    "a2c/mountain_car_continuous": Entry("MountainCarContinuous-v0", 88, "88 to 92 (rl-zoo3)"),
-    "ppo/inverted_pendulum": Entry("Brax inverted pendulum", 950, "none known", TEN),
-    "ppo/inverted_double_pendulum": Entry("Brax inverted double pendulum", 9000, "none known", TEN),
-    "ppo/reacher": Entry("Brax reacher", -35, "none known", TEN),
-    "ppo/hopper": Entry("Brax hopper", 1500, "3128 (Tianshou, MuJoCo's, 3M)", FEW),
-    "ppo/walker2d": Entry("Brax walker2d", 1500, "4896 (Tianshou, MuJoCo's, 3M)", FEW),
-    "ppo/halfcheetah": Entry("Brax halfcheetah", 1000, "7337 (Tianshou, MuJoCo's, 3M)", FEW),
-    "ppo/ant": Entry("Brax ant", 3000, "4079 (Tianshou, MuJoCo's, 3M)", FEW),
-    "ppo/humanoid_cpu": Entry("Brax humanoid", 3000, "1360 (Tianshou, MuJoCo's, 3M)", FEW),
-    "ppo/breakout": Entry("MinAtar Breakout", 28, "28 (gymnax, 10M); about 40 (PureJaxRL, 10M)", FEW),
+    "ppo/cartpole": Entry("CartPole-v1", 475, 500, "rl-zoo3, 0.1M"),
+    "a2c/cartpole": Entry("CartPole-v1", 475, 497, "SLM-Lab", "3000:3048"),  # an earlier choice was judged by others
+    "reinforce/cartpole": Entry("CartPole-v1", 475, 483, "SLM-Lab"),
+    "ppo/acrobot": Entry("Acrobot-v1", -90, -73.5, "rl-zoo3, 1M"),
+    "a2c/acrobot": Entry("Acrobot-v1", -95),
+    "reinforce/acrobot": Entry("Acrobot-v1", -95),
+    "ppo/pendulum": Entry("Pendulum-v1", -200, -130, "rl-zoo3, 1M"),
+    "ppo/mountain_car": Entry("MountainCar-v0", -115, -110, "rl-zoo3, 1M"),
+    "ppo/mountain_car_continuous": Entry("MountainCarContinuous-v0", 88, 92, "rl-zoo3"),
+    "a2c/mountain_car_continuous": Entry("MountainCarContinuous-v0", 88, 92, "rl-zoo3"),
+    "ppo/inverted_pendulum": Entry("Brax inverted pendulum", 950, seeds=TEN),
+    "ppo/inverted_double_pendulum": Entry("Brax inverted double pendulum", 9000, seeds=TEN),
+    "ppo/reacher": Entry("Brax reacher", -35, seeds=TEN),
+    "ppo/hopper": Entry("Brax hopper", 1500, None, "3128 of MuJoCo's (Tianshou, 3M)", FEW),
+    "ppo/walker2d": Entry("Brax walker2d", 1500, None, "4896 of MuJoCo's (Tianshou, 3M)", FEW),
+    "ppo/halfcheetah": Entry("Brax halfcheetah", 1000, None, "7337 of MuJoCo's (Tianshou, 3M)", FEW),
+    "ppo/ant": Entry("Brax ant", 3000, None, "4079 of MuJoCo's (Tianshou, 3M)", FEW),
+    "ppo/humanoid_cpu": Entry("Brax humanoid", 3000, None, "1360 of MuJoCo's (Tianshou, 3M)", FEW),
+    "ppo/breakout": Entry("MinAtar Breakout", 28, 40, "PureJaxRL, 10M, by eye; gymnax 28", FEW),
 }
 
 
@@ -103,7 +105,7 @@ def scores(sweep: Sweep) -> np.ndarray:
 
 def page(ended: dict[str, Sweep]) -> str:
     """RESULTS.md."""
-    machines = "; ".join(dict.fromkeys(machine(sweep.about) for sweep in ended.values()))
+    machines = list(dict.fromkeys(machine(sweep.about) for sweep in ended.values()))
     head = """# Results
 
 Every row is a config that ships, trained with seeds that took no part in choosing its settings, all in one program,
@@ -115,19 +117,21 @@ row together, evaluations included, divided by their number. The curve is the in
 the least to the greatest of its row.
 """
     table = [
-        "| algorithm | task | steps | seeds | return | worst | failed | published | seconds a seed | curve | command |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-        *[row(name, sweep) for name, sweep in ended.items()],
+        "| algorithm | task | steps | seeds | return | worst | failed | published | seconds a seed | curve | command"
+        " | on |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        *[row(name, sweep, 1 + machines.index(machine(sweep.about))) for name, sweep in ended.items()],
     ]
     large = sorted(f"{path.parent.name}/{path.stem}" for path in (ROOT / "configs").glob("*/*_gpu.yaml"))
     missing = {"Not run yet": [name for name in ZOO if name not in ended]}
     missing["Not measured, for no accelerator has run them"] = [*large, "ppo/humanoid"]
     told = [f"{why}: {', '.join(f'`{name}`' for name in names)}." for why, names in missing.items() if names]
-    return "\n\n".join([head + "\n" + machines, "\n".join(table), *told]) + "\n"
+    where = "\n".join(f"{number}. {told}" for number, told in enumerate(machines, 1))
+    return "\n\n".join([head + "\nOn:\n" + where, "\n".join(table), *told]) + "\n"
 
 
-def row(name: str, sweep: Sweep) -> str:
-    """One line of the table."""
+def row(name: str, sweep: Sweep, where: int) -> str:
+    """One line of the table. where: the number of its machine."""
     entry, found, about = ZOO[name], scores(sweep), sweep.about
     value, low, high = interval(found)
     told = ", ".join(f"{x:.4g}" for x in found) if low is None else f"{value:.4g} [{low:.4g}, {high:.4g}]"
@@ -141,8 +145,17 @@ def row(name: str, sweep: Sweep) -> str:
         told,
         f"{found.min():.4g}",
     ]
-    cells += [failed, entry.published, f"{seconds:.1f}", curve(sweep), f"`jaxrl {shlex.join(words(name))}`"]
+    cells += [failed, published(entry, value, high), f"{seconds:.1f}", curve(sweep)]
+    cells += [f"`jaxrl {shlex.join(words(name))}`", where]
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def published(entry: Entry, value: float, high: float | None) -> str:
+    """The best number known, and by how much ours misses it, where it lies above our interval."""
+    if entry.published is None:
+        return entry.where
+    missed = f", missed by {entry.published - value:.3g}" if (value if high is None else high) < entry.published else ""
+    return f"{entry.published:g} ({entry.where}){missed}"
 
 
 def curve(sweep: Sweep) -> str:

@@ -32,8 +32,15 @@ def test_a_row_says_what_the_table_says(tmp_path):
     value, low, high = cells[4].replace("[", " ").replace("]", " ").replace(",", " ").split()
     assert float(value) == 500 and float(low) < 500 and float(high) == 500
     assert cells[5:7] == ["90", "2 below 475"]
-    assert cells[8:] == ["1.0", "▁█", "`jaxrl sweep ppo/cartpole --seeds 2000:2048`"]  # 12.5 s of all
-    assert "`ppo/ant_gpu`" in text and "cpu, 2 cores, members on 2" in text
+    assert cells[8:] == ["1.0", "▁█", "`jaxrl sweep ppo/cartpole --seeds 2000:2048`", "1"]  # 12.5 s of all
+    assert "`ppo/ant_gpu`" in text and "\n1. cpu, 2 cores, members on 2" in text
+
+
+def test_a_published_number_above_the_interval_is_missed_by_so_much():
+    entry = zoo.Entry("Pendulum-v1", -200, -130, "rl-zoo3")
+    assert zoo.published(entry, -153.5, -140.0) == "-130 (rl-zoo3), missed by 23.5"
+    assert zoo.published(entry, -133.0, -129.0) == "-130 (rl-zoo3)"
+    assert zoo.published(entry, -120.0, None) == "-130 (rl-zoo3)"
 
 
 def test_of_three_seeds_each_is_shown_and_no_interval(tmp_path):
