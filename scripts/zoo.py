@@ -60,7 +60,7 @@ ZOO = {
 }
 
 PENDULUM = """Of Pendulum-v1 no policy has a mean return above about -137, so -130 is what a few lucky starts show:
-`scripts/run scripts/pendulum_optimum.py` finds -138.90, -137.92 and -137.45 on grids each twice as fine (2026-11-28)."""
+`scripts/run scripts/pendulum_optimum.py` finds -138.90, -137.92 and -137.45 on finer and finer grids (2026-11-28)."""
 
 
 def main(names: tyro.conf.Positional[tuple[str, ...]] = (), runs: Path = Path("runs/zoo"), write: bool = False) -> int:
