@@ -31,5 +31,6 @@ from jaxrl.ops.losses.preference import simpo_loss as simpo_loss
 from jaxrl.ops.losses.preference import slic_loss as slic_loss
 from jaxrl.ops.losses.preference import sppo_loss as sppo_loss
 from jaxrl.ops.losses.preference import wpo_weight as wpo_weight
+from jaxrl.ops.losses.reward import bradley_terry_loss as bradley_terry_loss
 from jaxrl.ops.losses.value import clipped_value_loss as clipped_value_loss
 from jaxrl.ops.losses.value import value_loss as value_loss
