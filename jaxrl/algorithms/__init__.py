@@ -7,6 +7,7 @@ from jaxrl.algorithms.ppo import PPO as PPO
 from jaxrl.algorithms.programs import control_program as control_program
 from jaxrl.algorithms.programs import language_program as language_program
 from jaxrl.algorithms.reinforce import Reinforce as Reinforce
+from jaxrl.algorithms.reward_model import Reward as Reward
 from jaxrl.algorithms.sft import SFT as SFT
 
-ALGORITHMS = {cls.__name__.lower(): cls for cls in (Reinforce, A2C, PPO, SFT, DPO, KTO)}
+ALGORITHMS = {cls.__name__.lower(): cls for cls in (Reinforce, A2C, PPO, SFT, Reward, DPO, KTO)}

@@ -14,7 +14,7 @@ from jaxrl.data.arrays import Data
 from jaxrl.envs import registry
 from jaxrl.envs.bodies import check_bodies
 from jaxrl.envs.check import check_environment
-from jaxrl.evaluators import Ask, held_out_rows, sampled_completions, whole_episodes
+from jaxrl.evaluators import Ask, held_out_rows, sampled_completions, told, whole_episodes
 from jaxrl.lm.lora import trained
 from jaxrl.lm.pretrained.assets import cache
 from jaxrl.lm.reference import with_reference
@@ -24,7 +24,7 @@ from jaxrl.networks import check_distribution
 from jaxrl.ops.fingerprints import fingerprint
 from jaxrl.settings import replace
 from jaxrl.sources import at_own_width, batches, batches_per_epoch
-from jaxrl.types import Algorithm, InputError, Network, Params, Program, Unit
+from jaxrl.types import Algorithm, InputError, Metrics, Network, Params, Program, Unit
 
 ENV_STEPS = Unit("env_steps", "environment steps")
 ROWS_SEEN = Unit("rows_seen", "rows")
@@ -77,16 +77,22 @@ def language_program(
     samples: Ask | None = None,
     *,
     check_start: Callable[[dict[str, float]], None] | None = None,
+    tell: Callable[[Metrics], dict[str, float]] = told,
+    keep: Callable[[Metrics], list[dict[str, float]]] | None = None,
+    scores: bool = False,
 ) -> Program:
     """Learning from rows: the program of a config that has `lm`, `data`, `loop`, check_data(data) and make(model,
     params, num_updates) -> Algorithm whose learner has `trained`.
 
     network: a LanguageModel. params: its pretrained parameters. data: rows as arrays. samples: prompts to complete at
-    every evaluation. check_start: as in Evaluator. Raises InputError for what is missing, and as check_data does.
+    every evaluation. check_start, keep: as in Evaluator. tell: as for `held_out_rows`. scores: whether the parameters
+    may be a reward model's. Raises InputError where they may not, for what is missing, and as check_data does.
     """
     if network is None or params is None or data is None:
         missing = "learns from data; give network, params and data, or call `finetune` (`jaxrl finetune`)"
         raise InputError(f"{type(config).__name__} {missing}")
+    if getattr(params, "score", None) is not None and not scores:
+        raise InputError(f"lm.name = {config.lm.name!r} is a reward model, which does not speak; name one that does")
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(data)):
         config.check_data(data)
         check_rows(network.config, data)
@@ -94,7 +100,7 @@ def language_program(
     updates = loop.epochs * batches_per_epoch(data.train, loop.batch_size)
     updates = updates if loop.max_updates is None else min(updates, loop.max_updates)
     algorithm = config.make(network, params, updates)
-    evaluators = [held_out_rows(algorithm, data, loop.batch_size, check_start)]
+    evaluators = [held_out_rows(algorithm, data, loop.batch_size, check_start, tell, keep)]
     if samples is not None:
         evaluators.append(sampled_completions(network, params, lambda learner: tuned.model(learner.trained), samples))
     return Program(
@@ -114,7 +120,8 @@ def check_rows(model: ModelConfig, data: Data) -> None:
     """Raises InputError for rows that the model cannot take: beyond its vocabulary, or its context."""
     for b, rows in enumerate(data.train + data.held_out):
         for side in (rows,) if hasattr(rows, "tokens") else rows:
-            tokens, length = np.asarray(side.tokens), np.asarray(side.length)
+            tokens, length = np.asarray(side.tokens), np.asarray(side.length).reshape(-1)
+            tokens = tokens.reshape(len(length), -1)  # those of a group one after the other
             inside = np.where(np.arange(tokens.shape[1]) < length[:, None], tokens, 0)
             for i in {int(length.argmax()), int(inside.max(axis=1).argmax())}:
                 check_ids(tokens[i, : length[i]], model, f"row {i + 1} of bucket {b + 1}")

@@ -15,6 +15,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -175,6 +176,27 @@ def bucketed(encoded: Encoded, buckets: Sequence[int]) -> tuple[Completions | Pa
         for b, size in enumerate(sizes)
         if (of_row == b).any()
     )
+
+
+def grouped_by_prompt(rows: Pairs, size: int) -> Pairs:
+    """Pairs of one prompt in one row: leading axes [groups, size] in every array. A prompt with more of them has
+    several groups; what fills a group up is of length 0.
+    """
+    ids = np.asarray(rows.chosen.prompt_id)
+    order = np.argsort(ids, kind="stable")
+    groups = [
+        np.pad(own[i : i + size], (0, max(0, size - len(own) + i)), constant_values=-1)
+        for own in np.split(order, np.flatnonzero(np.diff(ids[order])) + 1)
+        for i in range(0, len(own), size)
+    ]
+    places = np.array(groups)
+
+    def taken(x: np.ndarray) -> np.ndarray:
+        found = np.asarray(x)[places]
+        found[places < 0] = 0
+        return found
+
+    return jax.tree.map(taken, rows)
 
 
 def _check(tokenizer: Tokenizer, max_length: int, max_prompt_length: int | None) -> None:

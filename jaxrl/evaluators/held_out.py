@@ -17,11 +17,23 @@ _NAMES = {
 }
 
 
+def told(measured: Metrics) -> dict[str, float]:
+    """Every metric as the number that it is."""
+    return {name: float(value) for name, value in m.values(measured).items()}
+
+
 def held_out_rows(
-    algorithm: Algorithm, data: Data, batch_size: int, check_start: Callable[[dict[str, float]], None] | None = None
+    algorithm: Algorithm,
+    data: Data,
+    batch_size: int,
+    check_start: Callable[[dict[str, float]], None] | None = None,
+    tell: Callable[[Metrics], dict[str, float]] = told,
+    keep: Callable[[Metrics], list[dict[str, float]]] | None = None,
 ) -> Evaluator:
     """`algorithm.measure` over all of `data.held_out`, as eval_*. Where no rows are held out, over the first of the
     training rows, and the figures are called what they are: first_rows_*.
+
+    check_start, keep: as in Evaluator. tell(metrics over all rows) -> figures.
     """
     prefix = "eval_" if data.held_out else "first_rows_"
     few = jax.tree.map(lambda x: x[:batch_size], data.train[:1])
@@ -34,7 +46,7 @@ def held_out_rows(
 
     def read(case: str, measured: Metrics) -> dict[str, float]:
         own = "" if data.held_out else prefix
-        return {f"{own}{name}": float(value) for name, value in m.values(measured).items()}
+        return {f"{own}{name}": value for name, value in tell(measured).items()}
 
     def check(figures: dict[str, float]) -> None:
         check_start({name.removeprefix("first_rows_"): value for name, value in figures.items()})
@@ -49,6 +61,7 @@ def held_out_rows(
         before=(loss,),
         score=lambda found: -found[loss],
         check_start=check if check_start else None,
+        keep=keep,
         panels=_panels(prefix),
         references={f"{_NAMES[prefix]}, before": f"{loss}_before"},
     )

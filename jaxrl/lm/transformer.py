@@ -110,7 +110,8 @@ class Layer(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """All parameters. `layers` is one Layer with a leading axis [num_hidden_layers]; `head` is None where tied."""
+    """All parameters. `layers` is one Layer with a leading axis [num_hidden_layers]; `head` is None where tied; `score`
+    is a reward model's, [D, 1] (heads.py), of others None."""
 
     def __init__(self, key: Key, c: ModelConfig):
         k_embed, k_layers, k_head = jax.random.split(key, 3)
@@ -119,6 +120,7 @@ class Decoder(nnx.Module):
         self.norm = RMSNorm(jnp.ones(c.hidden_size))
         shape = (c.hidden_size, c.vocab_size)
         self.head = None if c.tie_word_embeddings else Linear(_STD * jax.random.normal(k_head, shape))
+        self.score: Linear | None = nnx.data(None)
 
 
 KVCache = tuple[tuple[Float[Array, "B K S C"], Float[Array, "B K S C"]], ...]

@@ -159,7 +159,7 @@ def _loaded(lm: LMConfig) -> tuple[Pretrained, LMConfig, str]:
     Raises InputError for settings that are not the adapter's.
     """
     if not lm.lora_continue:
-        return _with_room(load_model(lm.name), lm), lm, lm.name
+        return _with_room(load_model(lm.name, score=None), lm), lm, lm.name
     base, own, adapters = load_adapter(lm.name)
     taken = {name: getattr(own, name) for name in ADAPTER}
     given = {**taken, **{name: getattr(lm, name) for name in ADAPTER if lm.lora_rank}}

@@ -76,9 +76,14 @@ def from_hf_config(found: Mapping[str, Any], source: str = "config.json") -> Mod
 
 
 def to_hf_config(
-    config: ModelConfig, *, dtype: str = "float32", token_ids: Mapping[str, int | None] | None = None
+    config: ModelConfig,
+    *,
+    dtype: str = "float32",
+    token_ids: Mapping[str, int | None] | None = None,
+    score: bool = False,
 ) -> dict[str, Any]:
-    """The config.json for weights of this config. token_ids: bos_token_id, eos_token_id and pad_token_id."""
+    """The config.json for weights of this config. token_ids: bos_token_id, eos_token_id and pad_token_id. score: of a
+    reward model, which transformers has as a classifier with one label."""
     kind = config.model_type
     if kind not in FAMILIES:
         raise InputError(f"model_type={kind!r} has no name on disk; choose one of {', '.join(FAMILIES)}")
@@ -88,8 +93,11 @@ def to_hf_config(
                 f"a {kind} model cannot have {name}={getattr(config, name)} on disk; set another model_type"
             )
     written = {name: getattr(config, name) for name in (*SIZES, "num_key_value_heads", "head_dim", "rms_norm_eps")}
+    architecture = FAMILIES[kind].architecture
+    label = {"id2label": {"0": "REWARD"}, "label2id": {"REWARD": 0}, "num_labels": 1} if score else {}
     return {
-        "architectures": [FAMILIES[kind].architecture],
+        "architectures": [architecture.replace("CausalLM", "SequenceClassification") if score else architecture],
+        **label,
         "model_type": kind,
         **written,
         "rope_theta": config.rope_theta,

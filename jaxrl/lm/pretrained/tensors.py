@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.lm.heads import init_head, with_head
 from jaxrl.lm.transformer import Decoder, ModelConfig, language_model
 from jaxrl.types import InputError
 
@@ -19,6 +20,7 @@ NAMES = {
     ".embed.value": ("model.embed_tokens.weight", "token_embd.weight"),
     ".norm.weight.value": ("model.norm.weight", "output_norm.weight"),
     ".head.kernel.value": ("lm_head.weight", "output.weight"),
+    ".score.kernel.value": ("score.weight", "cls.output.weight"),
     ".layers.attn_norm.weight.value": (_LAYER + "input_layernorm.weight", _BLOCK + "attn_norm.weight"),
     ".layers.q_proj.kernel.value": (_LAYER + "self_attn.q_proj.weight", _BLOCK + "attn_q.weight"),
     ".layers.k_proj.kernel.value": (_LAYER + "self_attn.k_proj.weight", _BLOCK + "attn_k.weight"),
@@ -58,7 +60,7 @@ def assemble(
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
-    wanted, structure = _wanted(config)
+    wanted, structure = _wanted(config, score=names[".score.kernel.value"] in tensors)
     if config.tie_word_embeddings and names[".embed.value"] not in tensors:  # under the head's name, then
         names = {**names, ".embed.value": names[".head.kernel.value"]}
     _compare_names(config, set(tensors), {n for path in wanted for n in _expand(names, path, config)}, names, source)
@@ -94,7 +96,7 @@ def disassemble(
     if dtype not in DTYPES:
         raise InputError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
     leaves = {jax.tree_util.keystr(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    wanted, _ = _wanted(config)
+    wanted, _ = _wanted(config, score=params.score is not None)
     if any(".lora_" in path for path in leaves):
         raise InputError("these parameters have a low-rank adapter, which the file has no place for; merge it first")
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
@@ -115,9 +117,14 @@ def disassemble(
             yield name, shape[::-1] if transposed else shape, make
 
 
-def _wanted(config: ModelConfig) -> tuple[dict[str, tuple[int, ...]], jax.tree_util.PyTreeDef]:
-    """Shapes by key path, and the decoder's structure; nothing random is computed."""
-    shapes = jax.eval_shape(language_model(config).init, jax.random.key(0))
+def _wanted(config: ModelConfig, score: bool) -> tuple[dict[str, tuple[int, ...]], jax.tree_util.PyTreeDef]:
+    """Shapes by key path, and the decoder's structure; nothing random is computed. score: of a reward model."""
+
+    def init(key: jax.Array) -> Decoder:
+        params = language_model(config).init(key)
+        return with_head(params, init_head(config.hidden_size)) if score else params
+
+    shapes = jax.eval_shape(init, jax.random.key(0))
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
     return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}, structure
 

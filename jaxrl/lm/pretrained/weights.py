@@ -3,11 +3,13 @@
 A folder that holds only pytorch_model.bin is refused: unpickling a download runs its code.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxrl.lm.extras import package
@@ -40,13 +42,16 @@ class Pretrained(NamedTuple):
     generation: Mapping[str, Any] | None = None
 
 
-def load_model(name_or_path: str | Path, dtype: str = "float32", *, with_tokenizer: bool = True) -> Pretrained:
+def load_model(
+    name_or_path: str | Path, dtype: str = "float32", *, with_tokenizer: bool = True, score: bool | None = False
+) -> Pretrained:
     """A pretrained model with its parameters in `dtype`.
 
     name_or_path: an asset ("smollm2-135m"), a .gguf file or a folder of just one, a folder of safetensors with its
     config.json, or "organisation/name" on the Hugging Face hub. A folder of a PEFT adapter gives the model that it
     names as its base, the adapter merged. The tokenizer is None where there is none beside the weights; one beside a
-    .gguf file goes before the one inside it. What is loaded can be saved.
+    .gguf file goes before the one inside it. What is loaded can be saved. score: whether it is to be a reward model,
+    which does not speak; None takes either.
     Raises InputError with a sentence if it cannot be found, is damaged, or is a model that jaxrl does not compute.
     """
     path = _resolve(name_or_path)
@@ -63,6 +68,9 @@ def load_model(name_or_path: str | Path, dtype: str = "float32", *, with_tokeniz
         told = (folder / "tokenizer.json").is_file() or reader.get_field("tokenizer.ggml.tokens") is not None
         config, params = read_gguf(path, reader, dtype)
     tokenizer = _tokenizer(lambda: _read_tokenizer(path)) if with_tokenizer and told else None
+    if score is not None and score != (params.score is not None):
+        what, wanted = ("a reward model", "one that speaks") if params.score is not None else ("none", "a reward model")
+        raise InputError(f"{name_or_path} is {what}, and {wanted} is needed here")
     generation = folder / "generation_config.json"
     return Pretrained(config, params, tokenizer, read_json(generation) if generation.is_file() else None)
 
@@ -135,19 +143,38 @@ def save_model(
 
     generation: of the model that this one comes from; the tokenizer's ids go before those in it. Gemma's norms are
     stored less 1, as its files have them: exact for weights of at least 0.5, else to rounding.
+    A reward model, which has a `score`, is what transformers' AutoModelForSequenceClassification reads: without the
+    head that speaks, and padded with a token that ends no text, since transformers takes the score at the last token
+    that is not padding.
     Raises InputError with a sentence if the folder holds anything, or if an adapter has not been merged.
     """
-    ids = {f"{k}_token_id": getattr(tokenizer, k, None) for k in ("bos", "eos", "pad")}
-    generation = _generation(tokenizer, generation or {}, ids)
-    written = to_hf_config(config, dtype=dtype, token_ids=ids)
+    pad, rewards = None if tokenizer is None else tokenizer.pad, params.score is not None
+    if rewards:
+        config, params, generation = dataclasses.replace(config, tie_word_embeddings=True), _mute(params), None
+        pad = None if tokenizer is None else _apart_from_ends(tokenizer)
+    ids = {f"{k}_token_id": getattr(tokenizer, k, None) for k in ("bos", "eos")} | {"pad_token_id": pad}
+    generation = None if rewards else _generation(tokenizer, generation or {}, ids)
+    written = to_hf_config(config, dtype=dtype, token_ids=ids, score=rewards)
     with appearing(Path(folder)) as temporary:
         tensors = disassemble(config, params, HF, _shifted(config, -1.0), dtype)
         write_tensors(temporary, tensors, 4 if dtype == "float32" else 2, max_shard_bytes)
         write_json(temporary / "config.json", written)
         if tokenizer is not None:
-            tokenizer.save(temporary)
+            tokenizer.save(temporary, pad)
         if generation:
             write_json(temporary / "generation_config.json", generation)
+
+
+def _mute(params: Decoder) -> Decoder:
+    copy = jax.tree.map(lambda x: x, params)
+    copy.head = None
+    return copy
+
+
+def _apart_from_ends(tokenizer: Tokenizer) -> int:
+    """A padding token that ends no text: the tokenizer's own, another that has a part, or any."""
+    own = [i for i in (tokenizer.pad, tokenizer.unknown, tokenizer.bos) if i is not None]
+    return next(i for i in (*own, *range(tokenizer.vocab_size)) if i not in tokenizer.stops)
 
 
 def _generation(tokenizer: Tokenizer | None, given: Mapping[str, Any], ids: Mapping[str, int | None]) -> dict[str, Any]:

@@ -219,10 +219,13 @@ class Tokenizer:
         """Whether the text spells a special token, or another with which the chat template marks turns."""
         return self._marks().pattern.search(text) is not None
 
-    def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, which transformers reads alike."""
+    def save(self, folder: str | Path, pad: int | None = None) -> None:
+        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, which transformers reads alike.
+
+        pad: the token that pads, where it is another than its own."""
         default = {} if self.chat_template is None else {"default": self.chat_template}
-        write_folder(Path(folder), self._backend.to_str(), self.special, default | self.templates)
+        own = {} if pad in (None, self.pad) else {"pad_token": self._backend.id_to_token(pad)}
+        write_folder(Path(folder), self._backend.to_str(), self.special | own, default | self.templates)
 
     def fingerprint(self) -> str:
         """sha256 over all that decides which ids a text or a conversation becomes."""

@@ -4,10 +4,10 @@ from jax.nn import log_sigmoid
 from jaxtyping import Array, Float
 
 Batch = Float[Array, "*b"]
-Scalar = float | Float[Array, "*b"]
+Scalar = float | Float[Array, ""]
 
 
-def bradley_terry_loss(chosen: Batch, rejected: Batch, margin: Scalar = 0.0, centring: Scalar = 0.0) -> Batch:
+def bradley_terry_loss(chosen: Batch, rejected: Batch, margin: Scalar | Batch = 0.0, centring: Scalar = 0.0) -> Batch:
     """-log σ(r_w - r_l - m) + c·(r_w + r_l)²: how surprising the preference is to a reward model.
 
     Bradley & Terry 1952; Ouyang et al. 2022, eq. 1, arXiv 2203.02155; the margin is of Llama 2 (Touvron et al. 2023,
