@@ -193,7 +193,8 @@ class Program(NamedTuple):
     that is there.
     label: names the run's directory. overrides: settings that something given stands in for, by their path, as in
     {"env.name": "my.module:Maze"}: a run's config names what was really run, and run.json has its hash.
-    export(learner) -> parameters that make a model of their own, or None if that means nothing.
+    export(learner) -> parameters that make a model of their own, or None if that means nothing. adapters(learner) ->
+    what of it are adapters, where they alone are worth saving.
     """
 
     algorithm: Algorithm
@@ -206,6 +207,7 @@ class Program(NamedTuple):
     label: str = "run"
     overrides: Mapping[str, Any] = {}
     export: Callable[[Learner], Params] | None = None
+    adapters: Callable[[Learner], Params] | None = None
 
     @property
     def num_updates(self) -> int:

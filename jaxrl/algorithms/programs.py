@@ -113,6 +113,7 @@ def language_program(
         headline={"loss": ("loss",), "held out": ("eval_loss",)},
         label=f"{config.lm.name.rstrip('/').split('/')[-1]}_{type(config).__name__.lower()}",
         export=lambda learner: tuned.merged(learner.trained),
+        adapters=lambda learner: learner.trained,
     )
 
 

@@ -65,7 +65,7 @@ class Reward:
         """What the drivers run: the model, its pretrained parameters, and the rows."""
         judged = {"check_start": self.check_start, "tell": told, "keep": reliability}
         made = language_program(self, network, params, data, **judged, scores=True)
-        return made._replace(export=lambda learner: exported(self, params, learner))
+        return made._replace(export=lambda learner: exported(self, params, learner), adapters=None)
 
     def complete_data(self, model: LanguageModel, params: Params, data: Data) -> Data:
         """The rows, in groups of one prompt each where those are asked for."""

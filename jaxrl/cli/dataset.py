@@ -19,7 +19,7 @@ def data(
     action: Positional[Literal["lint"]],
     file: Positional[Path],
     *,
-    algorithm: Literal["any", "sft", "dpo", "kto"] = "any",
+    algorithm: Literal["any", "sft", "reward", "dpo", "kto"] = "any",
     model: str = "smollm2-135m",
     max_length: int = 512,
     max_prompt_length: int | None = None,

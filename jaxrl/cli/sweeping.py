@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxrl.algorithms import ALGORITHMS, DPO, KTO, SFT
+from jaxrl.algorithms import ALGORITHMS, DPO, KTO, SFT, Reward
 from jaxrl.cli.experiment import named, names, parse
 from jaxrl.config_file import from_dict, load_config, read_document
 from jaxrl.lm import LMConfig
@@ -29,7 +29,7 @@ from jaxrl.types import InputError
 
 _PREFIX = "--sweep."
 _OWN = ("base", "sweep", "plan")  # of a file that describes a sweep
-_FROM_ROWS = {"sft": SFT, "dpo": DPO, "kto": KTO}
+_FROM_ROWS = {"sft": SFT, "reward": Reward, "dpo": DPO, "kto": KTO}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +55,11 @@ def sweep(argv: list[str]) -> None:
         jaxrl sweep dpo --path pairs.jsonl --name MODEL_FOLDER --sweep.beta .05,.1,.5 --score eval_rewards/accuracy
         jaxrl sweep mine.yaml --dry-run
 
-    The first argument is a config as for jaxrl train; sft, dpo or kto; or a file that describes a sweep. --sweep.FIELD
-    takes the values listed (lists apart by semicolons), or a range: log:LOW:HIGH:COUNT or lin:LOW:HIGH:COUNT, without a
-    count where values are drawn. All other options set what the configurations have in common. Rows of every member are
-    in table.csv and table.parquet; jaxrl report DIRECTORY ranks them, jaxrl resume DIRECTORY goes on.
+    The first argument is a config as for jaxrl train; sft, reward, dpo or kto; or a file that describes a sweep.
+    --sweep.FIELD takes the values listed (lists apart by semicolons), or a range: log:LOW:HIGH:COUNT or
+    lin:LOW:HIGH:COUNT, without a count where values are drawn. All other options set what the configurations have in
+    common. Rows of every member are in table.csv and table.parquet; jaxrl report DIRECTORY ranks them, jaxrl resume
+    DIRECTORY goes on.
 
     A file has what --sweep takes in `sweep:` and the options of the sweep in `plan:`. What the configurations have in
     common is as in any config file; or a config is named by `base:`, and such sections change it:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from tyro.conf import Positional
 
-from jaxrl.algorithms import DPO, KTO, SFT
+from jaxrl.algorithms import DPO, KTO, SFT, Reward
 from jaxrl.cli.experiment import Options, launch, named, names, parse, report
 from jaxrl.cli.sweeping import is_sweep, load, resume_sweep
 from jaxrl.evaluators import evaluate as episodes
@@ -30,7 +30,7 @@ from jaxrl.training import takes
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
 
-_FROM_ROWS = {"sft": SFT(), "dpo": DPO(), "kto": KTO()}
+_FROM_ROWS = {"sft": SFT(), "reward": Reward(), "dpo": DPO(), "kto": KTO()}
 _OF_FINETUNE = {"network", "params", "data", "samples"}  # what it makes itself, from the config and its options
 
 
@@ -70,16 +70,17 @@ def finetune(argv: list[str], description: str | None = None) -> None:
 
         jaxrl finetune sft --path mine.jsonl --name smollm2-135m
         jaxrl finetune dpo --path pairs.jsonl --name runs/mine/model --lora-rank 16
+        jaxrl finetune reward --path pairs.jsonl --name runs/mine/model
         jaxrl finetune kto --path thumbs.jsonl --name runs/mine/model --buckets 64 128 256
         jaxrl finetune sft --path mine.jsonl --lora-rank 16 --adapter-only
         jaxrl finetune dpo --path pairs.jsonl --name runs/mine/adapter --lora-continue
         jaxrl finetune dpo/sentiment_cpu --path pairs.jsonl
 
     The first argument is an algorithm, or a config as for jaxrl train. Rows are {prompt, completion} or {messages} for
-    sft, {prompt, chosen, rejected} for dpo, {prompt, completion, label} for kto; --format names other shapes, and
-    --split a part of a folder. Look at them first: jaxrl data lint mine.jsonl. Ends with the held-out figures before
-    and after, what the model says along the way (samples.jsonl), and a folder that transformers loads, or PEFT with
-    --adapter-only.
+    sft, {prompt, chosen, rejected} for reward and dpo, {prompt, completion, label} for kto; --format names other
+    shapes, and --split a part of a folder. Look at them first: jaxrl data lint mine.jsonl. Ends with the held-out
+    figures before and after, what the model says along the way (samples.jsonl), and a folder that transformers loads,
+    or PEFT with --adapter-only.
     """
     learning = [*_FROM_ROWS, *(name for name in names() if name.split("/")[0] in _FROM_ROWS)]
     description = description or finetune.__doc__
@@ -87,7 +88,9 @@ def finetune(argv: list[str], description: str | None = None) -> None:
     config = _FROM_ROWS[name] if name in _FROM_ROWS else named(name, learning)
     if "env" in takes(config):
         raise InputError(f"{name} learns by acting: jaxrl train {name}")
-    config, options = parse(config, description, argv[1:], FinetuneOptions())
+    speaks = "samples" in takes(config)
+    asked = FinetuneOptions() if speaks else FinetuneOptions(samples=0)
+    config, options = parse(config, description, argv[1:], asked)
     _tell(tune(config, **options))
 
 

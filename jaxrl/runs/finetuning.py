@@ -70,14 +70,17 @@ def finetune(
         room = base.config.max_position_embeddings
         prompts = first_prompts(data.held_out or data.train, samples, at_most=room - 1)
         given["samples"] = Ask(prompts, min(sample_length, room - int(prompts.length.max())), base.tokenizer)
-    learned, name = program(config, **given).export, "adapter" if adapter_only else "model"
+    made, name = program(config, **given), "adapter" if adapter_only else "model"
+    learned = made.export
+    if adapter_only and made.adapters is None:
+        raise InputError("adapter_only saves adapters alone, without the head of a reward model; leave it out")
 
     def export(state: TrainState, run_dir: Path) -> None:
         folder = run_dir / name
         if folder.exists():  # it does on a resume of a run that had ended
             return
         if adapter_only:
-            save_adapters(folder, replace(lm, name=whole), state.learner.trained, base.tokenizer)
+            save_adapters(folder, replace(lm, name=whole), made.adapters(state.learner), base.tokenizer)
         else:
             save_model(folder, base.config, learned(state.learner), base.tokenizer, base.generation)
 

@@ -164,6 +164,8 @@ def test_from_a_folder_and_rows_to_a_folder_and_on_from_there(tmp_path):
     on = replace(asked, lm=LMConfig(str(tuned.folder), logit_chunk=None), max_updates=1, learning_rate=0.0)
     again = finetune(on, rows, run_dir=tmp_path / "on", progress=False)
     assert again.result.figures["loss"] == pytest.approx(tuned.result.figures["loss"], abs=1e-5)
+    with pytest.raises(ValueError, match="adapter_only saves adapters alone, without the head of a reward model"):
+        finetune(asked, rows, adapter_only=True, run_dir=tmp_path / "no")
     with pytest.raises(ValueError, match="is a reward model, which does not speak"):
         finetune(SFT(lm=LMConfig(str(tuned.folder))), [{"prompt": "a", "completion": "b"}] * 3, run_dir=tmp_path / "no")
 

@@ -153,7 +153,7 @@ def test_one_that_was_given_objects_of_python_is_not_resumed_from_the_command_li
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ((), "name a config first, as in ppo/cartpole; there are sft, dpo, kto, a2c/acrobot"),
+        ((), "name a config first, as in ppo/cartpole; there are sft, reward, dpo, kto, a2c/acrobot"),
         (("ppo/cartpol",), "did you mean 'ppo/cartpole'"),
         (("ppo/cartpole", "--sweep.learning-rat", "1"), "unknown field learning_rat of PPO; did you mean"),
         (("ppo/cartpole", "--sweep.gamma"), "--sweep.gamma needs values, all in one word, as in --sweep.gamma 1e-4"),

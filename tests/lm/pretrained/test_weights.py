@@ -145,7 +145,7 @@ def test_rotary_buffers_are_ignored():
             "lacks .*; it is a model without its head: take the one that generates text",
         ),
         (lambda t: t.clear() or t.update(x=np.ones(1, np.float32)), r"lacks lm_head.weight, .* and 22 more"),
-        (lambda t: t.update({"score.weight": np.ones((1, 32), np.float32)}), "holds score.weight, for which a llama"),
+        (lambda t: t.update({"extra.weight": np.ones((1, 32), np.float32)}), "holds extra.weight, for which a llama"),
         (
             lambda t: t.update({"model.norm.weight": np.ones(31, np.float32)}),
             r"model.norm.weight in .*model has shape \(31,\), but its config calls for \(32,\)",
