@@ -2,7 +2,7 @@
 learn from rows. An algorithm's file tells the algorithm; this tells what it runs in and how it is judged.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,19 @@ from jaxrl.evaluators import Ask, held_out_rows, sampled_completions, told, whol
 from jaxrl.lm.lora import trained
 from jaxrl.lm.pretrained.assets import cache
 from jaxrl.lm.reference import with_reference
+from jaxrl.lm.sampling import check_prompts
 from jaxrl.lm.transformer import LanguageModel, ModelConfig
 from jaxrl.lm.vocabulary import check_ids
 from jaxrl.networks import check_distribution
 from jaxrl.ops.fingerprints import fingerprint
 from jaxrl.settings import replace
-from jaxrl.sources import at_own_width, batches, batches_per_epoch
+from jaxrl.sources import at_own_width, batches, batches_per_epoch, completions
+from jaxrl.sources.sampled import Reward
 from jaxrl.types import Algorithm, InputError, Metrics, Network, Params, Program, Unit
 
 ENV_STEPS = Unit("env_steps", "environment steps")
 ROWS_SEEN = Unit("rows_seen", "rows")
+COMPLETIONS = Unit("completions", "completions")
 
 
 def control_program(config: Any, env: Any = None, network: Network | None = None) -> Program:
@@ -114,6 +117,56 @@ def language_program(
         label=f"{config.lm.name.rstrip('/').split('/')[-1]}_{type(config).__name__.lower()}",
         export=lambda learner: tuned.merged(learner.trained),
         adapters=lambda learner: learner.trained,
+    )
+
+
+def completion_program(
+    config: Any,
+    network: LanguageModel | None,
+    params: Params | None,
+    data: Data | None,
+    reward: Reward | None,
+    stop: Sequence[int] | None,
+) -> Program:
+    """Learning from completions of its own: the program of a config that has `lm`, `data`, `loop`, `sampling`,
+    `per_prompt`, policy(params) -> Trained and make(model, params, num_updates) -> Algorithm whose learner has
+    `trained.policy`.
+
+    network, params: as for `language_program`. data: PromptRows. reward(TokenRows) -> [B]. stop: tokens that end a
+    completion. Raises InputError for what is missing, and for prompts that leave no room.
+    """
+    if network is None or params is None or data is None or reward is None:
+        missing = "learns from a reward; give network, params, data and reward, or call `finetune` with reward="
+        raise InputError(f"{type(config).__name__} {missing}")
+    loop, tuned, sampling = config.loop, config.policy(params), config.sampling.options()
+    for prompts in data.train + data.held_out:
+        check_prompts(network, prompts.tokens, prompts.length, sampling["max_new_tokens"])
+    num_prompts = loop.batch_size // config.per_prompt
+    updates = loop.epochs * batches_per_epoch(data.train, num_prompts)
+    updates = updates if loop.max_updates is None else min(updates, loop.max_updates)
+    source = completions(
+        network,
+        lambda learner: (tuned.merged(learner.trained.policy), tuned.model(learner.trained.policy)),
+        params,
+        data.train,
+        reward,
+        num_prompts=num_prompts,
+        per_prompt=config.per_prompt,
+        sampling=sampling,
+        stop=stop or (),
+        micro_batch_size=loop.micro_batch_size,
+        chunk=config.lm.logit_chunk,
+    )
+    return Program(
+        config.make(network, params, updates),
+        source,
+        total_steps=updates * loop.batch_size,
+        steps_per_update=loop.batch_size,
+        unit=COMPLETIONS,
+        headline={"reward": ("eval_reward", "reward"), "KL": ("eval_kl", "kl")},
+        label=f"{config.lm.name.rstrip('/').split('/')[-1]}_{type(config).__name__.lower()}",
+        export=lambda learner: tuned.merged(learner.trained.policy),
+        adapters=lambda learner: learner.trained.policy,
     )
 
 

@@ -24,6 +24,30 @@ class Prompts(NamedTuple):
     length: Int[Array, " n"]
 
 
+class PromptRows(NamedTuple):
+    """Prompts to learn from. tokens, length: as of Prompts. row [n]: which of the rows that were given."""
+
+    tokens: Int[Array, "n P"]
+    length: Int[Array, " n"]
+    row: Int[Array, " n"]
+
+
+def prompt_buckets(prompts: Prompts, widths: Sequence[int] = ()) -> tuple[PromptRows, ...]:
+    """Prompts in the smallest of these widths that holds them, by default all as wide as the longest; one entry per
+    width that is not empty, shortest first. Raises InputError for one longer than all of them."""
+    longest = int(np.max(prompts.length))
+    sizes = sorted(set(widths)) or [longest]
+    if longest > sizes[-1]:
+        raise InputError(f"the longest prompt has {longest} tokens, more than buckets = {list(widths)} hold; add it")
+    of_row, made = np.searchsorted(sizes, prompts.length), []
+    for b, size in enumerate(sizes):
+        row = np.flatnonzero(of_row == b)
+        tokens = np.zeros((len(row), size), np.int32)
+        tokens[:, : prompts.tokens.shape[1]] = prompts.tokens[row, :size]
+        made += [PromptRows(tokens, prompts.length[row], row.astype(np.int32))] if len(row) else []
+    return tuple(made)
+
+
 def read_prompts(path: str | Path, split: str | None = None, format: str = "auto") -> list[Row]:
     """Rows {prompt} of a file or folder; rows of any preference format will do as well, for their prompts.
 

@@ -1,6 +1,9 @@
 """The settings of a language model that every algorithm for them shares."""
 
+from typing import Any
+
 from jaxrl.settings import check_unread, config, leaf, static
+from jaxrl.types import InputError
 
 
 @config
@@ -41,3 +44,31 @@ class LMConfig:
         if not self.lora_rank:
             unread = ("lora_alpha", "lora_targets", "lora_rank_stabilized")
             check_unread(self, unread, "with lora_rank = 0", "set lora_rank to at least 1")
+
+
+@config
+class Sampling:
+    """How completions are sampled."""
+
+    max_new_tokens: int = static(64, at_least=1)
+    """Tokens of a completion, its end token included, at most."""
+    temperature: float = leaf(1.0, 0.0)
+    """Logits are divided by it; 0 is greedy."""
+    top_k: int = static(0, at_least=0)
+    """Only the k likeliest tokens; 0 is off."""
+    top_p: float | None = static(None)
+    """Only the fewest likeliest tokens that have this probability together."""
+    min_p: float | None = static(None)
+    """Only tokens at least this share as likely as the likeliest."""
+
+    def validate(self) -> None:
+        """Raises InputError for a share that is none."""
+        for name in ("top_p", "min_p"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise InputError(f"{name} = {value} must be above 0 and at most 1; leave it out to switch it off")
+
+    def options(self) -> dict[str, Any]:
+        """As `generate` takes them."""
+        shares = {"top_p": 1.0 if self.top_p is None else self.top_p, "min_p": self.min_p or 0.0}
+        return {n: getattr(self, n) for n in ("max_new_tokens", "temperature", "top_k")} | shares

@@ -95,8 +95,11 @@ def grad_norm(grads: PyTree) -> Mean:
     return mean(jnp.linalg.norm(ravel_pytree(grads)[0]))
 
 
-def explained_variance(value: Float[Array, "*b"], target: Float[Array, "*b"]) -> Mean:
-    """1 - Var[G - V]/Var[G]: 1 is perfect, 0 no better than a constant. 0 for a constant target."""
-    variance = jnp.var(target)
-    explained = 1 - jnp.var(target - value) / jnp.where(variance > 0, variance, 1.0)
+def explained_variance(
+    value: Float[Array, "*b"], target: Float[Array, "*b"], where: Bool[Array, "*b"] | None = None
+) -> Mean:
+    """1 - Var[G - V]/Var[G]: 1 is perfect, 0 no better than a constant. 0 for a constant target. where: those that
+    count; all by default."""
+    variance = jnp.var(target, where=where)
+    explained = 1 - jnp.var(target - value, where=where) / jnp.where(variance > 0, variance, 1.0)
     return mean(jnp.where(variance > 0, explained, 0.0))

@@ -7,3 +7,6 @@ from jaxrl.sources.rows import Cursor as Cursor
 from jaxrl.sources.rows import at_own_width as at_own_width
 from jaxrl.sources.rows import batches as batches
 from jaxrl.sources.rows import batches_per_epoch as batches_per_epoch
+from jaxrl.sources.sampled import Completed as Completed
+from jaxrl.sources.sampled import completions as completions
+from jaxrl.sources.sampled import contained as contained

@@ -1,0 +1,124 @@
+"""Completions that the policy itself says, as a source of batches: prompts, sampling with a cache, the reward, and the
+log-probs of what was said under the policy and its reference.
+
+Those log-probs are the training path's, never the sampler's, whose are of the tempered and truncated distribution and
+of other kernels: with these the ratio of a first update is 1.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrl.data.prompts import PromptRows
+from jaxrl.lm.log_probs import TokenRows, completion_stats
+from jaxrl.lm.sampling import generate
+from jaxrl.lm.transformer import LanguageModel
+from jaxrl.ops.minibatch import map_parts
+from jaxrl.sources.rows import batches
+from jaxrl.types import Key, Learner, Params, PyTree, Source
+
+
+class Completed(NamedTuple):
+    """B prompts with what was said after them, right-padded; those of one prompt lie next to each other.
+
+    length: of both, an end token included. finished: whether it ended, and was not cut. row: which prompt. log_prob,
+    ref_log_prob [B, T]: of the completion's tokens from place 0 on, under the policy that said them and the reference;
+    0 beyond. score: its reward; valid: whether that was finite.
+    """
+
+    tokens: Int[Array, "B S"]
+    prompt_length: Int[Array, " B"]
+    length: Int[Array, " B"]
+    finished: Bool[Array, " B"]
+    row: Int[Array, " B"]
+    log_prob: Float[Array, "B T"]
+    ref_log_prob: Float[Array, "B T"]
+    score: Float[Array, " B"]
+    valid: Bool[Array, " B"]
+
+    @property
+    def completion_length(self) -> Int[Array, " B"]:
+        """Tokens that were said."""
+        return self.length - self.prompt_length
+
+    @property
+    def real(self) -> Bool[Array, "B T"]:
+        """Which places of [B, T] are tokens that were said."""
+        return jnp.arange(self.log_prob.shape[1]) < self.completion_length[:, None]
+
+
+Reward = Callable[[TokenRows], Float[Array, " B"]]
+
+
+def completions(
+    model: LanguageModel,
+    params_of: Callable[[Learner], tuple[Params, Params]],
+    reference: Params,
+    prompts: tuple[PromptRows, ...],
+    reward: Reward | None,
+    *,
+    num_prompts: int,
+    per_prompt: int = 1,
+    sampling: dict[str, Any],
+    stop: Sequence[int],
+    micro_batch_size: int | None = None,
+    chunk: int | None = None,
+) -> Source:
+    """Batches of num_prompts · per_prompt completions, Completed.
+
+    Main arguments:
+    params_of(learner) -> (parameters to sample with, parameters to score with): equal up to rounding. prompts: by
+    width. reward(TokenRows) -> [B]: a function of tokens, in the compiled program; None leaves scores 0, for the host
+    to fill in. sampling: as for `generate`. stop: tokens that end a completion.
+    Other arguments:
+    micro_batch_size, chunk: rows, and tokens' logits, that exist at the same time while scoring.
+    """
+    rows, widest, room = (
+        batches(prompts, num_prompts),
+        max(p.tokens.shape[1] for p in prompts),
+        sampling["max_new_tokens"],
+    )
+
+    def said_at(b: int, params: Params, asked: PromptRows, keys: Key) -> tuple[Array, Array, Array]:
+        width = prompts[b].tokens.shape[1]
+        made = generate(model, params, asked.tokens[:, :width], asked.length, keys, stop=tuple(stop), **sampling)
+        return jnp.pad(made.tokens, ((0, 0), (0, widest - width))), made.length, made.finished
+
+    def scored(params: Params, said: TokenRows) -> Float[Array, "B T"]:
+        def part(some: TokenRows) -> Float[Array, "b T"]:
+            return of_completion(completion_stats(model, params, some, chunk)[0].log_prob, some, room)
+
+        return map_parts(part, said, micro_batch_size)
+
+    def collect(key: Key, learner: Learner, carry: PyTree) -> tuple[PyTree, Completed]:
+        k_rows, k_said = jax.random.split(key)
+        carry, drawn = rows.collect(k_rows, learner, carry)
+        asked: PromptRows = jax.tree.map(lambda x: jnp.repeat(x, per_prompt, axis=0), drawn.batch.rows)
+        to_sample, to_score = params_of(learner)
+        keys = jax.random.split(k_said, num_prompts * per_prompt)
+        at = [partial(said_at, b) for b in range(len(prompts))]
+        tokens, length, finished = jax.lax.switch(drawn.bucket, at, to_sample, asked, keys)
+        said = TokenRows(tokens, asked.length, length)
+        log_prob, ref_log_prob = scored(to_score, said), scored(reference, said)
+        score = jnp.zeros(len(length)) if reward is None else reward(said).astype(jnp.float32)
+        made = Completed(tokens, asked.length, length, finished, asked.row, log_prob, ref_log_prob, score, finished)
+        return carry, contained(made)
+
+    return Source(rows.init, collect)
+
+
+def contained(made: Completed) -> Completed:
+    """With `valid` where the score is finite, and 0 in place of one that is not."""
+    valid = jnp.isfinite(made.score)
+    return made._replace(score=jnp.where(valid, made.score, 0.0), valid=valid)
+
+
+def of_completion(x: Float[Array, "B L"], rows: PyTree, room: int) -> Float[Array, "B T"]:
+    """What `per_token_log_probs` says of a row's own completion, from place 0 on. x: [B, L - 1], of the token after."""
+    place = rows.prompt_length[:, None] - 1 + jnp.arange(room)
+    found = jnp.take_along_axis(x, jnp.minimum(place, x.shape[1] - 1), axis=1)
+    return jnp.where(jnp.arange(room) < (rows.length - rows.prompt_length)[:, None], found, 0.0)
