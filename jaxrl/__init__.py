@@ -16,8 +16,10 @@ from jaxrl import networks as networks
 # algorithms, one config each
 from jaxrl.algorithms import A2C as A2C
 from jaxrl.algorithms import DPO as DPO
+from jaxrl.algorithms import GRPO as GRPO
 from jaxrl.algorithms import KTO as KTO
 from jaxrl.algorithms import PPO as PPO
+from jaxrl.algorithms import RLHF as RLHF
 from jaxrl.algorithms import SFT as SFT
 from jaxrl.algorithms import Reinforce as Reinforce
 from jaxrl.algorithms import Reward as Reward

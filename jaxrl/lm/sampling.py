@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrl.lm.transformer import KVCache, LanguageModel, Layer, unstack
+from jaxrl.lm.transformer import KVCache, LanguageModel, Layer
 from jaxrl.types import InputError, Key, Params
 
 
@@ -70,7 +70,7 @@ def generate(
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _generate(model, choose, stop, max_new_tokens, params, tokens, length, draw):
     state = _start(model, choose, stop, max_new_tokens, params, tokens, length, draw)
-    layers = unstack(params)
+    layers = model.unstack(params)
 
     def unfinished(carry: tuple[Array, tuple]) -> Bool[Array, ""]:
         count, (out, _) = carry
@@ -113,7 +113,7 @@ def stream(
     for position in range(len(prompt) + 1, len(prompt) + max_new_tokens):
         if out.finished[0]:
             return
-        layers = jax.jit(unstack)(params) if layers is None else layers
+        layers = jax.jit(model.unstack)(params) if layers is None else layers
         out, cache = _jit_advance(*static, params, layers, draw, (out, cache))
         yield int(out.tokens[0, position])
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl.lm.rope import DynamicScaling, RopeScaling, frequencies
 from jaxrl.ops.platform import tuning
-from jaxrl.types import InputError, Key, Params
+from jaxrl.types import InputError, Key, Params, PyTree
 
 ACTIVATIONS: dict[str, Callable] = {"silu": jax.nn.silu, "gelu_tanh": jax.nn.gelu}
 _STD = 0.02  # of fresh weights
@@ -133,7 +133,7 @@ class LanguageModel(NamedTuple):
     hidden(params, tokens [B, L]) -> [B, L, D]; unembed(params, hidden [..., D]) -> logits [..., V].
     prefill(params, tokens [B, L], S) -> (hidden [B, L, D], cache): the same as `hidden`, and a cache with room for S.
     extend(params, layers, tokens [B, T], start [B], cache) -> (hidden [B, T, D], cache): go on from a cache, each row
-    at its own position, unrolled; `layers` is `unstack(params)`.
+    at its own position, unrolled; layers: `unstack(params)`, once for many tokens.
     """
 
     config: ModelConfig
@@ -144,6 +144,7 @@ class LanguageModel(NamedTuple):
     unembed: Callable[..., Float[Array, "... V"]]
     prefill: Callable[..., tuple[Float[Array, "B L D"], KVCache]]
     extend: Callable[..., tuple[Float[Array, "B T D"], KVCache]]
+    unstack: Callable[[Params], PyTree] | None = None
 
 
 def language_model(config: ModelConfig, *, dtype: str = "float32", remat: bool | None = None) -> LanguageModel:
@@ -219,7 +220,7 @@ def _language_model(c: ModelConfig, dtype: jnp.dtype, remat: bool) -> LanguageMo
     def apply(params: Decoder, tokens: Int[Array, "B L"]) -> Float[Array, "B L V"]:
         return unembed(params, hidden(params, tokens))
 
-    return LanguageModel(c, dtype, lambda key: Decoder(key, c), apply, hidden, unembed, prefill, extend)
+    return LanguageModel(c, dtype, lambda key: Decoder(key, c), apply, hidden, unembed, prefill, extend, unstack)
 
 
 def _check_width(c: ModelConfig, width: int) -> None:
