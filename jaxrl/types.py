@@ -27,6 +27,11 @@ class InputError(ValueError):
     """
 
 
+class RewardFailed(InputError):
+    """A function of texts that scores completions raised, or gave something that is no list of numbers. The sentence
+    names the text."""
+
+
 class Step(NamedTuple):
     """What one raw environment step says.
 
@@ -194,7 +199,9 @@ class Program(NamedTuple):
     label: names the run's directory. overrides: settings that something given stands in for, by their path, as in
     {"env.name": "my.module:Maze"}: a run's config names what was really run, and run.json has its hash.
     export(learner) -> parameters that make a model of their own, or None if that means nothing. adapters(learner) ->
-    what of it are adapters, where they alone are worth saving.
+    what of it are adapters, where they alone are worth saving. host(batch) -> the batch as it is learned from: a
+    function of NumPy arrays that no compiled program can hold, such as the score of texts; the driver calls it between
+    collecting and learning.
     """
 
     algorithm: Algorithm
@@ -208,6 +215,7 @@ class Program(NamedTuple):
     overrides: Mapping[str, Any] = {}
     export: Callable[[Learner], Params] | None = None
     adapters: Callable[[Learner], Params] | None = None
+    host: Callable[[Batch], Batch] | None = None
 
     @property
     def num_updates(self) -> int:
@@ -222,11 +230,24 @@ class Program(NamedTuple):
 
     def batch(self, state: TrainState) -> Batch:
         """What the next step will learn from."""
-        return self.source.collect(jax.random.split(state.key, 3)[1], state.learner, state.carry)[1]
+        return self.collect(state)[1]
 
     def step(self, state: TrainState) -> tuple[TrainState, Metrics]:
-        """update ∘ collect: one training step of whatever learns from whatever."""
-        key, k_collect, k_update = jax.random.split(state.key, 3)
-        carry, batch = self.source.collect(k_collect, state.learner, state.carry)
+        """update ∘ collect: one training step of whatever learns from whatever. Raises InputError for a program with a
+        part on the host."""
+        if self.host is not None:
+            raise InputError(
+                "this reward is a function of texts, which no compiled program can call; train with `run` or `finetune`"
+            )
+        return self.learn(*self.collect(state))
+
+    def collect(self, state: TrainState) -> tuple[TrainState, Batch]:
+        """The first half of a step: what is learned from next."""
+        carry, batch = self.source.collect(jax.random.split(state.key, 3)[1], state.learner, state.carry)
+        return state._replace(carry=carry), batch
+
+    def learn(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """The second half."""
+        key, _, k_update = jax.random.split(state.key, 3)
         learner, metrics = self.algorithm.update(k_update, state.learner, batch)
-        return TrainState(key, learner, carry, state.num_steps + self.steps_per_update), metrics
+        return TrainState(key, learner, state.carry, state.num_steps + self.steps_per_update), metrics

@@ -16,6 +16,7 @@ Is it going well? As in `rlhf.py`; and `spread`, the standard deviation within g
 completions all score alike teaches nothing.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +30,7 @@ from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.lm.log_probs import TokenRows, completion_stats
 from jaxrl.lm.lora import Trained, trained
 from jaxrl.lm.settings import LMConfig, Sampling
+from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import approx_kl, clipped, clipped_surrogate_loss
@@ -83,6 +85,8 @@ class GRPO:
     reward_clip: float = leaf(float("inf"), 0.0, infinite=True)
     """Scores are clipped to ± this; inf is off."""
 
+    eval_prompts: int = static(64, at_least=1)
+    """Held-out prompts that are completed at every evaluation, at most."""
     optimizer: AdamW = AdamW(learning_rate=1e-6)
     """AdamW and its schedule, over all gradient steps. Learning rate: about 1e-6 for all parameters, 1e-5 to 1e-4 for
     adapters."""
@@ -116,10 +120,15 @@ class GRPO:
         params: Params | None = None,
         data: Data | None = None,
         reward: Any = None,
-        stop: Any = None,
+        stop: Sequence[int] | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> Program:
         """What the drivers run: the model, its parameters, the prompts, what scores completions, what ends them."""
-        return completion_program(self, network, params, data, reward, stop)
+        return completion_program(self, network, params, data, reward, stop, tokenizer, told)
+
+    def complete_data(self, model: LanguageModel, params: Params, data: Data) -> Data:
+        """Nothing is added to the prompts."""
+        return data
 
     def make(self, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
         """GRPO of `params`, in `num_updates` updates. May run in a trace."""

@@ -11,21 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.data.arrays import Data
+from jaxrl.data.prompts import first_rows
 from jaxrl.envs import registry
 from jaxrl.envs.bodies import check_bodies
 from jaxrl.envs.check import check_environment
-from jaxrl.evaluators import Ask, held_out_rows, sampled_completions, told, whole_episodes
+from jaxrl.evaluators import Ask, held_out_rows, judged_completions, sampled_completions, told, whole_episodes
 from jaxrl.lm.lora import trained
 from jaxrl.lm.pretrained.assets import cache
 from jaxrl.lm.reference import with_reference
 from jaxrl.lm.sampling import check_prompts
+from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import LanguageModel, ModelConfig
 from jaxrl.lm.vocabulary import check_ids
 from jaxrl.networks import check_distribution
 from jaxrl.ops.fingerprints import fingerprint
 from jaxrl.settings import replace
 from jaxrl.sources import at_own_width, batches, batches_per_epoch, completions
-from jaxrl.sources.sampled import Reward
+from jaxrl.sources.rewards import TextReward
+from jaxrl.sources.sampled import Completed, Reward, Sampler
 from jaxrl.types import Algorithm, InputError, Metrics, Network, Params, Program, Unit
 
 ENV_STEPS = Unit("env_steps", "environment steps")
@@ -125,15 +128,18 @@ def completion_program(
     network: LanguageModel | None,
     params: Params | None,
     data: Data | None,
-    reward: Reward | None,
+    reward: Reward | TextReward | None,
     stop: Sequence[int] | None,
+    tokenizer: Tokenizer | None,
+    told: Callable[[Completed], Metrics],
 ) -> Program:
     """Learning from completions of its own: the program of a config that has `lm`, `data`, `loop`, `sampling`,
-    `per_prompt`, policy(params) -> Trained and make(model, params, num_updates) -> Algorithm whose learner has
-    `trained.policy`.
+    `per_prompt`, `eval_prompts`, `kl_coef`, policy(params) -> Trained and make(model, params, num_updates) -> Algorithm
+    whose learner has `trained.policy`.
 
-    network, params: as for `language_program`. data: PromptRows. reward(TokenRows) -> [B]. stop: tokens that end a
-    completion. Raises InputError for what is missing, and for prompts that leave no room.
+    network, params: as for `language_program`. data: PromptRows. reward: of tokens or of texts. stop: tokens that end a
+    completion; by default the tokenizer's. tokenizer: to keep texts. told: metrics of completions. Raises InputError
+    for what is missing, and for prompts that leave no room.
     """
     if network is None or params is None or data is None or reward is None:
         missing = "learns from a reward; give network, params, data and reward, or call `finetune` with reward="
@@ -144,29 +150,37 @@ def completion_program(
     num_prompts = loop.batch_size // config.per_prompt
     updates = loop.epochs * batches_per_epoch(data.train, num_prompts)
     updates = updates if loop.max_updates is None else min(updates, loop.max_updates)
-    source = completions(
+    stop = sorted(tokenizer.stops) if stop is None and tokenizer is not None else stop or ()
+    host = reward.score if isinstance(reward, TextReward) else None
+    sampler = Sampler(
         network,
-        lambda learner: (tuned.merged(learner.trained.policy), tuned.model(learner.trained.policy)),
         params,
-        data.train,
-        reward,
-        num_prompts=num_prompts,
-        per_prompt=config.per_prompt,
-        sampling=sampling,
-        stop=stop or (),
-        micro_batch_size=loop.micro_batch_size,
-        chunk=config.lm.logit_chunk,
+        sampling,
+        tuple(stop),
+        None if host else reward,
+        loop.micro_batch_size,
+        config.lm.logit_chunk,
     )
+
+    def params_of(learner: Any) -> tuple[Params, Params]:
+        return tuned.merged(learner.trained.policy), tuned.model(learner.trained.policy)
+
+    def score(figures: dict[str, float]) -> float:
+        return figures["reward"] - float(config.kl_coef) * figures["kl"]
+
+    held_out = first_rows(data.held_out or data.train, config.eval_prompts)
     return Program(
         config.make(network, params, updates),
-        source,
+        completions(sampler, params_of, data.train, num_prompts, config.per_prompt),
         total_steps=updates * loop.batch_size,
         steps_per_update=loop.batch_size,
         unit=COMPLETIONS,
+        evaluators=(judged_completions(sampler, params_of, held_out, told, score, host, tokenizer),),
         headline={"reward": ("eval_reward", "reward"), "KL": ("eval_kl", "kl")},
         label=f"{config.lm.name.rstrip('/').split('/')[-1]}_{type(config).__name__.lower()}",
         export=lambda learner: tuned.merged(learner.trained.policy),
         adapters=lambda learner: learner.trained.policy,
+        host=host,
     )
 
 

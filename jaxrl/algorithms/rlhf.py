@@ -12,6 +12,7 @@ kl_controller = "adaptive". `finished` should not fall: see missing_eos_penalty.
 policy is not what has spoken.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ from jaxrl.lm.heads import Head, init_head, token_scores
 from jaxrl.lm.log_probs import TokenRows, completion_stats
 from jaxrl.lm.lora import Trained, trained
 from jaxrl.lm.settings import LMConfig, Sampling
+from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import approx_kl, clipped, clipped_surrogate_loss, clipped_value_loss
@@ -93,6 +95,8 @@ class RLHF:
     value_clip: float = leaf(float("inf"), 0.0, infinite=True)
     """How far V may move from its old value per update; inf is off."""
 
+    eval_prompts: int = static(64, at_least=1)
+    """Held-out prompts that are completed at every evaluation, at most."""
     optimizer: AdamW = AdamW(learning_rate=1e-6)
     """AdamW and its schedule, over all gradient steps. Learning rate: about 1e-6 for all parameters, 1e-5 to 1e-4 for
     adapters."""
@@ -122,10 +126,15 @@ class RLHF:
         params: Params | None = None,
         data: Data | None = None,
         reward: Any = None,
-        stop: Any = None,
+        stop: Sequence[int] | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> Program:
         """What the drivers run: the model, its parameters, the prompts, what scores completions, what ends them."""
-        return completion_program(self, network, params, data, reward, stop)
+        return completion_program(self, network, params, data, reward, stop, tokenizer, told)
+
+    def complete_data(self, model: LanguageModel, params: Params, data: Data) -> Data:
+        """Nothing is added to the prompts."""
+        return data
 
     def make(self, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
         """PPO of `params`, in `num_updates` updates. May run in a trace."""
@@ -255,7 +264,7 @@ def make(c: RLHF, model: LanguageModel, params: Params, num_updates: int) -> Alg
 
 def told(batch: Completed) -> Metrics:
     """Of completions, as they were said: score, KL to the reference in nats each (k1 and k3, over all tokens), tokens,
-    how many ended, and how many had no finite score and are not learned from."""
+    how many ended, and how many had no finite score, or none in time, and are not learned from."""
     away = {kind: kl_estimate(batch.log_prob, batch.ref_log_prob, kind) for kind in ("k1", "k3")}
     kl, kl_k3 = (jnp.sum(jnp.where(batch.real, x, 0.0), axis=1) for x in away.values())
     return {
@@ -265,4 +274,5 @@ def told(batch: Completed) -> Metrics:
         "length": m.mean(batch.completion_length),
         "finished": m.mean(batch.finished),
         "invalid_rewards": m.mean(~batch.valid),
+        "late_rewards": m.mean(batch.late),
     }

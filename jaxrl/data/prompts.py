@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
@@ -46,6 +48,14 @@ def prompt_buckets(prompts: Prompts, widths: Sequence[int] = ()) -> tuple[Prompt
         tokens[:, : prompts.tokens.shape[1]] = prompts.tokens[row, :size]
         made += [PromptRows(tokens, prompts.length[row], row.astype(np.int32))] if len(row) else []
     return tuple(made)
+
+
+def first_rows(buckets: Sequence[PromptRows], count: int) -> PromptRows:
+    """The first `count` prompts, by the rows they are of, in one width."""
+    width = max(b.tokens.shape[1] for b in buckets)
+    wide = [b._replace(tokens=jnp.pad(b.tokens, ((0, 0), (0, width - b.tokens.shape[1])))) for b in buckets]
+    every: PromptRows = jax.tree.map(lambda *x: jnp.concatenate(x), *wide)
+    return jax.tree.map(lambda x: x[jnp.argsort(every.row)[:count]], every)
 
 
 def read_prompts(path: str | Path, split: str | None = None, format: str = "auto") -> list[Row]:

@@ -20,7 +20,7 @@ from jaxrl.runs.logs import Bar, Logger
 from jaxrl.runs.preemption import Interrupted, Interrupts, Partial, Stopped
 from jaxrl.training.clock import Clock
 from jaxrl.training.compiled import Compiled
-from jaxrl.types import Program, TrainState
+from jaxrl.types import Program, RewardFailed, TrainState
 
 # Rows that come faster than people read are written several at a time. Each costs half as much then: the processor's
 # caches, which a chunk of updates takes, are fetched back once for all of them.
@@ -49,6 +49,7 @@ class Session:
     together: int = 1  # rows that are written at once
     piece: int = 1  # updates between two questions whether to stop
     skipped: int = 0  # updates in a row of which every gradient was skipped
+    failed: RewardFailed | None = None  # why there is no next batch
 
     def train(self, state: TrainState) -> TrainState:
         """All updates that remain."""
@@ -102,11 +103,16 @@ class Session:
         told, self.partial = self.compiled.nothing if self.partial is None else self.partial.told, None
         while count and not self.interrupts.asked:
             piece, began = min(count, self.piece), time.perf_counter()
-            leaves, told = self.compiled.chunk(leaves, piece, told)
+            try:
+                leaves, told = self.compiled.chunk(leaves, piece, told)
+            except RewardFailed as error:  # before anything was learned from the batch: all else is worth keeping
+                self.failed = error
+                break
             count -= piece
             if count:  # or there is nothing to wait for: the row's own end is read later
                 jax.block_until_ready(told)
-                self.piece = max(1, int(piece * _POLL / (time.perf_counter() - began)))
+                wanted = 1 if self.p.host else int(piece * _POLL / (time.perf_counter() - began))
+                self.piece = max(1, wanted)
         return leaves, told, count
 
     def _stop(
@@ -121,6 +127,8 @@ class Session:
         if step and step not in self.saves.steps():
             self.saves.save(step, state, {**self.about, "partial": Partial(np.asarray(told), due).plain()})
             self.saves.wait()
+        if self.failed is not None:
+            raise self.failed
         raise Stopped(
             f"stopped by {self.interrupts.asked} after {step:,} of {self.p.total_steps:,} {self.p.unit.label}; all is "
             f"saved: jaxrl resume {self.run_dir} goes on with it, or the same command with --run-dir {self.run_dir} "

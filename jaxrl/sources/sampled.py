@@ -5,7 +5,7 @@ Those log-probs are the training path's, never the sampler's, whose are of the t
 of other kernels: with these the ratio of a first update is 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl.data.prompts import PromptRows
 from jaxrl.lm.log_probs import TokenRows, completion_stats
-from jaxrl.lm.sampling import generate
+from jaxrl.lm.sampling import Generation, generate
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops.minibatch import map_parts
 from jaxrl.sources.rows import batches
@@ -27,7 +27,7 @@ class Completed(NamedTuple):
 
     length: of both, an end token included. finished: whether it ended, and was not cut. row: which prompt. log_prob,
     ref_log_prob [B, T]: of the completion's tokens from place 0 on, under the policy that said them and the reference;
-    0 beyond. score: its reward; valid: whether that was finite.
+    0 beyond. score: its reward; valid: whether that was finite; late: whether it came too late, and counts as none.
     """
 
     tokens: Int[Array, "B S"]
@@ -39,6 +39,7 @@ class Completed(NamedTuple):
     ref_log_prob: Float[Array, "B T"]
     score: Float[Array, " B"]
     valid: Bool[Array, " B"]
+    late: Bool[Array, " B"]
 
     @property
     def completion_length(self) -> Int[Array, " B"]:
@@ -54,59 +55,72 @@ class Completed(NamedTuple):
 Reward = Callable[[TokenRows], Float[Array, " B"]]
 
 
+class Sampler(NamedTuple):
+    """How completions are made and measured.
+
+    model, reference: the parameters of the second are what KL is to. sampling: as for `generate`. stop: tokens that end
+    a completion. reward(TokenRows) -> [B]: a function of tokens, in the compiled program; None leaves scores 0, for the
+    host to fill in. micro_batch_size, chunk: rows, and tokens' logits, that exist at the same time while scoring.
+    """
+
+    model: LanguageModel
+    reference: Params
+    sampling: dict[str, Any]
+    stop: tuple[int, ...]
+    reward: Reward | None
+    micro_batch_size: int | None = None
+    chunk: int | None = None
+
+    def say(self, params: Params, asked: PromptRows, keys: Key) -> Generation:
+        """A completion of each prompt, by the keys [B]."""
+        return generate(self.model, params, asked.tokens, asked.length, keys, stop=self.stop, **self.sampling)
+
+    def log_probs(self, params: Params, said: TokenRows) -> Float[Array, "B T"]:
+        """Of the tokens that were said, from place 0 on."""
+
+        def part(some: TokenRows) -> Float[Array, "b T"]:
+            stats, _ = completion_stats(self.model, params, some, self.chunk)
+            return of_completion(stats.log_prob, some, self.sampling["max_new_tokens"])
+
+        return map_parts(part, said, self.micro_batch_size)
+
+    def measured(
+        self, params: Params, said: TokenRows, finished: Bool[Array, " B"], row: Int[Array, " B"]
+    ) -> Completed:
+        """What was said, with its log-probs under these parameters and the reference, and its score."""
+        log_prob, ref_log_prob = self.log_probs(params, said), self.log_probs(self.reference, said)
+        none = jnp.zeros(len(finished), bool)
+        score = none.astype(jnp.float32) if self.reward is None else self.reward(said).astype(jnp.float32)
+        return contained(Completed(*said, finished, row, log_prob, ref_log_prob, score, valid=~none, late=none))
+
+
 def completions(
-    model: LanguageModel,
+    sampler: Sampler,
     params_of: Callable[[Learner], tuple[Params, Params]],
-    reference: Params,
     prompts: tuple[PromptRows, ...],
-    reward: Reward | None,
-    *,
     num_prompts: int,
     per_prompt: int = 1,
-    sampling: dict[str, Any],
-    stop: Sequence[int],
-    micro_batch_size: int | None = None,
-    chunk: int | None = None,
 ) -> Source:
     """Batches of num_prompts · per_prompt completions, Completed.
 
-    Main arguments:
     params_of(learner) -> (parameters to sample with, parameters to score with): equal up to rounding. prompts: by
-    width. reward(TokenRows) -> [B]: a function of tokens, in the compiled program; None leaves scores 0, for the host
-    to fill in. sampling: as for `generate`. stop: tokens that end a completion.
-    Other arguments:
-    micro_batch_size, chunk: rows, and tokens' logits, that exist at the same time while scoring.
+    width, of which each batch has one.
     """
-    rows, widest, room = (
-        batches(prompts, num_prompts),
-        max(p.tokens.shape[1] for p in prompts),
-        sampling["max_new_tokens"],
-    )
+    rows, widest = batches(prompts, num_prompts), max(p.tokens.shape[1] for p in prompts)
 
     def said_at(b: int, params: Params, asked: PromptRows, keys: Key) -> tuple[Array, Array, Array]:
         width = prompts[b].tokens.shape[1]
-        made = generate(model, params, asked.tokens[:, :width], asked.length, keys, stop=tuple(stop), **sampling)
+        made = sampler.say(params, asked._replace(tokens=asked.tokens[:, :width]), keys)
         return jnp.pad(made.tokens, ((0, 0), (0, widest - width))), made.length, made.finished
-
-    def scored(params: Params, said: TokenRows) -> Float[Array, "B T"]:
-        def part(some: TokenRows) -> Float[Array, "b T"]:
-            return of_completion(completion_stats(model, params, some, chunk)[0].log_prob, some, room)
-
-        return map_parts(part, said, micro_batch_size)
 
     def collect(key: Key, learner: Learner, carry: PyTree) -> tuple[PyTree, Completed]:
         k_rows, k_said = jax.random.split(key)
         carry, drawn = rows.collect(k_rows, learner, carry)
         asked: PromptRows = jax.tree.map(lambda x: jnp.repeat(x, per_prompt, axis=0), drawn.batch.rows)
         to_sample, to_score = params_of(learner)
-        keys = jax.random.split(k_said, num_prompts * per_prompt)
-        at = [partial(said_at, b) for b in range(len(prompts))]
+        keys, at = jax.random.split(k_said, len(asked.length)), [partial(said_at, b) for b in range(len(prompts))]
         tokens, length, finished = jax.lax.switch(drawn.bucket, at, to_sample, asked, keys)
-        said = TokenRows(tokens, asked.length, length)
-        log_prob, ref_log_prob = scored(to_score, said), scored(reference, said)
-        score = jnp.zeros(len(length)) if reward is None else reward(said).astype(jnp.float32)
-        made = Completed(tokens, asked.length, length, finished, asked.row, log_prob, ref_log_prob, score, finished)
-        return carry, contained(made)
+        return carry, sampler.measured(to_score, TokenRows(tokens, asked.length, length), finished, asked.row)
 
     return Source(rows.init, collect)
 

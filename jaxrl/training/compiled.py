@@ -61,14 +61,19 @@ class Functions(NamedTuple):
 
     inputs: (the config's floats, the arrays that are given); the functions may be called with others. init(inputs, key)
     -> state; chunk(flat inputs, leaves, updates, told) -> (leaves, told), measures[i](inputs, key, learner, case), as
-    in Compiled. state: its shapes. names: of the metrics, in the order in which they are told.
+    in Compiled. collect(flat inputs, leaves) -> (carry, batch) and learn(flat inputs, leaves, carry, batch, told) ->
+    (leaves, told): the halves of an update, for a host to be asked in between. state, batch: shapes. names: of the
+    metrics, in the order in which they are told.
     """
 
     inputs: tuple[Any, list[Any]]
     init: Callable[[tuple, Key], TrainState]
     chunk: Callable[..., tuple[Leaves, Float[Array, " told"]]]
     measures: tuple[Callable[..., PyTree], ...]
+    collect: Callable[..., tuple[PyTree, PyTree]]
+    learn: Callable[..., tuple[Leaves, Float[Array, " told"]]]
     state: TrainState
+    batch: PyTree
     names: tuple[str, ...]
     nothing: Float[np.ndarray, " told"]
 
@@ -83,14 +88,43 @@ def functions(config: Any, given: dict[str, Any], p: Program) -> Functions:
         config, arrays = inputs
         return program(config, **join(arrays))
 
+    def learned(inputs: tuple, state: TrainState, batch: PyTree) -> tuple[TrainState, m.Packed]:
+        state, metrics = remade(inputs).learn(state, batch)
+        return state, m.pack(metrics)
+
     def stepped(inputs: tuple, state: TrainState) -> tuple[TrainState, m.Packed]:
         state, metrics = remade(inputs).step(state)
         return state, m.pack(metrics)
 
     step = jax.jit(stepped, inline=True)  # traced once, for its shapes and for the loop
     init = jax.jit(lambda inputs, key: remade(inputs).init(key))
-    state = init.trace(inputs, _key()).out_info
-    packed = jax.eval_shape(step, inputs, state)[1]
+    state, batch = init.trace(inputs, _key()).out_info, None
+    if p.host is None:
+        packed = jax.eval_shape(step, inputs, state)[1]
+    else:
+        batch = jax.eval_shape(lambda inputs, state: remade(inputs).collect(state)[1], inputs, state)
+        packed = jax.eval_shape(learned, inputs, state, batch)[1]
+
+    def unpacked(told: Float[Array, " told"]) -> m.Packed:
+        return m.Packed(packed.names, told[: packed.sums.size].reshape(packed.sums.shape))
+
+    def ended(state: TrainState, metrics: m.Packed) -> tuple[Leaves, Float[Array, " told"]]:
+        finite = which_finite(state.learner).astype(metrics.sums.dtype)
+        return jax.tree.leaves(state), jnp.concatenate([metrics.sums.reshape(-1), finite])
+
+    def collect(flat: Leaves, leaves: Leaves) -> tuple[PyTree, PyTree]:
+        state, batch = remade(jax.tree.unflatten(structure, flat)).collect(as_state(leaves))
+        return state.carry, batch
+
+    def learn(
+        flat: Leaves, leaves: Leaves, carry: PyTree, batch: PyTree, told: Float[Array, " told"]
+    ) -> tuple[Leaves, Float[Array, " told"]]:
+        before = as_state(leaves)._replace(carry=carry)
+        after, metrics = learned(jax.tree.unflatten(structure, flat), before, batch)
+        return ended(after, m.add(unpacked(told), metrics))
+
+    def as_state(leaves: Leaves) -> TrainState:
+        return jax.tree.unflatten(jax.tree.structure(state), leaves)
 
     def chunk(
         flat: Leaves, leaves: Leaves, updates: jax.Array, told: Float[Array, " told"]
@@ -102,18 +136,16 @@ def functions(config: Any, given: dict[str, Any], p: Program) -> Functions:
             state, metrics = step(inputs, state)
             return state, m.add(total, metrics)
 
-        before = m.Packed(packed.names, told[: packed.sums.size].reshape(packed.sums.shape))
-        start = jax.tree.unflatten(jax.tree.structure(state), leaves), before
-        end, metrics = jax.lax.fori_loop(0, updates, body, start)
-        finite = which_finite(end.learner).astype(metrics.sums.dtype)
-        return jax.tree.leaves(end), jnp.concatenate([metrics.sums.reshape(-1), finite])
+        return ended(*jax.lax.fori_loop(0, updates, body, (as_state(leaves), unpacked(told))))
 
     def measure(i: int) -> Callable:
         return lambda inputs, *rest: remade(inputs).evaluators[i].measure(*rest)
 
     nothing = np.zeros(packed.sums.size + len(named_floats(state.learner)), packed.sums.dtype)
     measures = tuple(measure(i) for i in range(len(p.evaluators)))
-    return Functions(inputs, init, chunk, measures, state, packed.names, nothing)
+    if p.host is not None:
+        chunk = lambda flat, leaves, updates, told: ended(as_state(leaves), unpacked(told))  # noqa: E731  # of none
+    return Functions(inputs, init, chunk, measures, collect, learn, state, batch, packed.names, nothing)
 
 
 def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compiled]:
@@ -124,21 +156,36 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
     f, number = functions(config, given, p), jax.ShapeDtypeStruct((), jnp.int32)
     init, state, arrays = f.init.trace(f.inputs, _key()), f.state, f.inputs[1]
     flat = jax.tree.leaves(f.inputs)
-    train = jax.jit(f.chunk, donate_argnums=1).trace(flat, jax.tree.leaves(state), number, f.nothing)
+    leaves = jax.tree.leaves(state)
+    train = [jax.jit(f.chunk, donate_argnums=1).trace(flat, leaves, number, f.nothing)]
+    if p.host is not None:
+        train += [
+            jax.jit(f.learn, donate_argnums=1).trace(flat, leaves, state.carry, f.batch, f.nothing),
+            jax.jit(f.collect).trace(flat, leaves),
+        ]
     asked = [jax.jit(measure).trace(f.inputs, _key(), state.learner, number) for measure in f.measures]
 
     def compiled() -> Compiled:
         briefly = [e.brief for e in p.evaluators]
-        update, start, *ask = _side_by_side([train, init, *asked], [False, True, *briefly])  # the longest first
-        update, start = update(), start()
-        return bound(config, update, start, ask)
+        made = _side_by_side([*train, init, *asked], [*[False] * len(train), True, *briefly])  # the longest first
+        *updates, start = (one() for one in made[: len(train) + 1])
+        return bound(config, updates, start, made[len(train) + 1 :])
 
-    def bound(config: Any, update: Callable, start: Callable, ask: list[Callable]) -> Compiled:
+    def bound(config: Any, updates: list[Callable], start: Callable, ask: list[Callable]) -> Compiled:
         on_device = jax.device_put((float32(config), arrays))  # once, not with every chunk
         flat, count, none = jax.tree.leaves(on_device), functools.cache(jnp.int32), jnp.asarray(f.nothing)
+
+        def chunk(leaves: Leaves, number: int, told: Any = none) -> tuple[Leaves, Any]:
+            if p.host is None or not number:
+                return updates[0](flat, leaves, count(number), told)
+            for _ in range(number):
+                carry, batch = updates[2](flat, leaves)
+                leaves, told = updates[1](flat, leaves, carry, p.host(jax.device_get(batch)), told)
+            return leaves, told
+
         return Compiled(
             init=lambda key: start(on_device, key),
-            chunk=lambda leaves, updates, told=none: update(flat, leaves, count(updates), told),
+            chunk=chunk,
             whole=functools.partial(jax.tree.unflatten, jax.tree.structure(state)),
             read=functools.partial(_read, f.names),
             floats=[path for path, _ in named_floats(state.learner)],
@@ -146,9 +193,9 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
                 Asked(evaluator, functools.partial(_asking, made, on_device))
                 for evaluator, made in zip(p.evaluators, ask, strict=True)
             ),
-            memory=memory_of(update),
+            memory=memory_of(updates[min(1, len(updates) - 1)]),
             nothing=none,
-            using=lambda config: bound(config, update, start, ask),
+            using=lambda config: bound(config, updates, start, ask),
         )
 
     return compiled

@@ -1,0 +1,127 @@
+"""What scores completions: a function of tokens within the compiled program, a reward model, or any function of texts,
+which the host calls between sampling and learning.
+"""
+
+import dataclasses
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxrl.lm.heads import last_scores
+from jaxrl.lm.log_probs import TokenRows
+from jaxrl.lm.pretrained.weights import Pretrained
+from jaxrl.lm.text.tokenizer import Tokenizer
+from jaxrl.lm.transformer import Decoder, LanguageModel, language_model
+from jaxrl.sources.sampled import Completed, contained
+from jaxrl.types import InputError, RewardFailed
+
+_SHOWN = 200  # characters of a text in a sentence
+
+
+def model_reward(found: Pretrained) -> Callable[[TokenRows], Float[Array, " B"]]:
+    """The score of a reward model, of the same tokenizer: a function of tokens, whose parameters are arrays that it
+    brings along. Raises InputError for a model that has no `score`.
+    """
+    if found.params.score is None:
+        raise InputError("this model has no score: it speaks; train a reward model with it (`jaxrl finetune reward`)")
+    score = functools.partial(_scored, language_model(found.config, remat=False))
+    return jax.tree_util.Partial(score, found.params)
+
+
+def _scored(model: LanguageModel, params: Decoder, rows: TokenRows) -> Float[Array, " B"]:
+    return last_scores(model, params, params.score.kernel[...], rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextReward:
+    """function(prompts, completions, **columns) -> a number for each, as TRL's are: called with lists, of the prompts
+    as they were given, of what was said after them as text without special tokens, and of those columns of the rows
+    that it has an argument for. None, NaN and infinities count as no reward: nothing is learned from such a completion.
+
+    rows: that were given. timeout: seconds that a call may take; the completions of one that takes longer count as
+    late, and as without reward. None waits.
+    """
+
+    function: Callable[..., Sequence[float | None]]
+    tokenizer: Tokenizer
+    rows: Sequence[Mapping[str, Any]]
+    timeout: float | None = None
+
+    def score(self, batch: Completed) -> Completed:
+        """The batch with its scores, in float32. Raises RewardFailed."""
+        rows = [self.rows[i] for i in np.asarray(batch.row).tolist()]
+        texts = self._texts(batch)
+        told = self._in_time(rows, texts)
+        late = np.full(len(texts), told is None)
+        found = [np.nan] * len(texts) if told is None else self._numbers(told, rows, texts)
+        return contained(batch._replace(score=np.asarray(found, np.float32), late=late))
+
+    def _texts(self, batch: Completed) -> list[str]:
+        told = zip(np.asarray(batch.tokens), batch.prompt_length.tolist(), batch.length.tolist(), strict=True)
+        return [self.tokenizer.decode_after(row[:start], row[start:end], True) for row, start, end in told]
+
+    def _call(self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> Any:
+        named = inspect.signature(self.function).parameters.values()
+        every = any(p.kind is p.VAR_KEYWORD for p in named)
+        wanted = [name for name in rows[0] if name != "prompt" and (every or name in {p.name for p in named})]
+        columns = {name: [row.get(name) for row in rows] for name in wanted}
+        return self.function([row.get("prompt") for row in rows], list(texts), **columns)
+
+    def _in_time(self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> Any:
+        """What the function says; None where it takes too long. Raises RewardFailed, which names the first text that it
+        fails on by itself."""
+        found: dict[str, Any] = {}
+
+        def work() -> None:
+            try:
+                found["told"] = self._call(rows, texts)
+            except Exception as error:  # whatever it is, it is said which text it is about
+                found["failed"] = error
+
+        if self.timeout is None:
+            work()
+        else:
+            worker = threading.Thread(target=work, daemon=True)
+            worker.start()
+            worker.join(self.timeout)
+            if worker.is_alive():
+                return None
+        if "failed" in found:
+            raise self._named(found["failed"], rows, texts) from found["failed"]
+        return found["told"]
+
+    def _named(self, error: Exception, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> RewardFailed:
+        what = f"{type(error).__name__}: {error}"
+        for row, text in zip(rows, texts, strict=True):
+            try:
+                self._call([row], [text])
+            except Exception:
+                return RewardFailed(f"the reward raised {what}, on the completion {_short(text)}")
+        return RewardFailed(f"the reward raised {what}, on {len(texts)} completions together, and on none by itself")
+
+    def _numbers(self, told: Any, rows: Sequence[Any], texts: Sequence[str]) -> list[float]:
+        told = told.tolist() if hasattr(told, "tolist") else told
+        if not isinstance(told, Sequence) or len(told) != len(texts):
+            many = f"{len(told)} numbers" if isinstance(told, Sequence) else f"{told!r:.80}"
+            raise RewardFailed(
+                f"the reward gave {many} for {len(texts)} completions; it should give a list, one of each"
+            )
+        made = []
+        for value, text in zip(told, texts, strict=True):
+            try:
+                made.append(np.nan if value is None else float(value))
+            except (TypeError, ValueError):
+                raise RewardFailed(
+                    f"the reward gave {value!r:.80} for the completion {_short(text)}; it should be a number"
+                ) from None
+        return made
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …")
