@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from tyro.conf import Positional
 
-from jaxrl.algorithms import DPO, KTO, SFT, Reward
+from jaxrl.algorithms import DPO, GRPO, KTO, RLHF, SFT, Reward
 from jaxrl.cli.experiment import Options, launch, named, names, parse, report
 from jaxrl.cli.sweeping import is_sweep, load, resume_sweep
 from jaxrl.evaluators import evaluate as episodes
@@ -30,8 +30,14 @@ from jaxrl.training import takes
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
 
-_FROM_ROWS = {"sft": SFT(), "reward": Reward(), "dpo": DPO(), "kto": KTO()}
-_OF_FINETUNE = {"network", "params", "data", "samples"}  # what it makes itself, from the config and its options
+_FROM_ROWS = {"sft": SFT(), "reward": Reward(), "dpo": DPO(), "kto": KTO(), "rlhf": RLHF(), "grpo": GRPO()}
+_OF_FINETUNE = {
+    "network",
+    "params",
+    "data",
+    "samples",
+    "tokenizer",
+}  # what it makes itself, from the config and its options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +50,16 @@ class FinetuneOptions(Options):
     """Tokens of each completion, at most."""
     adapter_only: bool = False
     """Save the adapters alone, in run_dir/adapter, and not the model with them merged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardedOptions(FinetuneOptions):
+    """What is asked of one run that learns from a reward, beside its config."""
+
+    reward: str | None = None
+    """What scores completions: the folder of a reward model, or "package.module:function" of (prompts, completions)."""
+    reward_timeout: float | None = None
+    """Seconds that a function of texts may take for a batch; None waits."""
 
 
 def train(argv: list[str], description: str | None = None) -> None:
@@ -74,13 +90,15 @@ def finetune(argv: list[str], description: str | None = None) -> None:
         jaxrl finetune kto --path thumbs.jsonl --name runs/mine/model --buckets 64 128 256
         jaxrl finetune sft --path mine.jsonl --lora-rank 16 --adapter-only
         jaxrl finetune dpo --path pairs.jsonl --name runs/mine/adapter --lora-continue
+        jaxrl finetune grpo --path prompts.jsonl --name runs/mine/model --reward my_rewards:score
+        jaxrl finetune rlhf --path prompts.jsonl --name runs/mine/model --reward runs/its_rewards/model
         jaxrl finetune dpo/sentiment_cpu --path pairs.jsonl
 
     The first argument is an algorithm, or a config as for jaxrl train. Rows are {prompt, completion} or {messages} for
-    sft, {prompt, chosen, rejected} for reward and dpo, {prompt, completion, label} for kto; --format names other
-    shapes, and --split a part of a folder. Look at them first: jaxrl data lint mine.jsonl. Ends with the held-out
-    figures before and after, what the model says along the way (samples.jsonl), and a folder that transformers loads,
-    or PEFT with --adapter-only.
+    sft, {prompt, chosen, rejected} for reward and dpo, {prompt, completion, label} for kto, {prompt} for rlhf and grpo;
+    --format names other shapes, and --split a part of a folder. Look at them first: jaxrl data lint mine.jsonl. Ends
+    with the held-out figures before and after, what the model says along the way (samples.jsonl), and a folder that
+    transformers loads, or PEFT with --adapter-only.
     """
     learning = [*_FROM_ROWS, *(name for name in names() if name.split("/")[0] in _FROM_ROWS)]
     description = description or finetune.__doc__
@@ -88,8 +106,8 @@ def finetune(argv: list[str], description: str | None = None) -> None:
     config = _FROM_ROWS[name] if name in _FROM_ROWS else named(name, learning)
     if "env" in takes(config):
         raise InputError(f"{name} learns by acting: jaxrl train {name}")
-    speaks = "samples" in takes(config)
-    asked = FinetuneOptions() if speaks else FinetuneOptions(samples=0)
+    kind = RewardedOptions if "reward" in takes(config) else FinetuneOptions
+    asked = kind() if "samples" in takes(config) else kind(samples=0)
     config, options = parse(config, description, argv[1:], asked)
     _tell(tune(config, **options))
 
@@ -192,7 +210,7 @@ def begun_by_name(run_dir: Path, *, rows: str | None = None) -> SavedRun:
             f"{error}. If that is an algorithm of your own: {_again(run_dir, read_about(run_dir))}"
         ) from None
     asked = saved.about.get("finetune")
-    own = _OF_FINETUNE if asked else set()
+    own = _OF_FINETUNE | ({"reward"} & set(asked)) if asked else set()
     given = [f"{name} ({what['is']})" for name, what in saved.about["given"].items() if name not in own]
     if asked and asked["rows"] == "given" and rows is None:
         given.append("rows")

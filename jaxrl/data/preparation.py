@@ -2,11 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
 
 from jaxrl.data.arrays import Data
 from jaxrl.data.kinds import rows_for, split_by_group
 from jaxrl.data.preferences import Encoded, bucketed, encode_rows
+from jaxrl.data.prompts import PromptRows, encode_prompts, prompt_buckets, read_prompts
 from jaxrl.data.rows import Row, given_rows, read
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.text.tokenizer import Tokenizer
@@ -57,6 +61,46 @@ def prepare(
     return Prepared(Data(train, *rest), counts, notes)
 
 
+class Asked(NamedTuple):
+    """data: PromptRows, in buckets. rows: all that were given or read, which their numbers are of. counts: of them."""
+
+    data: Data
+    rows: list[Row]
+    counts: dict[str, int]
+
+
+def prepare_prompts(
+    settings: DataConfig,
+    tokenizer: Tokenizer,
+    rows: Iterable[Row] | None = None,
+    held_out: Iterable[Row] | None = None,
+) -> Asked:
+    """Prompts to learn from, and others to measure on, as token arrays. Rows of any format will do, for their prompts.
+
+    rows, held_out: as for `prepare`. Longer prompts than `settings.max_prompt_length`, or else max_length, keep their
+    end. Raises InputError, with the row's number, for one that has no prompt.
+    """
+    if rows is not None and settings.split is not None:
+        raise InputError(f"split = {settings.split!r} chooses from a file, and rows are given; leave one of them out")
+    train = read_prompts(settings.path, settings.split, settings.format) if rows is None else list(rows)
+    every = [*train, *(held_out or ())]
+    longest = settings.max_prompt_length or settings.max_length
+    prompts = encode_prompts(every, tokenizer, max_length=longest, markup=settings.markup, date=settings.date)
+    measured = np.arange(len(every)) >= len(train)
+    if held_out is None and settings.held_out > 0:
+        told = zip(prompts.tokens, prompts.length, strict=True)
+        chosen = _apart([tuple(tokens[:n].tolist()) for tokens, n in told], float(settings.held_out))[1]
+        measured[chosen] = True
+    buckets = prompt_buckets(prompts, settings.buckets)
+
+    def part(within: np.ndarray) -> tuple[PromptRows, ...]:
+        own = [jax.tree.map(lambda x, b=b: x[within[b.row]], b) for b in buckets]
+        return tuple(b for b in own if len(b.row))
+
+    counts = {"rows": len(every), "kept": int(np.sum(~measured)), "held_out": int(np.sum(measured))}
+    return Asked(Data(part(~measured), part(measured)), every, counts)
+
+
 def read_encoded(
     settings: DataConfig,
     tokenizer: Tokenizer,
@@ -87,9 +131,13 @@ def read_encoded(
 
 
 def _hold_out(rows: Sequence[tuple], share: float) -> tuple[list[tuple], list[tuple]]:
-    if len(rows) < 2:
-        raise InputError(f"data.held_out = {share} of a single row leaves none to train on; set data.held_out = 0")
-    prompts = [row[0].prompt_id for row in rows]
-    groups = prompts if share * len(set(prompts)) >= 1 else range(len(rows))
-    train, measured = split_by_group(range(len(rows)), lambda i: groups[i], share=share, seed=0)
+    train, measured = _apart([row[0].prompt_id for row in rows], share)
     return [rows[i] for i in train], [rows[i] for i in measured]
+
+
+def _apart(prompts: Sequence[Any], share: float) -> tuple[list[int], list[int]]:
+    """Which rows to train on and which to measure on: whole prompts where there are prompts enough, else rows."""
+    if len(prompts) < 2:
+        raise InputError(f"data.held_out = {share} of a single row leaves none to train on; set data.held_out = 0")
+    groups = prompts if share * len(set(prompts)) >= 1 else range(len(prompts))
+    return split_by_group(range(len(prompts)), lambda i: groups[i], share=share, seed=0)

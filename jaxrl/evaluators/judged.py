@@ -42,7 +42,7 @@ def judged_completions(
         if host is None:
             return measured
         if not last or last[0] is not measured:
-            last[:] = [measured, host(jax.device_get(measured))]
+            last[:] = [measured, jax.tree.map(jnp.asarray, host(jax.device_get(measured)))]
         return last[1]
 
     def read(case: str, measured: Completed) -> dict[str, float]:

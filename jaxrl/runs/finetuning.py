@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxrl.data import Data, prepare
+from jaxrl.data.preparation import prepare_prompts
 from jaxrl.data.rows import Row
 from jaxrl.evaluators import Ask
 from jaxrl.evaluators.samples import first_prompts
@@ -17,6 +18,7 @@ from jaxrl.lm.pretrained.weights import is_adapter
 from jaxrl.lm.vocabulary import check_tokenizer, grow
 from jaxrl.runs.driver import RunResult, run
 from jaxrl.settings import check, replace
+from jaxrl.sources.rewards import as_reward
 from jaxrl.training import program
 from jaxrl.types import InputError, Params, TrainState
 
@@ -48,15 +50,20 @@ def finetune(
     samples: int = 0,
     sample_length: int = 64,
     adapter_only: bool = False,
+    reward: Any = None,
+    reward_timeout: float | None = None,
     **options: Any,
 ) -> Tuned:
-    """Load `config.lm`, learn from rows as `config` says (SFT, DPO, KTO), and save the model in the run's directory.
+    """Load `config.lm`, learn as `config` says, from rows (SFT, Reward, DPO, KTO) or from a reward of what it says to
+    prompts (RLHF, GRPO), and save the model in the run's directory.
 
     rows: to train on; None reads `config.data.path`. held_out: to measure on; None splits off `config.data.held_out`.
     samples: at every evaluation, complete so many of the held-out prompts by up to `sample_length` tokens, into
-    samples.jsonl, and measure the KL to the model before. adapter_only: save the adapters alone, as PEFT does, in
-    run_dir/adapter, and not the model with them merged in run_dir/model. options: as for `run`: seed, run_dir, resume,
-    schedule, progress, probe. Raises InputError as `load_model`, `read_rows` and `run` do.
+    samples.jsonl, and measure the KL to the model before; where there is a reward, its config says how many. reward,
+    reward_timeout: what scores completions, and the seconds that it may take for a batch: as for `as_reward`.
+    adapter_only: save the adapters alone, as PEFT does, in run_dir/adapter, and not the model with them merged in
+    run_dir/model. options: as for `run`: seed, run_dir, resume, schedule, progress, probe. Raises InputError as
+    `load_model`, `read_rows`, `as_reward` and `run` do.
 
     With `config.lm.lora_continue` training starts from the adapter that `config.lm.name` is. What DPO and KTO compare
     with is then the model as given, base and adapter: it is what the policy is when training starts.
@@ -64,7 +71,7 @@ def finetune(
     check(config)
     if adapter_only:
         _check_adapter_only(config.lm)
-    config, given, base, whole, counts, notes = materials(config, rows, held_out)
+    config, given, base, whole, counts, notes = materials(config, rows, held_out, reward, reward_timeout)
     lm, model, data = config.lm, given["network"], given["data"]
     if samples:
         room = base.config.max_position_embeddings
@@ -85,6 +92,8 @@ def finetune(
             save_model(folder, base.config, learned(state.learner), base.tokenizer, base.generation)
 
     asked = {"samples": samples, "sample_length": sample_length, "adapter_only": adapter_only}
+    if isinstance(reward, str | Path):
+        asked |= {"reward": str(reward), "reward_timeout": reward_timeout}
     more = {"finetune": {**asked, "rows": "given" if rows is not None else config.data.path}}
     result = run(config, **options, **given, export=export, more=more)
     return Tuned(result, model, learned(result.state.learner), base, counts, notes, result.run_dir / name)
@@ -103,9 +112,15 @@ class Materials(NamedTuple):
     notes: tuple[str, ...]
 
 
-def materials(config: Any, rows: Iterable[Row] | None = None, held_out: Iterable[Row] | None = None) -> Materials:
+def materials(
+    config: Any,
+    rows: Iterable[Row] | None = None,
+    held_out: Iterable[Row] | None = None,
+    reward: Any = None,
+    reward_timeout: float | None = None,
+) -> Materials:
     """Load the model that a config names, and prepare its rows. Arguments and errors as for `finetune`."""
-    found = read_materials(config, rows, held_out)
+    found = read_materials(config, rows, held_out, reward, reward_timeout)
     return complete_materials(found.config, found)
 
 
@@ -116,11 +131,29 @@ def complete_materials(config: Any, found: Materials) -> Materials:
     return found if made is data else found._replace(given={**found.given, "data": made})
 
 
-def read_materials(config: Any, rows: Iterable[Row] | None = None, held_out: Iterable[Row] | None = None) -> Materials:
-    """What of `materials` the model and the rows alone decide."""
+def read_materials(
+    config: Any,
+    rows: Iterable[Row] | None = None,
+    held_out: Iterable[Row] | None = None,
+    reward: Any = None,
+    reward_timeout: float | None = None,
+) -> Materials:
+    """What of `materials` the model, the rows and the reward alone decide."""
+    if (config.learns_from == "prompts") != (reward is not None):
+        kind = type(config).__name__
+        raise InputError(
+            f"{kind} learns from a reward; give one: reward= a function of (prompts, completions), or --reward"
+            if reward is None
+            else f"reward is not read by {kind}, which learns from rows; leave it out, or use RLHF or GRPO"
+        )
     base, lm, whole = _loaded(config.lm)
     config = replace(config, lm=lm)
     model = language_model(base.config, dtype=lm.dtype, remat=lm.remat)
+    if reward is not None:
+        data, asked, counts = prepare_prompts(config.data, base.tokenizer, rows, held_out)
+        scores = as_reward(reward, base.tokenizer, asked, reward_timeout)
+        given = {"network": model, "params": base.params, "data": data, "reward": scores, "tokenizer": base.tokenizer}
+        return Materials(config, given, base, whole, counts, ())
     data, counts, notes = prepare(
         config.data, base.tokenizer, rows, held_out, learns_from=config.learns_from, model=base.config
     )
@@ -134,6 +167,8 @@ def held_out_figures(config: Any, folder: str | Path, path: str | None = None) -
     path: measure on all rows of this file, and not on those that `config.data` holds out. What DPO and KTO compare with
     is the model that `config.lm` names. Raises InputError as `finetune` does, and where no rows are held out.
     """
+    if config.learns_from == "prompts":
+        raise InputError(f"{type(config).__name__} holds out prompts, whose figures are in the run's metrics.jsonl")
     plain = LMConfig(config.lm.name, config.lm.grow_vocabulary, config.lm.dtype, False, config.lm.logit_chunk)
     before, after = _with_room(load_model(plain.name), plain), load_model(folder)
     model, asked = language_model(before.config, dtype=plain.dtype, remat=False), config.data

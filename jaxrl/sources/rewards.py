@@ -4,9 +4,11 @@ which the host calls between sampling and learning.
 
 import dataclasses
 import functools
+import importlib
 import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,13 +17,54 @@ from jaxtyping import Array, Float
 
 from jaxrl.lm.heads import last_scores
 from jaxrl.lm.log_probs import TokenRows
-from jaxrl.lm.pretrained.weights import Pretrained
+from jaxrl.lm.pretrained.weights import Pretrained, load_model
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import Decoder, LanguageModel, language_model
-from jaxrl.sources.sampled import Completed, contained
+from jaxrl.sources.sampled import Completed, Reward, contained
 from jaxrl.types import InputError, RewardFailed
 
 _SHOWN = 200  # characters of a text in a sentence
+
+
+def as_reward(
+    asked: Any, tokenizer: Tokenizer, rows: Sequence[Mapping[str, Any]], timeout: float | None = None
+) -> "Reward | TextReward":
+    """What scores completions: a function of tokens (jax.tree_util.Partial) as it is; any other function as one of
+    texts; by name, the folder of a reward model, or "package.module:function" of texts.
+
+    rows, timeout: as of TextReward. Raises InputError for what is none of these, and for a reward model with another
+    tokenizer.
+    """
+    if isinstance(asked, jax.tree_util.Partial):
+        return asked
+    if isinstance(asked, str | Path) and Path(asked).is_dir():
+        found = load_model(asked, score=True)
+        if found.tokenizer is None or not found.tokenizer.same_ids(tokenizer):
+            raise InputError(
+                f"reward = {str(asked)!r} has another tokenizer than the policy; take one that was trained from the "
+                "same model, or give a function of texts that asks it"
+            )
+        return model_reward(found)
+    function = _named_function(asked) if isinstance(asked, str) else asked
+    if not callable(function):
+        raise InputError(
+            f"reward = {asked!r:.80} is neither a function nor a reward model; give the folder of one "
+            '(`jaxrl finetune reward`), a function of (prompts, completions), or "package.module:function"'
+        )
+    return TextReward(function, tokenizer, rows, timeout)
+
+
+def _named_function(name: str) -> Any:
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        return None
+    try:
+        return getattr(importlib.import_module(module), attribute, None)
+    except (ImportError, ValueError, TypeError) as error:
+        raise InputError(
+            f"reward = {name!r}: cannot import {module!r} ({error}); put the folder that holds it on the path, as in "
+            f"PYTHONPATH=. jaxrl finetune rlhf --reward {name}"
+        ) from error
 
 
 def model_reward(found: Pretrained) -> Callable[[TokenRows], Float[Array, " B"]]:

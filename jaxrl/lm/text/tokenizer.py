@@ -227,6 +227,10 @@ class Tokenizer:
         own = {} if pad in (None, self.pad) else {"pad_token": self._backend.id_to_token(pad)}
         write_folder(Path(folder), self._backend.to_str(), self.special | own, default | self.templates)
 
+    def same_ids(self, other: "Tokenizer") -> bool:
+        """Whether a text becomes the same ids."""
+        return self._backend.to_str() == other._backend.to_str()
+
     def fingerprint(self) -> str:
         """sha256 over all that decides which ids a text or a conversation becomes."""
         parts = [self._backend.to_str(), self.chat_template, self.templates, self.special, sorted(self.stops)]
