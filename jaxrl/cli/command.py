@@ -9,6 +9,8 @@
     jaxrl export runs/mine policy
     jaxrl finetune sft --path mine.jsonl --name smollm2-135m
     jaxrl generate smollm2-135m "Why is the sky blue?" --chat --temperature 0
+    jaxrl chat runs/mine/model --against smollm2-135m
+    jaxrl winrate runs/mine/model smollm2-135m --path prompts.jsonl --reward my_rewards:score
     jaxrl data lint reviews.jsonl --max-length 64
     jaxrl merge runs/mine/adapter merged
     jaxrl check my_mazes:Maze --options size 5
@@ -32,7 +34,7 @@ from jaxrl.cli.benchmark import bench
 from jaxrl.cli.dataset import data
 from jaxrl.cli.experiment import import_from_here, paragraphs, sentences
 from jaxrl.cli.inspection import listing, surroundings
-from jaxrl.cli.models import generate, merge
+from jaxrl.cli.models import chat, generate, merge, winrate
 from jaxrl.cli.rendering import export, render
 from jaxrl.cli.reporting import report
 from jaxrl.cli.sweeping import sweep
@@ -54,6 +56,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "env": surroundings,
     "check": check,
     "generate": generate,
+    "chat": chat,
+    "winrate": winrate,
     "data": data,
     "merge": merge,
     "bench": bench,

@@ -1,20 +1,28 @@
-"""jaxrl generate and merge: what is done with a model."""
+"""jaxrl generate, chat, winrate and merge: what is done with a model."""
 
+import itertools
 import json
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Iterable, Iterator
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
 
 import jax
+import numpy as np
 from tyro.conf import Positional
 
+from jaxrl.data.prompts import encode_prompts, read_prompts
 from jaxrl.lm.lora import merge as merged
 from jaxrl.lm.lora import scale_of
 from jaxrl.lm.pretrained.weights import load_adapter, load_model, save_model
+from jaxrl.lm.sampling import generate as sample
 from jaxrl.lm.sampling import stream
 from jaxrl.lm.transformer import language_model
 from jaxrl.lm.vocabulary import check_tokenizer
+from jaxrl.reports.statistics import interval, mean
+from jaxrl.sources.rewards import as_reward, scored
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
 
@@ -86,6 +94,144 @@ def generate(
     rate = f", then {(len(times) - 1) / (times[-1] - times[0]):.1f} tokens/s" if len(times) > 1 else ""
     print(f"first token after {times[0] - began:.1f} s{rate}", file=sys.stderr)
     print(json.dumps({"prompt_tokens": len(ids), "tokens": len(times)}))
+
+
+def chat(
+    model: Positional[str],
+    *,
+    against: str | None = None,
+    system: str | None = None,
+    max_new_tokens: int = 256,
+    temperature: float = 0.7,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> None:
+    """Talk to a model, or to two side by side: a line is a message, an empty line begins anew, and Ctrl-D ends.
+
+    Args:
+        model: As for jaxrl generate. It needs a chat template.
+        against: Another one, which is told the same.
+        system: What both are told first.
+        max_new_tokens: Of each answer, at most.
+        temperature: Logits are divided by it; 0 always takes the likeliest token.
+        top_p: Draw from the fewest tokens with this probability together; 1 is off.
+        seed: Of the first answers; the same seed and words give the same answers.
+    """
+    enable_compilation_cache()
+    sides = [_Side(name, system) for name in (model, against) if name is not None]
+    width, said = (shutil.get_terminal_size().columns - 3 * (len(sides) - 1)) // len(sides), 0
+    prompt = "> " if sys.stdin.isatty() else ""
+    while True:
+        try:
+            line = input(prompt).strip()
+        except EOFError:
+            break
+        if not line:
+            for side in sides:
+                side.begin()
+            continue
+        key = jax.random.fold_in(jax.random.key(seed), said)
+        sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+        answers = [side.answer(line, key, **sampling) for side in sides]
+        said += 1
+        print("\n".join(beside(answers, width)), flush=True)
+    print(json.dumps({"models": [side.name for side in sides], "messages": said}))
+
+
+class _Side:
+    """One of the models that are talked to, and what was said to and by it."""
+
+    def __init__(self, name: str, system: str | None):
+        self.name, self.loaded, self.system = name, load_model(name), system
+        self.tokenizer = self.loaded.tokenizer
+        if self.tokenizer is None or self.tokenizer.chat_template is None:
+            raise InputError(
+                f"{name} has no chat template; talk to it by jaxrl generate, or take one that was tuned to"
+            )
+        check_tokenizer(self.tokenizer, self.loaded.config)
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was said."""
+        self.messages = [] if self.system is None else [{"role": "system", "content": self.system}]
+
+    def answer(self, line: str, key: jax.Array, **sampling: Any) -> str:
+        """What it says next."""
+        self.messages.append({"role": "user", "content": line})
+        ids = self.tokenizer.encode_chat(self.messages)
+        model, stops = language_model(self.loaded.config), sorted(self.tokenizer.stops)
+        text = "".join(self.tokenizer.stream(stream(model, self.loaded.params, ids, key, stop=stops, **sampling)))
+        self.messages.append({"role": "assistant", "content": text})
+        return text
+
+
+def beside(texts: Sequence[str], width: int) -> list[str]:
+    """Texts in columns of `width` characters, line by line."""
+    columns = [
+        [part for line in text.splitlines() or [""] for part in textwrap.wrap(line, width) or [""]] for text in texts
+    ]
+    rows = itertools.zip_longest(*columns, fillvalue="")
+    return [" | ".join(cell.ljust(width) for cell in row).rstrip() for row in rows]
+
+
+def winrate(
+    model: Positional[str],
+    against: Positional[str],
+    *,
+    path: str,
+    reward: str,
+    prompts: int = 256,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> None:
+    """How often a reward prefers what one model says to what another one says to the same prompts.
+
+    Args:
+        model: As for jaxrl generate.
+        against: The other one.
+        path: Prompts: a file of {prompt}, or of any rows with prompts.
+        reward: The folder of a reward model, or "package.module:function" of (prompts, completions).
+        prompts: So many of them, from the first on.
+        max_new_tokens: Of each completion, at most.
+        temperature: Logits are divided by it; 0 always takes the likeliest token.
+        batch_size: Completions that are sampled at the same time.
+        seed: Of what is sampled.
+    """
+    enable_compilation_cache()
+    rows = read_prompts(path)[:prompts]
+    scores = [_scores(name, rows, reward, max_new_tokens, temperature, batch_size, seed) for name in (model, against)]
+    fine = np.isfinite(scores[0]) & np.isfinite(scores[1])
+    if not fine.any():
+        raise InputError(f"reward = {reward!r} gave no finite score to any of {len(rows)} prompts for both models")
+    better = (np.sign(scores[0] - scores[1])[fine] + 1) / 2  # a tie is half a win
+    found = interval(better, statistic=mean)
+    told = {"winrate": found.value, "low": found.low, "high": found.high, "ties": float(np.mean(better == 0.5))}
+    told |= {"reward": float(scores[0][fine].mean()), "reward_against": float(scores[1][fine].mean())}
+    between = "" if found.low is None else f", 95 % interval {found.low:.1%} to {found.high:.1%}"
+    print(f"{model} wins {found.value:.1%} of {int(fine.sum())} prompts against {against}{between}")
+    print(json.dumps({**told, "prompts": int(fine.sum()), "without_score": int(np.sum(~fine))}))
+
+
+def _scores(
+    name: str, rows: Sequence[Any], reward: str, max_new_tokens: int, temperature: float, batch_size: int, seed: int
+) -> np.ndarray:
+    """Of a completion of each prompt; NaN where there is no finite one. The draws are the same for every model."""
+    loaded = load_model(name)
+    if loaded.tokenizer is None:
+        raise InputError(f"{name} has no tokenizer; put its tokenizer.json beside the weights")
+    scorer = as_reward(reward, loaded.tokenizer, rows)
+    longest = loaded.config.max_position_embeddings - max_new_tokens
+    asked = encode_prompts(rows, loaded.tokenizer, max_length=longest)
+    keys, model = jax.random.split(jax.random.key(seed), len(rows)), language_model(loaded.config)
+    sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "stop": sorted(loaded.tokenizer.stops)}
+    found = []
+    for start in range(0, len(rows), batch_size):
+        places = (start + np.arange(batch_size)) % len(rows)  # of the same shape every time
+        made = sample(model, loaded.params, asked.tokens[places], asked.length[places], keys[places], **sampling)
+        found.append(scored(scorer, made, places)[: len(rows) - start])
+    return np.concatenate(found)
 
 
 def merge(

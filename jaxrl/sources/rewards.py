@@ -13,11 +13,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxrl.lm.heads import last_scores
 from jaxrl.lm.log_probs import TokenRows
 from jaxrl.lm.pretrained.weights import Pretrained, load_model
+from jaxrl.lm.sampling import Generation
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import Decoder, LanguageModel, language_model
 from jaxrl.sources.sampled import Completed, Reward, contained
@@ -164,6 +165,17 @@ class TextReward:
                     f"the reward gave {value!r:.80} for the completion {_short(text)}; it should be a number"
                 ) from None
         return made
+
+
+def scored(reward: "Reward | TextReward", made: Generation, row: Int[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
+    """What a reward says of completions; NaN where it says nothing. row: which prompt each is of."""
+    said, none = TokenRows(made.tokens, made.prompt_length, made.length), np.zeros(len(row), bool)
+    if not isinstance(reward, TextReward):
+        return np.asarray(jax.jit(lambda reward, said: reward(said))(reward, said), np.float64)
+    blank = np.zeros((len(row), 1), np.float32)
+    batch = Completed(*said, made.finished, row, blank, blank, blank[:, 0], ~none, none)
+    found = reward.score(jax.device_get(batch))
+    return np.where(found.valid, np.asarray(found.score, np.float64), np.nan)
 
 
 def _short(text: str) -> str:
