@@ -21,6 +21,7 @@ from jaxrl.algorithms import KTO as KTO
 from jaxrl.algorithms import PPO as PPO
 from jaxrl.algorithms import RLHF as RLHF
 from jaxrl.algorithms import SFT as SFT
+from jaxrl.algorithms import OnlineDPO as OnlineDPO
 from jaxrl.algorithms import Reinforce as Reinforce
 from jaxrl.algorithms import Reward as Reward
 from jaxrl.algorithms import control_program as control_program

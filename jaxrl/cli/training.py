@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from tyro.conf import Positional
 
-from jaxrl.algorithms import DPO, GRPO, KTO, RLHF, SFT, Reward
+from jaxrl.algorithms import DPO, GRPO, KTO, RLHF, SFT, OnlineDPO, Reward
 from jaxrl.cli.experiment import Options, launch, named, names, parse, report
 from jaxrl.cli.sweeping import is_sweep, load, resume_sweep
 from jaxrl.evaluators import evaluate as episodes
@@ -30,7 +30,15 @@ from jaxrl.training import takes
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.types import InputError
 
-_FROM_ROWS = {"sft": SFT(), "reward": Reward(), "dpo": DPO(), "kto": KTO(), "rlhf": RLHF(), "grpo": GRPO()}
+_FROM_ROWS = {
+    "sft": SFT(),
+    "reward": Reward(),
+    "dpo": DPO(),
+    "kto": KTO(),
+    "rlhf": RLHF(),
+    "grpo": GRPO(),
+    "onlinedpo": OnlineDPO(),
+}
 _OF_FINETUNE = {
     "network",
     "params",
@@ -95,7 +103,7 @@ def finetune(argv: list[str], description: str | None = None) -> None:
         jaxrl finetune dpo/sentiment_cpu --path pairs.jsonl
 
     The first argument is an algorithm, or a config as for jaxrl train. Rows are {prompt, completion} or {messages} for
-    sft, {prompt, chosen, rejected} for reward and dpo, {prompt, completion, label} for kto, {prompt} for rlhf and grpo;
+    sft, {prompt, chosen, rejected} for reward and dpo, {prompt, completion, label} for kto, {prompt} for the others;
     --format names other shapes, and --split a part of a folder. Look at them first: jaxrl data lint mine.jsonl. Ends
     with the held-out figures before and after, what the model says along the way (samples.jsonl), and a folder that
     transformers loads, or PEFT with --adapter-only.

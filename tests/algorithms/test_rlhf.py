@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrl import Schedule, replace, train
-from jaxrl.algorithms import GRPO, RLHF, SFT, Reward
+from jaxrl.algorithms import GRPO, RLHF, SFT, OnlineDPO, Reward
 from jaxrl.data import DataConfig
 from jaxrl.data.preparation import prepare_prompts
 from jaxrl.lm import LMConfig, load_model, save_model
@@ -139,6 +139,8 @@ def test_a_compiled_program_cannot_ask_a_host(folder):
         (replace(GRPO(), batch_size=12), "batch_size = 12 is not divisible by per_prompt = 8; try 6"),
         (replace(GRPO(), baseline="rloo", by_std=False), "by_std = False is not read by baseline = 'rloo'"),
         (replace(GRPO(), kl_estimate="k1"), "kl_estimate = 'k1' has a gradient of 0"),
+        (replace(OnlineDPO(), batch_size=63), "batch_size = 63 is odd, and two completions are a pair"),
+        (replace(OnlineDPO(), loss="ipo", label_smoothing=0.1), "label_smoothing = 0.1 is not read by loss = 'ipo'"),
     ],
 )
 def test_settings_that_cannot_be_or_do_nothing_are_refused(config, sentence):

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxrl import replace, train
-from jaxrl.algorithms import GRPO, RLHF
+from jaxrl.algorithms import GRPO, RLHF, OnlineDPO
 from jaxrl.data import Data
 from jaxrl.data.prompts import PromptRows
 from jaxrl.lm import LanguageModel, LMConfig
@@ -173,3 +173,15 @@ def test_the_adaptive_controller_holds_its_target(start):
 def test_without_a_penalty_the_best_answer_is_all_that_is_said():
     state, _ = learned(replace(CRITIC_FREE, baseline="rloo", kl_coef=0.0))
     assert float(distribution(state.learner.trained.policy)[int(jnp.argmax(SCORES))]) > 0.97
+
+
+@pytest.mark.parametrize("loss", ["dpo", "ipo"])
+def test_online_preferences_come_to_what_is_preferred(loss):
+    """The better of two is all that is known: more of what wins, held to the reference by β."""
+    config = replace(OnlineDPO(**PLAIN), **COMMON, beta=0.3, loss=loss, epochs=3200)
+    state, metrics = learned(config, 200)
+    found, before = distribution(state.learner.trained.policy), distribution(REF)
+    assert float(found @ SCORES) > float(before @ SCORES) + 0.3
+    assert float(found[int(jnp.argmax(SCORES))]) > 1.5 * float(before[int(jnp.argmax(SCORES))])
+    assert float(metrics["loss"].value[0]) == pytest.approx(np.log(2) if loss == "dpo" else 1 / (4 * 0.3**2), rel=1e-5)
+    assert 0.5 < float(metrics["pairs"].value[0]) < 1  # two that are the same answer are no pair

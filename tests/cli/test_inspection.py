@@ -20,7 +20,18 @@ def test_everything_there_is_is_listed(capsys):
     lines, found = said(capsys, "list")
     assert {"gymnax/CartPole-v1", "brax/humanoid", "probe/match"} <= set(found["environments"])
     assert found["unavailable"]["gymnax/MNISTBandit-bsuite"] == "downloads its images when it is made"
-    assert list(found["algorithms"]) == ["reinforce", "a2c", "ppo", "sft", "reward", "dpo", "kto", "rlhf", "grpo"]
+    assert list(found["algorithms"]) == [
+        "reinforce",
+        "a2c",
+        "ppo",
+        "sft",
+        "reward",
+        "dpo",
+        "kto",
+        "rlhf",
+        "grpo",
+        "onlinedpo",
+    ]
     assert found["algorithms"]["a2c"].endswith("A3C (Mnih et al. 2016, arXiv 1602.01783, algorithm S3)")
     assert list(found["configs"]) == names()
     assert found["configs"]["ppo/humanoid"] == "A humanoid that learns to walk, sized for one GPU or TPU"
