@@ -168,6 +168,9 @@ class Session:
         state = self.compiled.whole(leaves)
         try:
             return self.judge.along(state)
+        except RewardFailed as error:
+            self.failed = error
+            self._stop(row.update, state, row.told, due=True)
         except Interrupted:
             self._stop(row.update, state, row.told, due=True, busy=True)
 

@@ -104,6 +104,25 @@ def test_a_reward_that_raises_says_on_what_and_nothing_is_lost(folder, tmp_path)
     assert whole == cut
 
 
+def test_one_that_raises_while_it_judges_loses_nothing_either(folder, tmp_path):
+    config = settings(GRPO, folder)
+
+    def breaking(prompts, completions, wanted):
+        if len(completions) == 4 and calls.append(0) is None and len(calls) == 2:  # held out, the second time
+            raise KeyError("a word")
+        return letters(prompts, completions, wanted)
+
+    calls = []
+    with pytest.raises(RewardFailed, match="the reward raised KeyError"):
+        finetune(config, PROMPTS, reward=breaking, run_dir=tmp_path / "cut", **QUICK)
+    calls.extend([0] * 9)
+    finetune(config, PROMPTS, reward=letters, run_dir=tmp_path / "whole", **QUICK)
+    mended = {"resume": True, "accept_changes": True}
+    finetune(config, PROMPTS, reward=letters, run_dir=tmp_path / "cut", **QUICK, **mended)
+    whole, cut = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
+
+
 def test_a_reward_model_is_named_by_its_folder(folder, tmp_path):
     pairs = [{"prompt": "Say: ", "chosen": "e" * (1 + i % 4), "rejected": "x" * (1 + i % 4)} for i in range(24)]
     rewards = replace(Reward(lm=LMConfig(str(folder), logit_chunk=None)), batch_size=8, epochs=6, learning_rate=1e-2)
