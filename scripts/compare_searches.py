@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import tyro
 
-from jaxrl import PPO, EnvConfig, Plan, Schedule, evaluate, program, sweep
+from jaxrl import PPO, EnvConfig, Plan, Schedule, evaluate, sweep
 from jaxrl.reports.statistics import interquartile_mean, interval, probability_of_improvement
 from jaxrl.sweeps import load_member
 
@@ -64,7 +64,7 @@ def searched(config: PPO, method: str, seed: int) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         result = sweep(config, FIELDS, plan, Path(scratch) / "sweep", progress=False)
         member = load_member(result.run_dir)
-    algorithm = program(member.config).algorithm
+    algorithm = member.program.algorithm
     play = jax.jit(
         lambda learner, key: evaluate(config.env, algorithm, learner, key, num_episodes=_EPISODES).episode_return.mean()
     )
