@@ -4,10 +4,12 @@
     scripts/run scripts/zoo.py ppo/cartpole        some of it
     scripts/run scripts/zoo.py --write             RESULTS.md of what has ended in runs/zoo, without running anything
 
-Stopped, or killed, the same command goes on. Each row is one sweep over seeds, by the command that stands in it.
+Stopped, or killed, the same command goes on. Each row is one sweep over seeds, by the command that stands in it. Rows
+of RESULTS.md that other machines have made stay, as long as their command does.
 """
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -86,7 +88,9 @@ def main(names: tyro.conf.Positional[tuple[str, ...]] = (), runs: Path = Path("r
         if json.loads((folder / "sweep.json").read_text()).get("result") is None:  # asked to stop
             return 0
     ended = {name: read_sweep(runs / name.replace("/", "_")) for name in ZOO if has_ended(runs, name)}
-    (ROOT / "RESULTS.md").write_text(page(ended))
+    results = ROOT / "RESULTS.md"
+    made = {name: (row(name, sweep), machine(sweep.about)) for name, sweep in ended.items()}
+    results.write_text(page(kept(results.read_text()) | made))
     print(json.dumps({name: round(float(interquartile_mean(scores(sweep))), 2) for name, sweep in ended.items()}))
     return 0
 
@@ -106,9 +110,19 @@ def scores(sweep: Sweep) -> np.ndarray:
     return sweep.ranked[0].scores
 
 
-def page(ended: dict[str, Sweep]) -> str:
-    """RESULTS.md."""
-    machines = list(dict.fromkeys(machine(sweep.about) for sweep in ended.values()))
+def kept(page: str) -> dict[str, tuple[str, str]]:
+    """Of the rows of a RESULTS.md, by entry, those whose command is still the entry's: cells, and the machine."""
+    machines = dict(re.findall(r"^(\d+)\. (.*)$", page, re.M))
+    rows = {
+        command: (cells, machines[on]) for cells, command, on in re.findall(r"^(.*(`.*`) \|) (\d+) \|$", page, re.M)
+    }
+    return {name: rows[command(name)] for name in ZOO if command(name) in rows}
+
+
+def page(rows: dict[str, tuple[str, str]]) -> str:
+    """RESULTS.md of the rows, as `kept` and `row` give them."""
+    rows = {name: rows[name] for name in ZOO if name in rows}
+    machines = list(dict.fromkeys(where for _, where in rows.values()))
     head = """# Results
 
 Every row is a config that ships, trained with seeds that took no part in choosing its settings, all in one program,
@@ -123,18 +137,18 @@ the least to the greatest of its row.
         "| algorithm | task | steps | seeds | return | worst | failed | published | seconds a seed | curve | command"
         " | on |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
-        *[row(name, sweep, 1 + machines.index(machine(sweep.about))) for name, sweep in ended.items()],
+        *[f"{cells} {1 + machines.index(where)} |" for cells, where in rows.values()],
     ]
     large = sorted(f"{path.parent.name}/{path.stem}" for path in (ROOT / "configs").glob("*/*_gpu.yaml"))
-    missing = {"Not run yet": [name for name in ZOO if name not in ended]}
+    missing = {"Not run yet": [name for name in ZOO if name not in rows]}
     missing["Not measured, for no accelerator has run them"] = [*large, "ppo/humanoid"]
     told = [f"{why}: {', '.join(f'`{name}`' for name in names)}." for why, names in missing.items() if names]
     where = "\n".join(f"{number}. {told}" for number, told in enumerate(machines, 1))
     return "\n\n".join([head + "\nOn:\n" + where, "\n".join(table), PENDULUM, *told]) + "\n"
 
 
-def row(name: str, sweep: Sweep, where: int) -> str:
-    """One line of the table. where: the number of its machine."""
+def row(name: str, sweep: Sweep) -> str:
+    """One line of the table, up to where it was made."""
     entry, found, about = ZOO[name], scores(sweep), sweep.about
     value, low, high = interval(found)
     told = ", ".join(f"{x:.4g}" for x in found) if low is None else f"{value:.4g} [{low:.4g}, {high:.4g}]"
@@ -148,9 +162,13 @@ def row(name: str, sweep: Sweep, where: int) -> str:
         told,
         f"{found.min():.4g}",
     ]
-    cells += [failed, published(entry, value, high), f"{seconds:.1f}", curve(sweep)]
-    cells += [f"`jaxrl {shlex.join(words(name))}`", where]
+    cells += [failed, published(entry, value, high), f"{seconds:.1f}", curve(sweep), command(name)]
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def command(name: str) -> str:
+    """The command of an entry, as it is printed."""
+    return f"`jaxrl {shlex.join(words(name))}`"
 
 
 def published(entry: Entry, value: float, high: float | None) -> str:

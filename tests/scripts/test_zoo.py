@@ -24,8 +24,8 @@ def test_an_entry_is_a_config_that_ships(name):
 
 def test_a_row_says_what_the_table_says(tmp_path):
     """Twelve seeds, two of them low, of which the mean of the middle half does not hear."""
-    ended = {"ppo/cartpole": read_sweep(made(tmp_path / "a", grid([[500.0] * 10 + [90, 470]]), **MACHINE))}
-    text = zoo.page(ended)
+    ended = read_sweep(made(tmp_path / "a", grid([[500.0] * 10 + [90, 470]]), **MACHINE))
+    text = zoo.page({"ppo/cartpole": (zoo.row("ppo/cartpole", ended), zoo.machine(ended.about))})
     (row,) = [line for line in text.splitlines() if line.startswith("| PPO")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:4] == ["PPO", "CartPole-v1", "100", "12"]
@@ -44,8 +44,16 @@ def test_a_published_number_above_the_interval_is_missed_by_so_much():
 
 
 def test_of_three_seeds_each_is_shown_and_no_interval(tmp_path):
-    ended = {"ppo/hopper": read_sweep(made(tmp_path / "a", grid([[2500.0, 1400.0, 2600.0]]), **MACHINE))}
-    assert "| 2500, 1400, 2600 | 1400 | 1 below 1500 |" in zoo.page(ended)
+    ended = read_sweep(made(tmp_path / "a", grid([[2500.0, 1400.0, 2600.0]]), **MACHINE))
+    assert "| 2500, 1400, 2600 | 1400 | 1 below 1500 |" in zoo.row("ppo/hopper", ended)
+
+
+def test_rows_of_other_machines_stay_while_their_command_does(monkeypatch):
+    text = (zoo.ROOT / "RESULTS.md").read_text()
+    rows = zoo.kept(text)
+    assert len(rows) > 10 and zoo.page(rows) == text
+    monkeypatch.setitem(zoo.ZOO, "ppo/hopper", zoo.Entry("Brax hopper", 1500, seeds="5:8"))
+    assert set(rows) - set(zoo.kept(text)) == {"ppo/hopper"}
 
 
 def test_what_has_not_ended_is_no_row(tmp_path):
