@@ -81,8 +81,9 @@ class Session:
                 self._rows(waiting, meant, leaves)
                 waiting = []
             waiting.append(_Row(update, count, began, told))
-            # Where the state itself is asked for there is nothing to go on with: the next chunk would overwrite it.
-            if update in looked or update in due:
+            # Where the state itself is asked for there is nothing to go on with: the next chunk would overwrite it. And
+            # where a host is asked between updates nothing is under way: the row's time has passed.
+            if update in looked or update in due or self.p.host is not None:
                 self._rows(waiting, meant, leaves, now=True)
                 waiting = []
         if waiting:

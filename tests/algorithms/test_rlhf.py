@@ -2,8 +2,10 @@
 stopped anywhere goes on to the same bytes.
 """
 
+import itertools
 import json
 import signal
+import time
 
 import jax
 import numpy as np
@@ -62,6 +64,20 @@ def test_a_reward_of_texts_rises_and_the_folder_can_be_loaded(folder, tmp_path, 
     lines = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     assert len(lines) == 3 and set(lines[0]["samples"][0]) == {"prompt", "completion", "reward"}
     assert tuned.counts == {"rows": 20, "kept": 16, "held_out": 4}
+
+
+def test_the_time_of_a_row_is_its_own(folder, tmp_path):
+    """Not of the next one, which nothing lets run ahead of the host."""
+    slow = 0.3
+
+    def reward(prompts, completions):
+        time.sleep(slow)
+        return [0.0 for _ in prompts]
+
+    often = {**QUICK, "schedule": Schedule(logs=4, evals=1, saves=1)}
+    finetune(settings(RLHF, folder, max_updates=4), PROMPTS, reward=reward, run_dir=tmp_path / "run", **often)
+    trained = [row["train_seconds"] for row in map(json.loads, (tmp_path / "run" / "timing.jsonl").open())]
+    assert all(later - earlier >= slow for earlier, later in itertools.pairwise(trained))
 
 
 @pytest.mark.parametrize("at", [1, 3, 6])
