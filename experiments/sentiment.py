@@ -7,6 +7,7 @@ The label is about sentiment, not helpfulness or truth. Films are split, so that
 
 import bz2
 import csv
+import functools
 import io
 import warnings
 from collections.abc import Sequence
@@ -96,3 +97,19 @@ class Judges:
     def vader(self, texts: Sequence[str]) -> np.ndarray:
         """Compound score of each text."""
         return np.array([self._lexicon.polarity_scores(text)["compound"] for text in texts])
+
+
+@functools.cache
+def judges() -> Judges:
+    """The two of them, read once."""
+    return Judges()
+
+
+def kinder(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+    """A reward of texts, as RLHF and GRPO ask it: P(positive) of each."""
+    return judges().gold([text.strip() for text in completions]).tolist()
+
+
+def harsher(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+    """As `kinder`, of the opposite."""
+    return [1 - value for value in kinder(prompts, completions)]

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from sentiment import Judges, prompt
+from sentiment import judges, prompt
 
 from jaxrl import cli
 from jaxrl.evaluators.samples import as_texts
@@ -40,14 +40,14 @@ def measure(tuned: Tuned, films: list[str], direction: str, seed: int, count: in
     for, review by review (before and after share prompt and key); gain_low: the lower end of its interval. kl: of whole
     reviews of at most NEW tokens, in nats, by k1; kl_k3, of less variance; kl_exact, next-token KL summed.
     """
-    judges, sign, film = Judges(), 1 if direction == "positive" else -1, np.arange(count) % len(films)
+    both, sign, film = judges(), 1 if direction == "positive" else -1, np.arange(count) % len(films)
     prompts = [prompt(films[i]) for i in film]
     made = {
         name: sample(tuned, params, prompts, seed)
         for name, params in (("before", tuned.base.params), ("after", tuned.params))
     }
     texts = {name: [row["completion"].strip() for row in spoken(tuned, batches)] for name, batches in made.items()}
-    scores = {name: {"gold": judges.gold(said), "vader": judges.vader(said)} for name, said in texts.items()}
+    scores = {name: {"gold": both.gold(said), "vader": both.vader(said)} for name, said in texts.items()}
     gains = {judge: sign * (scores["after"][judge] - scores["before"][judge]) for judge in ("gold", "vader")}
     figures = {
         "direction": direction,

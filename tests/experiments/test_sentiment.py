@@ -91,6 +91,21 @@ def test_an_alignment_experiment_from_data_to_report(name, direction, start, tmp
     assert len((tmp_path / "run/samples.md").read_text().splitlines()) == 24
 
 
+@pytest.mark.usefixtures("data")
+def test_a_reward_model_of_the_critics_pairs_is_what_rlhf_learns_from(start, tmp_path):
+    often = ["--sft", start, "--logs", "1", "--evals", "1", "--lora-rank", "0"]
+    settings = [*often, "--max-updates", "2", "--batch-size", "4", "--run-dir", "reward"]
+    judged = experiment(ROOT / "experiments/sentiment_reward.py", *settings, cwd=tmp_path)
+    assert judged["pairs"] == 320 and 0.3 < judged["accuracy"] < 0.7 < judged["classifier_accuracy"] < 0.8
+    assert judged["accuracy_ci"] == pytest.approx(1.96 * 0.5 / 320**0.5, rel=0.1)
+
+    settings = [*often, "--max-updates", "2", "--max-new-tokens", "8", "--run-dir", "run", "--eval-prompts", "4"]
+    learned = ["--reward", "learned", "--reward-model", "reward"]
+    figures = experiment(ROOT / "experiments/sentiment_rlhf.py", *settings, *learned, cwd=tmp_path)
+    assert figures["report"] == json.loads((tmp_path / "run/report.json").read_text())
+    assert figures["completions"] == 64 and math.isfinite(figures["reward"] - figures["reward_before"])
+
+
 def test_finetune_aligns_on_a_file(start, tmp_path):
     rows = [{"prompt": f"{a}+{b}=", "chosen": str(a + b), "rejected": "?"} for a in range(5) for b in range(5)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
