@@ -5,12 +5,12 @@ GRPO (Shao et al. 2024, arXiv 2402.03300), RLOO (Ahmadian et al. 2024, arXiv 240
 standard deviation; with the mean of the others; or with that of the whole batch. All then take the clipped steps of
 PPO, on the same completions as `rlhf.py`.
 
-Which? rloo is unbiased. grpo divides by the spread within a group, which weighs prompts that are nearly solved, or
-nearly hopeless, more than the others, and by a completion's length, which favours short right answers and long wrong
-ones: it comes to rest at another policy than the one that the penalty means (Liu et al. 2025, arXiv 2503.20783).
-by_std = False with loss_over = "constant" takes both out. reinforce++ does with one completion a prompt. A penalty in
-the loss is of each token by itself: that a token leads to where the KL is large it does not count, as one in the reward
-does.
+Which? rloo is unbiased, with loss_over = "constant". grpo divides by the spread within a group, which weighs prompts
+that are nearly solved, or nearly hopeless, more than the others, and loss_over = "completion", of any of them, by a
+completion's length, which favours short right answers and long wrong ones: it comes to rest at another policy than the
+one that the penalty means (Liu et al. 2025, arXiv 2503.20783). by_std = False takes out the one, "constant" the other.
+reinforce++ does with one completion a prompt. A penalty in the loss is of each token by itself: that a token leads to
+where the KL is large it does not count, as one in the reward does.
 
 Is it going well? As in `rlhf.py`; and `spread`, the standard deviation within groups, is not 0: a prompt whose
 completions all score alike teaches nothing.
