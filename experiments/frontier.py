@@ -8,9 +8,9 @@ seeds: what Rafailov et al. 2023 (arXiv 2305.18290) draw in their second figure,
     scripts/run experiments/frontier.py --only dpo ppo        # some methods; the picture has all that there is
 
 Each point is one run: a method, a strength (β, or what a nat costs) and a seed. DPO, IPO and KTO see critics' labels
-and no classifier; PPO, GRPO and RLOO are given the classifier's P(positive), which also judges: what they reach is what the
-others could, and no more. `ppo-learned` is PPO with a reward model of the same pairs as DPO's: there reward and judge
-part when the KL grows, as the last panel shows. Reviews are of films that nothing was trained on, sampled at
+and no classifier; PPO, GRPO and RLOO are given the classifier's P(positive), which also judges: what they reach is what
+the others could, and no more. `ppo-learned` is PPO with a reward model of the same pairs as DPO's: there reward and
+judge part when the KL grows, as the last panel shows. Reviews are of films that nothing was trained on, sampled at
 temperature 1; intervals are over seeds where there are three or more, and over films otherwise. Stopped, the same
 command goes on. Sentiment moves, not helpfulness: see samples.md of each run.
 """

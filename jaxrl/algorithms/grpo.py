@@ -5,12 +5,12 @@ GRPO (Shao et al. 2024, arXiv 2402.03300), RLOO (Ahmadian et al. 2024, arXiv 240
 standard deviation; with the mean of the others; or with that of the whole batch. All then take the clipped steps of
 PPO, on the same completions as `rlhf.py`.
 
-Which? rloo is unbiased, with loss_over = "constant". grpo divides by the spread within a group, which weighs prompts
-that are nearly solved, or nearly hopeless, more than the others, and loss_over = "completion", of any of them, by a
-completion's length, which favours short right answers and long wrong ones: it comes to rest at another policy than the
-one that the penalty means (Liu et al. 2025, arXiv 2503.20783). by_std = False takes out the one, "constant" the other.
-reinforce++ does with one completion a prompt. A penalty in the loss is of each token by itself: that a token leads to
-where the KL is large it does not count, as one in the reward does.
+Which? rloo is unbiased. grpo divides by the spread within a group, which weighs prompts that are nearly solved, or
+nearly hopeless, more than the others, and by a completion's length, which favours short right answers and long wrong
+ones: it comes to rest at another policy than the one that the penalty means (Liu et al. 2025, arXiv 2503.20783).
+by_std = False takes out the one, loss_over = "constant" the other. reinforce++ does with one completion a prompt. A
+penalty in the loss is of each token by itself: that a token leads to where the KL is large it does not count, as one in
+the reward does.
 
 Is it going well? As in `rlhf.py`; and `spread`, the standard deviation within groups, is not 0: a prompt whose
 completions all score alike teaches nothing.
@@ -62,9 +62,10 @@ class GRPO:
     """Completions of each prompt in a batch."""
     by_std: bool = static(True)
     """Of grpo: in units of the group's standard deviation."""
-    loss_over: str = static("completion", choices=("completion", "token", "constant"))
-    """What the loss is a mean over: of each completion its tokens, then completions (GRPO); all tokens alike (DAPO, Yu
-    et al. 2025, arXiv 2503.14476); or all places there are (Dr. GRPO), which is a sum over tokens."""
+    loss_over: str = static("auto", choices=("auto", "completion", "token", "constant"))
+    """What the loss is a mean over: of each completion its tokens, then completions; all tokens alike (DAPO, Yu et al.
+    2025, arXiv 2503.14476); or all places there are (Dr. GRPO), which is a sum over tokens, without bias. auto: as the
+    paper of the baseline has it, completion for grpo, constant for rloo, token for reinforce++."""
     num_epochs: int = static(1, at_least=1)
     """Passes over each batch of completions."""
     num_minibatches: int = static(1, at_least=1)
@@ -166,6 +167,8 @@ class Samples(NamedTuple):
 def make(c: GRPO, model: LanguageModel, params: Params, num_updates: int) -> Algorithm:
     """The functions of GRPO, RLOO and REINFORCE++."""
     tuned, room = trained(c.lm, params), c.sampling.max_new_tokens
+    own = {"grpo": "completion", "rloo": "constant", "reinforce++": "token"}
+    over = own[c.baseline] if c.loss_over == "auto" else c.loss_over
 
     def init(key: Key) -> GRPOLearner:
         weights = Weights(tuned.init(key))
@@ -185,7 +188,8 @@ def make(c: GRPO, model: LanguageModel, params: Params, num_updates: int) -> Alg
             "clip_fraction": clipped(log_prob, samples.log_prob, c.clip_eps),
             "ratio_error": jnp.abs(jnp.expm1(log_prob - samples.log_prob)),
         }
-        return mean_over(total, samples.real, c.loss_over), {n: m.mean(x, samples.real) for n, x in figures.items()}
+        loss = mean_over(total, samples.real, over)
+        return loss, {"loss": loss} | {n: m.mean(x, samples.real) for n, x in figures.items()}
 
     def update(key: Key, learner: GRPOLearner, batch: Completed) -> tuple[GRPOLearner, Metrics]:
         advantage, spread = advantages(c, batch)

@@ -230,7 +230,8 @@ def make(c: RLHF, model: LanguageModel, params: Params, num_updates: int) -> Alg
             "clip_fraction": clipped(log_prob, samples.log_prob, c.clip_eps),
             "ratio_error": jnp.abs(jnp.expm1(log_prob - samples.log_prob)),
         }
-        return m.mean(total, samples.real), {name: m.mean(x, samples.real) for name, x in figures.items()}
+        loss = m.mean(total, samples.real)
+        return loss, {"loss": loss} | {name: m.mean(x, samples.real) for name, x in figures.items()}
 
     def update(key: Key, learner: RLHFLearner, batch: Completed) -> tuple[RLHFLearner, Metrics]:
         samples = estimate(learner, batch)

@@ -25,7 +25,6 @@ from jaxrl.lm.settings import Sampling
 from jaxrl.lm.transformer import language_model
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import clipped_surrogate_loss, clipped_value_loss
-from jaxrl.ops.minibatch import accumulate
 from jaxrl.ops.rlhf import completion_gae, group_advantage, kl_estimate, token_rewards, whiten
 from jaxrl.sources.sampled import Sampler
 from tests.algorithms.test_dpo import PLAIN
@@ -35,6 +34,7 @@ NEW, GROUP = 7, 4
 CONSTANT = {"learning_rate": 5e-4, "adam_eps": 1e-6, "warmup": 0.0, "lr_final": 1.0, "batch_size": 8}
 COMMON = {"lm": PLAIN, "sampling": Sampling(max_new_tokens=NEW)}
 CRITIC_FREE = replace(GRPO(**COMMON), **CONSTANT, per_prompt=GROUP, kl_coef=0.05, num_epochs=3)
+CRITIC_FREE = replace(CRITIC_FREE, loss_over="completion")
 RLOO = replace(CRITIC_FREE, baseline="rloo", kl_in="reward", kl_estimate="k1", loss_over="constant", num_epochs=1)
 PPO = replace(RLHF(**COMMON), **CONSTANT, kl_coef=0.05, critic="separate", missing_eos_penalty=0.5, value_clip=0.2)
 PPO = replace(PPO, max_grad_norm=float("inf"))
@@ -95,13 +95,6 @@ def program(base):
     """
     config, model, given = CONFIGS[base], golden("ppo").model, []
 
-    def telling(loss, params, batch, micro_batch_size):
-        def with_itself(params, rows):
-            mean, metrics = loss(params, rows)
-            return mean, metrics | {"loss": mean}
-
-        return accumulate(with_itself, params, batch, micro_batch_size)
-
     def kept(samples):
         return lambda *fields: given.append(samples(*fields)) or given[-1]
 
@@ -112,10 +105,8 @@ def program(base):
         over, by_std, k2, unbiased_whitening = choice
         patches = {
             (m, "total"): lambda metrics: metrics,
-            (rlhf, "accumulate"): telling,
             (rlhf, "Samples"): kept(rlhf.Samples),
             (rlhf, "whiten"): lambda x, real: chosen(unbiased_whitening, whiten(x, real), unbiased(x, real)),
-            (grpo, "accumulate"): telling,
             (grpo, "Samples"): kept(grpo.Samples),
             (grpo, "mean_over"): lambda *x: chosen(over, *(mean_over(*x[:2], what) for what in OVER)),
             (grpo, "group_advantage"): lambda x, _: chosen(by_std, *(group_advantage(x, by) for by in (False, True))),
