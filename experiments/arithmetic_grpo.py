@@ -10,6 +10,7 @@ styles. Then GRPO samples eight answers to each sum, and the reward is 1 for the
 and what it says of some.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -30,7 +31,9 @@ TEACH = SFT(
 CONFIG = GRPO(
     data=DataConfig(max_length=24),
     sampling=Sampling(max_new_tokens=8),
-    loop=Loop(batch_size=256, epochs=4),
+    loop=Loop(batch_size=256, epochs=6),
+    num_epochs=2,
+    num_minibatches=2,
     optimizer=AdamW(learning_rate=5e-4, warmup=0.05),
 )
 OPTIONS = cli.Options(schedule=Schedule(logs=20, evals=10, saves=2))
@@ -74,6 +77,10 @@ def main() -> None:
         seed = options["seed"]
         config = replace(config, lm=replace(config.lm, name=str(model(Path(f"runs/arithmetic_sft_{seed}"), seed))))
         tuned = finetune(config, *sums(), reward=right, **options)
+    told = (tuned.result.run_dir / "samples.jsonl").read_text().splitlines()
+    for name, line in (("before", told[0]), ("after", told[-1])):
+        said = [sample["prompt"] + sample["completion"] for sample in json.loads(line)["samples"][:8]]
+        print(f"{name + ':':8}", "   ".join(said))
     cli.report(tuned.result)
 
 
