@@ -32,7 +32,10 @@ def fingerprint(value: Any) -> str:
 
 
 def name_of(value: Any) -> str:
-    """Of an object its type, else the class or function itself, as "package.module:Class"."""
+    """Of an object its type, else the class or function itself, as "package.module:Class"; of a partial
+    function, and of a method, the function."""
+    while isinstance(value, functools.partial | types.MethodType):
+        value = value.func if isinstance(value, functools.partial) else value.__func__
     kind = value if isinstance(value, type | types.FunctionType) else type(value)
     return f"{kind.__module__}:{kind.__qualname__}"
 

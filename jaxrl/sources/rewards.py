@@ -21,6 +21,7 @@ from jaxrl.lm.pretrained.weights import Pretrained, load_model
 from jaxrl.lm.sampling import Generation
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import Decoder, LanguageModel, language_model
+from jaxrl.ops.fingerprints import name_of
 from jaxrl.sources.sampled import Completed, Reward, contained
 from jaxrl.types import InputError, RewardFailed
 
@@ -74,11 +75,12 @@ def model_reward(found: Pretrained) -> Callable[[TokenRows], Float[Array, " B"]]
     """
     if found.params.score is None:
         raise InputError("this model has no score: it speaks; train a reward model with it (`jaxrl finetune reward`)")
-    score = functools.partial(_scored, language_model(found.config, remat=False))
+    score = functools.partial(model_score, language_model(found.config, remat=False))
     return jax.tree_util.Partial(score, found.params)
 
 
-def _scored(model: LanguageModel, params: Decoder, rows: TokenRows) -> Float[Array, " B"]:
+def model_score(model: LanguageModel, params: Decoder, rows: TokenRows) -> Float[Array, " B"]:
+    """What a reward model says of texts."""
     return last_scores(model, params, params.score.kernel[...], rows)
 
 
@@ -96,6 +98,10 @@ class TextReward:
     tokenizer: Tokenizer
     rows: Sequence[Mapping[str, Any]]
     timeout: float | None = None
+
+    def called(self) -> str:
+        """Which function, for people."""
+        return name_of(self.function) + ("" if self.timeout is None else f" within {self.timeout:g} s")
 
     def score(self, batch: Completed) -> Completed:
         """The batch with its scores, in float32. Raises RewardFailed."""

@@ -29,5 +29,10 @@ def split_given(given: PyTree) -> tuple[list[Any], Callable[[list[Any]], PyTree]
 def describe(given: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Of everything that is given: what it is, for people, and the sha256 of all that it is."""
     return {
-        name: {"is": name_of(thing), "sha256": fingerprint(thing)} for name, thing in given.items() if thing is not None
+        name: {"is": _called(thing), "sha256": fingerprint(thing)} for name, thing in given.items() if thing is not None
     }
+
+
+def _called(thing: Any) -> str:
+    """What it calls itself, where it does: a type says little of what wraps somebody's function."""
+    return thing.called() if callable(getattr(type(thing), "called", None)) else name_of(thing)
