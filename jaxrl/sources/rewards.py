@@ -131,7 +131,7 @@ class TextReward:
         def work() -> None:
             try:
                 found["told"] = self._call(rows, texts)
-            except Exception as error:  # whatever it is, it is said which text it is about
+            except (Exception, SystemExit) as error:  # whatever it is, it is said which text it is about
                 found["failed"] = error
 
         if self.timeout is None:
@@ -146,12 +146,12 @@ class TextReward:
             raise self._named(found["failed"], rows, texts) from found["failed"]
         return found["told"]
 
-    def _named(self, error: Exception, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> RewardFailed:
+    def _named(self, error: BaseException, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> RewardFailed:
         what = f"{type(error).__name__}: {error}"
         for row, text in zip(rows, texts, strict=True):
             try:
                 self._call([row], [text])
-            except Exception:
+            except (Exception, SystemExit):
                 return RewardFailed(f"the reward raised {what}, on the completion {_short(text)}")
         return RewardFailed(f"the reward raised {what}, on {len(texts)} completions together, and on none by itself")
 
