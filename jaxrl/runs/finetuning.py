@@ -146,6 +146,8 @@ def read_materials(
             if reward is None
             else f"reward is not read by {kind}, which learns from rows; leave it out, or use RLHF or GRPO"
         )
+    if reward is None and reward_timeout is not None:
+        raise InputError(f"reward_timeout = {reward_timeout} is read where there is a reward; leave it out")
     base, lm, whole = _loaded(config.lm)
     config = replace(config, lm=lm)
     model = language_model(base.config, dtype=lm.dtype, remat=lm.remat)

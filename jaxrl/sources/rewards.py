@@ -34,9 +34,10 @@ def as_reward(
     """What scores completions: a function of tokens (jax.tree_util.Partial) as it is; any other function as one of
     texts; by name, the folder of a reward model, or "package.module:function" of texts.
 
-    rows, timeout: as of TextReward. Raises InputError for what is none of these, and for a reward model with another
-    tokenizer.
+    rows, timeout: as of TextReward. Raises InputError for what is none of these, for a reward model with another
+    tokenizer, and for a timeout that is none, or that nothing reads.
     """
+    _check_timeout(asked, timeout)
     if isinstance(asked, jax.tree_util.Partial):
         return asked
     if isinstance(asked, str | Path) and Path(asked).is_dir():
@@ -56,6 +57,20 @@ def as_reward(
     return TextReward(function, tokenizer, rows, timeout)
 
 
+def _check_timeout(asked: Any, timeout: float | None) -> None:
+    if timeout is None:
+        return
+    if not 0 < timeout <= threading.TIMEOUT_MAX:
+        raise InputError(
+            f"reward_timeout = {timeout} is no time to wait; give seconds, or leave it out to wait for ever"
+        )
+    if isinstance(asked, jax.tree_util.Partial) or (isinstance(asked, str | Path) and Path(asked).is_dir()):
+        raise InputError(
+            f"reward_timeout = {timeout} is for functions of texts, and this reward is asked in the compiled program; "
+            "leave it out"
+        )
+
+
 def _named_function(name: str) -> Any:
     module, colon, attribute = name.partition(":")
     if not colon:
@@ -64,8 +79,8 @@ def _named_function(name: str) -> Any:
         return getattr(importlib.import_module(module), attribute, None)
     except (ImportError, ValueError, TypeError) as error:
         raise InputError(
-            f"reward = {name!r}: cannot import {module!r} ({error}); put the folder that holds it on the path, as in "
-            f"PYTHONPATH=. jaxrl finetune rlhf --reward {name}"
+            f"reward = {name!r}: cannot import {module!r} ({error}); run jaxrl in the folder that holds it, or say "
+            "where that is, before the same command: PYTHONPATH=FOLDER"
         ) from error
 
 

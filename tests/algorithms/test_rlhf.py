@@ -209,3 +209,8 @@ def test_prompts_are_held_out_whole_and_numbered_by_their_rows():
     assert counts == {"rows": 20, "kept": 14, "held_out": 6}
     data, asked, _ = prepare_prompts(DataConfig(), byte_tokenizer(), rows[:3], rows[3:5])
     assert [np.asarray(b.row).tolist() for part in data for b in part] == [[0, 1, 2], [3, 4]]
+
+
+def test_a_timeout_without_a_reward_is_refused(folder):
+    with pytest.raises(ValueError, match=r"reward_timeout = 3\.0 is read where there is a reward; leave it out"):
+        finetune(SFT(lm=LMConfig(str(folder))), [{"prompt": "a", "completion": "b"}] * 3, reward_timeout=3.0)

@@ -1,5 +1,8 @@
 """Rewards: functions of texts, with what they are called with and what may go wrong in them; and reward models."""
 
+import functools
+import os
+import sys
 import time
 
 import jax
@@ -11,9 +14,9 @@ from jaxrl.lm.heads import last_scores, with_head
 from jaxrl.lm.log_probs import TokenRows
 from jaxrl.lm.pretrained.weights import Pretrained
 from jaxrl.lm.transformer import language_model
-from jaxrl.sources.rewards import TextReward, model_reward
+from jaxrl.sources.rewards import TextReward, as_reward, model_reward
 from jaxrl.sources.sampled import Completed
-from jaxrl.training.given import split_given
+from jaxrl.training.given import describe, split_given
 from jaxrl.types import RewardFailed
 from tests.helpers.families import config_of, params_of
 from tests.helpers.tokenizers import byte_tokenizer
@@ -107,6 +110,34 @@ def test_one_that_takes_too_long_is_late_and_no_reward():
     assert found.late.all() and not found.valid.any() and not found.score.any()
     in_time = scored(lambda prompts, completions: [1.0] * 4, timeout=30.0)
     assert in_time.valid.all() and not in_time.late.any()
+
+
+@pytest.mark.parametrize("timeout", [None, 30.0])
+def test_one_that_wants_to_end_the_program_has_failed(timeout):
+    with pytest.raises(RewardFailed, match="the reward raised SystemExit: 3, on the completion '3'"):
+        scored(lambda prompts, completions: sys.exit(3), timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_timeout_that_is_none_is_refused(timeout):
+    with pytest.raises(ValueError, match=f"reward_timeout = {timeout} is no time to wait; give seconds, or leave it"):
+        as_reward(lambda prompts, completions: [0.0], TOKENIZER, ROWS, timeout)
+
+
+def test_a_timeout_that_nothing_reads_is_refused(tmp_path):
+    for reward in (jax.tree_util.Partial(len), tmp_path):
+        with pytest.raises(
+            ValueError, match="reward_timeout = 3.0 is for functions of texts, and this reward is asked"
+        ):
+            as_reward(reward, TOKENIZER, ROWS, 3.0)
+
+
+def test_people_are_told_which_function_it_is():
+    def told(function, timeout=None):
+        return describe({"reward": TextReward(function, TOKENIZER, ROWS, timeout)})["reward"]["is"]
+
+    assert told(os.path.join) == told(functools.partial(os.path.join, "a")) == "posixpath:join"
+    assert told(TOKENIZER.decode, 2.5) == "jaxrl.lm.text.tokenizer:Tokenizer.decode within 2.5 s"
 
 
 def test_a_reward_model_is_a_function_of_tokens_whose_parameters_are_given():
