@@ -5,6 +5,7 @@ experiments/train.py and experiments/finetune.py.
 import dataclasses
 import inspect
 import json
+import os
 import shlex
 import sys
 import textwrap
@@ -28,7 +29,7 @@ from jaxrl.runs.finetuning import finetune as tune
 from jaxrl.runs.loading import LoadedRun, NotHere, SavedRun, saved_run
 from jaxrl.training import takes
 from jaxrl.training.compilation_cache import enable_compilation_cache
-from jaxrl.types import InputError
+from jaxrl.types import InputError, RewardFailed
 
 _FROM_ROWS = {
     "sft": SFT(),
@@ -120,15 +121,19 @@ def finetune(argv: list[str], description: str | None = None) -> None:
     _tell(tune(config, **options))
 
 
-def resume(run: Positional[Path]) -> None:
+def resume(run: Positional[Path], *, accept_changes: bool = False) -> None:
     """Go on with a run or a sweep that was stopped, exactly: with the config, seed and options that it was begun with.
 
         jaxrl resume runs/CartPole-v1_ppo_s0_20260101-120000
+        jaxrl resume runs/tuned --accept-changes
 
     Args:
         run: The directory of a run, or of a sweep.
+        accept_changes: Also where something that it was given is another one now, such as a reward that was mended.
     """
     if is_sweep(run):
+        if accept_changes:
+            raise InputError(f"accept_changes is for a run, and {run} is a sweep; leave it out")
         resume_sweep(run)
         return
     saved = begun_by_name(run)
@@ -145,11 +150,21 @@ def resume(run: Positional[Path]) -> None:
     enable_compilation_cache()
     schedule, backoff = Schedule(**saved.about.get("schedule", {})), saved.about.get("backoff", 1.0)
     options = {"seed": saved.about["seed"], "run_dir": run, "resume": True, "schedule": schedule, "backoff": backoff}
+    options["accept_changes"] = accept_changes
     if saved.control:
         report(begin(saved.config, **options))
-    else:
-        asked = {name: value for name, value in saved.about["finetune"].items() if name != "rows"}
-        _tell(tune(saved.config, **asked, **options))
+        return
+    asked = {name: value for name, value in saved.about["finetune"].items() if name != "rows"}
+    try:
+        tuned = tune(saved.config, **asked, **options)
+    except RewardFailed:
+        raise
+    except InputError as error:
+        folder = saved.about.get("folder", os.getcwd())
+        if Path(folder) == Path.cwd():
+            raise
+        raise InputError(f"{error}. The paths of this run are those of {folder}, where it was begun") from error
+    _tell(tuned)
 
 
 def evaluate(
@@ -223,9 +238,11 @@ def begun_by_name(run_dir: Path, *, rows: str | None = None) -> SavedRun:
     if asked and asked["rows"] == "given" and rows is None:
         given.append("rows")
     if given:
+        function = "finetune" if asked else "run"
         raise InputError(
             f"{run_dir} was given its {' and '.join(given)} as objects of Python, which no file holds; what began it "
-            f"can give them again: {_again(run_dir, saved.about)}"
+            f"can give them again, by {function}(…, run_dir={str(run_dir)!r}, resume=True): "
+            f"{_again(run_dir, saved.about)}"
         )
     return saved
 

@@ -130,14 +130,17 @@ def check_unused(directory: Path, about: str, names: Sequence[str]) -> None:
         )
 
 
-def adopt(run_dir: Path, seed: int, config: Any, given: dict[str, Any], changes: list[str]) -> None:
-    """Write down that a run goes on as something else; what it was is kept as config-N.yaml, and in run.json."""
+def adopt(
+    run_dir: Path, seed: int, config: Any, given: dict[str, Any], changes: list[str], more: Mapping[str, Any]
+) -> None:
+    """Write down that a run goes on as something else; what it was is kept as config-N.yaml, and in run.json. more: as
+    for `begin_run`."""
     about = read_about(run_dir)
-    was = {"seed": about["seed"], "given": about["given"]}
+    was = {"seed": about["seed"], "given": about["given"]} | {name: about[name] for name in more if name in about}
     earlier = [*about.get("changes", []), {"changes": changes, **was, "command": [sys.executable, *sys.argv]}]
     (run_dir / CONFIG).rename(run_dir / f"config-{len(earlier)}.yaml")
     save_config(config, run_dir / CONFIG)
-    write_about(run_dir, {**about, "seed": seed, "given": given, "changes": earlier})
+    write_about(run_dir, {**about, **more, "seed": seed, "given": given, "changes": earlier})
 
 
 def keepsakes(run_dir: Path) -> dict[str, str]:

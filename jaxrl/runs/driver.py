@@ -143,7 +143,7 @@ def run(
             run_dir = begin_run(run_dir, p.label, seed, settings, told, more)
             stack.enter_context(alone(run_dir))
         elif changes:
-            adopt(run_dir, seed, settings, told, changes)
+            adopt(run_dir, seed, settings, told, changes, more)
         boards = []
         if wandb is not None:
             there = WandbRun(wandb, run_dir, {**to_dict(settings), "seed": seed}, p.unit.name)

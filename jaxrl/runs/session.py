@@ -60,6 +60,9 @@ class Session:
                 self.logger.row(0, before, {"train_seconds": 0.0})
         except Interrupted:
             self._stop(0, state, self.compiled.nothing, busy=True)
+        except RewardFailed as error:
+            self.failed = error
+            self._stop(0, state, self.compiled.nothing)
         leaves, told = self.compiled.chunk(jax.tree.leaves(state), 0)
         meant = ~self.compiled.read(told)[1]  # to be infinite, such as the best score so far
         looked = self.marks["evals"] | self.marks["saves"] | self.marks["keeps"]
@@ -129,7 +132,10 @@ class Session:
             self.saves.save(step, state, {**self.about, "partial": Partial(np.asarray(told), due).plain()})
             self.saves.wait()
         if self.failed is not None:
-            raise self.failed
+            raise RewardFailed(
+                f"{self.failed}; all that was learned before is saved: mend it, and go on by jaxrl resume "
+                f"{self.run_dir} --accept-changes (resume=True, accept_changes=True)"
+            ) from self.failed
         raise Stopped(
             f"stopped by {self.interrupts.asked} after {step:,} of {self.p.total_steps:,} {self.p.unit.label}; all is "
             f"saved: jaxrl resume {self.run_dir} goes on with it, or the same command with --run-dir {self.run_dir} "
@@ -208,6 +214,9 @@ class Session:
             found = self.judge.final(state, (rows or [{}])[0])
         except Interrupted:
             self._stop(self.p.num_updates, state, self.compiled.nothing, busy=True)
+        except RewardFailed as error:
+            self.failed = error
+            self._stop(self.p.num_updates, state, self.compiled.nothing)
         done, timing = {self.p.unit.name: int(state.num_steps)}, self.clock.figures()
         if not self.clock.steps and (before := read_result(self.run_dir)):  # it had ended: its speed is what it was
             timing = {name: before.get(name, value) for name, value in timing.items()}
