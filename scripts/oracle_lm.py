@@ -5,6 +5,7 @@ Runs in an environment of its own (torch, transformers, peft, gguf), named on th
     PYTHON scripts/oracle_lm.py rope tests/lm/golden/rope.json
     PYTHON scripts/oracle_lm.py pieces tests/lm/text/golden/pieces.json
     PYTHON scripts/oracle_lm.py adapters tests/lm/pretrained/golden
+    PYTHON scripts/oracle_lm.py rewards FOLDER tests/lm/golden/rewards.json
     PYTHON scripts/oracle_lm.py smollm GGUF_DIR tests/lm/golden/smollm2.json
     PYTHON scripts/oracle_lm.py logits MODEL_DIR tokens.npy logits.npy [--gguf FILE] [--adapter DIR]
     PYTHON scripts/oracle_lm.py generate MODEL_DIR prompts.json continuations.json [--gguf FILE] --new 64
@@ -15,6 +16,8 @@ rope      logits and greedy continuations of tiny models with every scaling of t
           than the first context; both spellings of the config
 pieces    SentencePiece's BPE trained on the texts below, with and without a space before text: pieces, ids of strings
 adapters  low-rank adapters of tiny models as PEFT saves them: config, tensor names, tokens, logits
+rewards   scores of reward models that jaxrl has saved, one a subfolder of FOLDER: the environment of jaxrl writes them
+          with `python -m tests.lm.test_reward_parity FOLDER`
 smollm    fingerprints of SmolLM2's logits on 20 texts, and greedy continuations of 10 prompts
 logits    all logits of a right-padded token array [B, L], float32, of a model or of a PEFT adapter on it
 generate  greedy continuations of a list of prompts of token ids, never stopped early
@@ -40,7 +43,7 @@ import safetensors.torch
 import sentencepiece
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 RECIPE = "pcg64-uniform-v1"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -506,6 +509,52 @@ PROMPT_TEXTS = [
 ]
 
 
+# Reward models.
+
+SCORED = [
+    "Say it.<|im_end|>",
+    "a",
+    "<|im_start|>user\nWhich is better?<|im_end|>\n",
+    "It ends twice<|im_end|><|im_end|>",
+]
+
+
+def reward_golden(folder):
+    """Scores of texts of several lengths in one padded batch, as transformers gives them with nothing but the folder;
+    each is what it is alone. Fails where a tensor is missing or unknown, and where padding is a token that ends one.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+    problems = {key: sorted(map(str, value)) for key, value in info.items() if value}
+    assert not problems and model.config.num_labels == 1, (folder, problems)
+    assert model.config.pad_token_id == tokenizer.pad_token_id, folder
+    batch = tokenizer(SCORED, padding=True, return_tensors="pt")
+    ids = [tokenizer(text)["input_ids"] for text in SCORED]
+    with torch.no_grad():
+        together = model.eval()(**batch).logits[:, 0].numpy()
+        alone = [model(torch.tensor([row])).logits[0, 0].item() for row in ids]
+    assert all(row[-1] != tokenizer.pad_token_id for row in ids), folder
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
+    assert np.ptp(together) > LEAST_EFFECT
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    return {
+        "name": folder.name,
+        "sha256": digest({key: value.numpy() for key, value in tensors.items()}),
+        "config": json.loads((folder / "config.json").read_text()),
+        "tokenizer": json.loads((folder / "tokenizer_config.json").read_text()),
+        "ids": ids,
+        "scores": short(together),
+    }
+
+
+def rewards(options):
+    """Golden file of all reward models in a folder."""
+    found = [reward_golden(folder) for folder in sorted(Path(options.folder).iterdir())]
+    write(options.out, {"texts": SCORED, "cases": found})
+
+
 # SentencePiece.
 
 PIECES = {
@@ -689,7 +738,7 @@ def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (tiny, rope, pieces, adapters, smollm, logits, generate, speed):
+    for command in (tiny, rope, pieces, adapters, rewards, smollm, logits, generate, speed):
         sub = commands.add_parser(command.__name__, help=command.__doc__)
         sub.set_defaults(run=command, threads=1)
         names = {
@@ -697,6 +746,7 @@ def arguments():
             rope: ["out"],
             pieces: ["out"],
             adapters: ["out"],
+            rewards: ["folder", "out"],
             smollm: ["folder", "out"],
             logits: ["folder", "tokens", "out"],
             generate: ["folder", "prompts", "out"],
@@ -706,7 +756,7 @@ def arguments():
             sub.add_argument(name)
         if command is logits:
             sub.add_argument("--adapter")
-        if command not in (tiny, rope, pieces, adapters):
+        if command not in (tiny, rope, pieces, adapters, rewards):
             sub.add_argument("--gguf", default=GGUF if command is smollm else None)
         if command in (generate, speed):
             sub.add_argument("--new", type=int, default=64)
