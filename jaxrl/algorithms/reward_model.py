@@ -168,7 +168,9 @@ def binned(margin: Float[Array, " P"], where: Bool[Array, " P"]) -> Metrics:
     def over(x: Float[Array, " P"]) -> m.Mean:
         return m.Mean(jnp.sum(jnp.where(within, x, 0.0), axis=1), count)
 
-    return {"bin_confidence": over(sure), "bin_accuracy": over((margin > 0).astype(sure.dtype))}
+    # Of two that score alike either is said to be the better: right half the time, as sure as it is.
+    right = jnp.where(margin == 0, 0.5, (margin > 0).astype(sure.dtype))
+    return {"bin_confidence": over(sure), "bin_accuracy": over(right)}
 
 
 def told(measured: Metrics) -> dict[str, float]:

@@ -110,6 +110,12 @@ def test_calibration_by_hand():
     assert found["bin_accuracy"].count.shape == (BINS,)
 
 
+def test_one_that_scores_all_alike_tosses_coins_and_is_calibrated():
+    found = {"loss": m.mean(jnp.zeros(6))} | binned(jnp.zeros(6), jnp.ones(6, bool))
+    assert told(found)["ece"] == 0.0
+    assert reliability(found) == [{"confidence": 0.5, "accuracy": 0.5, "pairs": 6}]
+
+
 @pytest.mark.parametrize(
     "lm", [PLAIN, LMConfig(logit_chunk=None, lora_rank=4, lora_targets=("q_proj", "v_proj", "down_proj"))]
 )
