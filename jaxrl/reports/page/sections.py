@@ -164,7 +164,7 @@ def again(groups: Sequence[Group]) -> Markup:
     made = []
     for record in [record for group in groups for record in group.records]:
         command, given = typed(record.about), record.about.get("given") or {}
-        own = [name for name in given if record.control or name not in ("network", "params", "data", "samples")]
+        own = [name for name in given if record.control or name not in _made_by_itself(record)]
         parts = [typed_out(command) if command else el("p", "What began this run is not known.")]
         parts += _changed(record.about.get("changes") or [])
         if own:
@@ -174,6 +174,12 @@ def again(groups: Sequence[Group]) -> Markup:
         going_on = [el("p", "To go on with it:"), typed_out(resumed(record.run_dir))]
         made.append(el("article", el("h3", f"{record.run_dir.name}, seed {record.seed}"), parts, going_on))
     return made[0] if len(made) == 1 else join(made[0], el("details", el("summary", "The other runs"), made[1:]))
+
+
+def _made_by_itself(record: Record) -> set[str]:
+    """What of the things that a run from rows was given its command makes again."""
+    named = {"reward"} & set(record.about.get("finetune") or {})
+    return {"network", "params", "data", "samples", "tokenizer"} | named
 
 
 def _changed(changes: Sequence[Mapping[str, Any]]) -> list[Markup]:
