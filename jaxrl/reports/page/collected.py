@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 from jaxrl.config_file import read_sections
 from jaxrl.reports.rows import METRICS, TIMING, read_metrics
 
-SAMPLES = "samples.jsonl"
+SAMPLES, HELD_OUT = "samples.jsonl", "held_out.jsonl"
 _FIRST = ("algorithm", "env.name", "lm.name")  # of settings that set runs apart
 
 
 class Record(NamedTuple):
     """One run. config: its settings by their dotted names; yaml: the file. about, header, result: run.json,
-    header.json ({} without one) and result.json (None without one). rows, timing, samples: of the .jsonl files. notes:
-    what could not be read. films: what `jaxrl render` has made, the GIF first."""
+    header.json ({} without one) and result.json (None without one). rows, timing, samples, held_out: of the .jsonl
+    files. notes: what could not be read. films: what `jaxrl render` has made, the GIF first."""
 
     run_dir: Path
     algorithm: str
@@ -28,6 +28,7 @@ class Record(NamedTuple):
     rows: list[dict[str, Any]]
     timing: list[dict[str, Any]]
     samples: list[dict[str, Any]]
+    held_out: list[dict[str, Any]]
     notes: list[str]
     films: list[Path]
 
@@ -60,7 +61,7 @@ def collect(run_dir: Path, about: dict[str, Any]) -> Record:
     about: run.json. Raises InputError for a config.yaml that cannot be read.
     """
     notes: list[str] = []
-    rows, timing, samples = (read_metrics(run_dir / name, notes) for name in (METRICS, TIMING, SAMPLES))
+    rows, timing, samples, held_out = (read_metrics(run_dir / f, notes) for f in (METRICS, TIMING, SAMPLES, HELD_OUT))
     result, header = (_json(run_dir / name, notes) for name in ("result.json", "header.json"))
     films = [path for path in (run_dir / "animation.gif", run_dir / "animation.html") if path.is_file()]
     sections = read_sections(run_dir / "config.yaml")
@@ -68,7 +69,9 @@ def collect(run_dir: Path, about: dict[str, Any]) -> Record:
     own = sections.pop("algorithm")
     algorithm = str(own.pop("name", "unnamed"))
     flat = {"algorithm": algorithm, **_flat({**own, **sections})}
-    return Record(run_dir, algorithm, flat, yaml, about, header or {}, result, rows, timing, samples, notes, films)
+    return Record(
+        run_dir, algorithm, flat, yaml, about, header or {}, result, rows, timing, samples, held_out, notes, films
+    )
 
 
 def groups(records: Sequence[Record]) -> list[Group]:

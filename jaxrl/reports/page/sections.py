@@ -11,6 +11,7 @@ from jaxrl.reports.page.collected import Group, Record, outcome
 from jaxrl.reports.page.commands import resumed, typed
 from jaxrl.reports.page.figures import charts, other_charts
 from jaxrl.reports.page.markup import Markup, el, join
+from jaxrl.reports.page.reliability import diagrams
 
 MOST_BYTES = 8 * 2**20  # of an animation that is put into the page
 _COPIES = ("env.num_envs", "env.eval_episodes", "env.resets")  # which leave an episode what it is
@@ -29,6 +30,7 @@ def body(groups: Sequence[Group]) -> Markup:
         ("Results", results(groups)),
         ("Animation", animations(groups)),
         ("Curves", curves(groups)),
+        ("Reliability", diagrams(groups)),
         ("What it says", samples(groups)),
         ("Bad numbers", damage(groups)),
         ("Settings", settings(groups)),

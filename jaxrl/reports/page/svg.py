@@ -49,8 +49,8 @@ def plot(
     low, high = (min(0, xs.min()), max(xs.max(), 1e-9)) if x_named is None else _padded([*xs, *x_named])
     x_told = _named(ticks(low, high, 5)) if x_named is None else x_named
     y_told = _named(ticks(*_room(ys), 5)) if y_named is None else y_named
-    frame = _Frame((low, high), (min(y_told), max(y_told)) if y_named is None else _padded([*ys, *y_named]))
-    drawn = [_axes(frame, x_told, y_told, xlabel)]
+    frame = Frame((low, high), (min(y_told), max(y_told)) if y_named is None else _padded([*ys, *y_named]))
+    drawn = [axes(frame, x_told, y_told, xlabel)]
     drawn += [_band(frame, s) for s in series if s.band is not None]
     drawn += [_line(frame, s) for s in sorted(series, key=lambda s: bool(s.name))]
     drawn += [_level(frame, name, value, i) for i, (name, value) in enumerate(levels.items())]
@@ -76,7 +76,9 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     return [i * step for i in range(first, last + 1)]
 
 
-class _Frame(NamedTuple):
+class Frame(NamedTuple):
+    """What stretch of each axis a plot shows."""
+
     x: tuple[float, float]
     y: tuple[float, float]
 
@@ -105,7 +107,8 @@ def _named(numbers: Sequence[float]) -> dict[float, str]:
     return dict(zip(numbers, labels(numbers), strict=True))
 
 
-def _axes(frame: _Frame, x_told: dict[float, str], y_told: dict[float, str], xlabel: str) -> Markup:
+def axes(frame: Frame, x_told: dict[float, str], y_told: dict[float, str], xlabel: str) -> Markup:
+    """Horizontal lines, and what the marks of both axes are called."""
     drawn = []
     for y, label in y_told.items():
         at = float(frame.at(frame.x[0], y)[1])
@@ -129,7 +132,7 @@ def labels(numbers: Sequence[float]) -> list[str]:
     return told
 
 
-def _level(frame: _Frame, name: str, value: float, number: int) -> Markup:
+def _level(frame: Frame, name: str, value: float, number: int) -> Markup:
     """A dotted line with its name; the names of two that lie close stand at different ends."""
     if not math.isfinite(value):
         return join()
@@ -140,12 +143,12 @@ def _level(frame: _Frame, name: str, value: float, number: int) -> Markup:
     return join(line, el("text", name, class_="label", x=x, y=above, text_anchor=anchor))
 
 
-def _band(frame: _Frame, s: Series) -> Markup:
+def _band(frame: Frame, s: Series) -> Markup:
     low, high = (thinned(frame.at(s.x, edge)) for edge in s.band)
     return el("path", class_=f"band c{s.colour % COLOURS}", d=_path(np.concatenate([low, high[::-1]])) + "Z")
 
 
-def _line(frame: _Frame, s: Series) -> Markup:
+def _line(frame: Frame, s: Series) -> Markup:
     at = frame.at(s.x, s.y)
     if s.scattered:
         return join([el("circle", class_=f"dot faint c{s.colour}", cx=float(x), cy=float(y), r=2.2) for x, y in at])
@@ -170,7 +173,7 @@ def _path(at: np.ndarray) -> str:
     return "".join(told)
 
 
-def _data(frame: _Frame, series: Sequence[Series]) -> str:
+def _data(frame: Frame, series: Sequence[Series]) -> str:
     """What the read-out under a finger or a mouse needs of the named lines."""
     told = []
     for s in [s for s in series if s.name]:
