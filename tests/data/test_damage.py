@@ -97,7 +97,7 @@ def outcome(tmp_path_factory):
             assert not list(folder.iterdir())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetuning, "load_model", lambda name: base)
+        patch.setattr(finetuning, "load_model", lambda name, **options: base)
         patch.setattr(finetuning, "run", run)
         yield status
 
