@@ -56,7 +56,7 @@ class Reward:
     optimizer: AdamW = AdamW(learning_rate=1e-5)
     """AdamW and its schedule. Learning rate: about 1e-5 for all parameters, 1e-4 to 1e-3 for adapters."""
 
-    learns_from = "pairs"  # as in jaxrl/data/kinds.py: which rows, and what is made of others
+    learns_from = "comparisons"  # as in jaxrl/data/kinds.py: which rows, and what is made of others
     defines_loss = ("margin", "centring")
 
     def program(

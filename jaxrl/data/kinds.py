@@ -1,6 +1,6 @@
 """Which rows an algorithm learns from, and what it does with rows of another kind: one table.
 
-| rows | SFT | DPO | KTO |
+| rows | SFT | DPO, reward models | KTO |
 |---|---|---|---|
 | pairs | their `messages`, or else the chosen answers | as they are | each as a good and a bad answer |
 | completions, messages | as they are | refused | refused |
@@ -29,8 +29,8 @@ class Chosen(NamedTuple):
 def rows_for(learns_from: str, rows: Sequence[Row], seed: int = 0) -> Chosen:
     """The rows as an algorithm learns from them, by the table above.
 
-    learns_from: "answers" (SFT), "pairs" (DPO), "labels" (KTO), or "any": as they are. Raises InputError where the
-    table refuses.
+    learns_from: "answers" (SFT), "pairs" (DPO), "comparisons" (Reward), "labels" (KTO), or "any": as they are. Raises
+    InputError where the table refuses.
     """
     kind = _kind(rows[0]) if rows and learns_from != "any" else None
     return _TABLE.get((learns_from, kind), _as_they_are)(rows, seed)
@@ -137,6 +137,14 @@ _TABLE = {
     ),
     ("pairs", "labels"): _refuse(
         "DPO learns from {prompt, chosen, rejected}, and these rows have one labelled answer each; use KTO"
+    ),
+    ("comparisons", "answers"): _refuse(
+        "a reward model learns from {prompt, chosen, rejected}, and these rows have one answer each; give each a "
+        "rejected answer"
+    ),
+    ("comparisons", "labels"): _refuse(
+        "a reward model learns from {prompt, chosen, rejected}, and these rows have one labelled answer each; pair "
+        "good and bad answers to the same prompt"
     ),
     ("labels", "pairs"): _unpaired,
     ("labels", "answers"): _refuse(

@@ -9,8 +9,15 @@ import numpy as np
 
 from jaxrl.data.arrays import Data
 from jaxrl.data.kinds import rows_for, split_by_group
-from jaxrl.data.preferences import Encoded, bucketed, encode_rows
-from jaxrl.data.prompts import PromptRows, encode_prompts, prompt_buckets, read_prompts
+from jaxrl.data.preferences import Encoded, Sequences, bucketed, encode_rows
+from jaxrl.data.prompts import (
+    PromptRows,
+    kept_prompts,
+    prompt_buckets,
+    prompts_as_ids,
+    read_prompts,
+    with_prompts,
+)
 from jaxrl.data.rows import Row, given_rows, read
 from jaxrl.data.settings import DataConfig
 from jaxrl.lm.text.tokenizer import Tokenizer
@@ -62,7 +69,8 @@ def prepare(
 
 
 class Asked(NamedTuple):
-    """data: PromptRows, in buckets. rows: all that were given or read, which their numbers are of. counts: of them."""
+    """data: PromptRows, in buckets. rows: all that were given or read, with their prompts, which their numbers are of.
+    counts: of them."""
 
     data: Data
     rows: list[Row]
@@ -83,9 +91,10 @@ def prepare_prompts(
     if rows is not None and settings.split is not None:
         raise InputError(f"split = {settings.split!r} chooses from a file, and rows are given; leave one of them out")
     train = read_prompts(settings.path, settings.split, settings.format) if rows is None else list(rows)
-    every = [*train, *(held_out or ())]
+    every = with_prompts([*train, *(held_out or ())])
     longest = settings.max_prompt_length or settings.max_length
-    prompts = encode_prompts(every, tokenizer, max_length=longest, markup=settings.markup, date=settings.date)
+    whole = prompts_as_ids(every, tokenizer, settings.markup, settings.date)
+    prompts = kept_prompts(whole, tokenizer, longest)
     measured = np.arange(len(every)) >= len(train)
     if held_out is None and settings.held_out > 0:
         told = zip(prompts.tokens, prompts.length, strict=True)
@@ -97,7 +106,8 @@ def prepare_prompts(
         own = [jax.tree.map(lambda x, b=b: x[within[b.row]], b) for b in buckets]
         return tuple(b for b in own if len(b.row))
 
-    counts = {"rows": len(every), "kept": int(np.sum(~measured)), "held_out": int(np.sum(measured))}
+    counts = {"rows": len(every), "kept": int(np.sum(~measured))}
+    counts |= {"truncated_prompts": sum(len(ids) > longest for ids in whole), "held_out": int(np.sum(measured))}
     return Asked(Data(part(~measured), part(measured)), every, counts)
 
 
@@ -127,7 +137,20 @@ def read_encoded(
         model=model,
         numbers=chosen.numbers,
     )
+    if learns_from == "comparisons":
+        encoded = encoded._replace(rows=[tuple(_as_said(side, tokenizer) for side in row) for row in encoded.rows])
     return encoded, (*notes, *filter(None, [chosen.note]))
+
+
+def _as_said(side: Sequences, tokenizer: Tokenizer) -> Sequences:
+    """Up to the token that ends it. A reward is read off the last token, and what templates write after that one, a
+    line break by rule, no policy says.
+    """
+    ends = np.flatnonzero(np.isin(side.tokens[side.prompt_length :], sorted(tokenizer.stops)))
+    stop = side.prompt_length + (int(ends[-1]) + 1 if len(ends) else 0)
+    if not len(ends) or tokenizer.decode(side.tokens[stop:].tolist()).strip():
+        return side
+    return side._replace(tokens=side.tokens[:stop])
 
 
 def _hold_out(rows: Sequence[tuple], share: float) -> tuple[list[tuple], list[tuple]]:

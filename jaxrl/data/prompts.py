@@ -76,8 +76,23 @@ def encode_prompts(
 
     markup, date: as in DataConfig. Raises InputError for a prompt without any token, which nothing could continue.
     """
-    if max_length < 1:
-        raise InputError(f"max_length = {max_length} leaves no token; it must be at least 1")
+    _check_room(max_length)
+    return kept_prompts(prompts_as_ids(rows, tokenizer, markup, date), tokenizer, max_length)
+
+
+def with_prompts(rows: Sequence[Row]) -> list[Row]:
+    """Every row with its `prompt`, text or messages, also where its messages, or both of its answers, begin with it."""
+    made = []
+    for number, row in enumerate(rows, 1):
+        try:
+            made.append(row if row.get("prompt") is not None else {**row, "prompt": question(row).prompt})
+        except InputError as error:
+            raise InputError(f"row {number} {error}") from error
+    return made
+
+
+def prompts_as_ids(rows: Sequence[Row], tokenizer: Tokenizer, markup: str, date: str) -> list[list[int]]:
+    """The prompts, whole. Arguments and errors as for `encode_prompts`."""
     encoded = []
     for number, row in enumerate(rows, 1):
         try:
@@ -86,7 +101,14 @@ def encode_prompts(
             raise InputError(f"row {number} {error}") from error
         if not ids:
             raise InputError(f"row {number} has an empty prompt, and the tokenizer adds no BOS to it; drop the row")
-        encoded.append(keep_end(ids, max_length, tokenizer.prefix))
+        encoded.append(ids)
+    return encoded
+
+
+def kept_prompts(whole: Sequence[list[int]], tokenizer: Tokenizer, max_length: int) -> Prompts:
+    """As arrays, as wide as the longest. One longer than max_length keeps its end."""
+    _check_room(max_length)
+    encoded = [keep_end(ids, max_length, tokenizer.prefix) for ids in whole]
     return Prompts(padded(encoded, max(map(len, encoded)), tokenizer.pad), lengths(encoded))
 
 
@@ -122,6 +144,11 @@ def encode_example(
 
 def _columns(example: Example, date: str) -> dict[str, Any]:
     return {**example.columns, "now": datetime.date.fromisoformat(date)}
+
+
+def _check_room(max_length: int) -> None:
+    if max_length < 1:
+        raise InputError(f"max_length = {max_length} leaves no token; it must be at least 1")
 
 
 def keep_end(ids: list[int], room: int, prefix: list[int]) -> list[int]:

@@ -10,7 +10,7 @@ import pytest
 from jaxrl import replace, train
 from jaxrl.algorithms import SFT, Reward
 from jaxrl.algorithms.reward_model import BINS, binned, body, exported, reliability, told
-from jaxrl.data import Data, DataBatch
+from jaxrl.data import Data, DataBatch, DataConfig, prepare
 from jaxrl.data.preferences import grouped_by_prompt
 from jaxrl.lm import LMConfig, load_model, save_model
 from jaxrl.lm.heads import last_scores, token_scores, with_head
@@ -190,3 +190,16 @@ def test_adapters_are_merged_into_what_is_exported():
     found = told(algorithm.measure(jax.random.key(0), learner, batch_of(ROWS)))["rewards/chosen"]
     mine = last_scores(MODEL, made, made.score.kernel[...], row)
     assert float(mine.mean()) == pytest.approx(found, abs=1e-4)
+
+
+def test_a_score_is_learned_at_the_token_that_a_policy_ends_with():
+    """Of a chat, whose template writes a line break after it."""
+    tokenizer, asked = byte_tokenizer(), [{"role": "user", "content": "Is it?"}]
+    rows = [{"prompt": asked, "chosen": [_said("yes")], "rejected": [_said("no")]}] * 2
+    chosen = prepare(DataConfig(held_out=0.0), tokenizer, rows, learns_from=Reward.learns_from).data.train[0].chosen
+    said = [*tokenizer.encode_chat(asked), *tokenizer.encode_inside("yes"), tokenizer.eos]
+    assert chosen.tokens[0, : chosen.length[0]].tolist() == said
+
+
+def _said(text):
+    return {"role": "assistant", "content": text}

@@ -63,7 +63,7 @@ def test_a_reward_of_texts_rises_and_the_folder_can_be_loaded(folder, tmp_path, 
     assert load_model(tuned.folder).params.score is None
     lines = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     assert len(lines) == 3 and set(lines[0]["samples"][0]) == {"prompt", "completion", "reward"}
-    assert tuned.counts == {"rows": 20, "kept": 16, "held_out": 4}
+    assert tuned.counts == {"rows": 20, "kept": 16, "truncated_prompts": 0, "held_out": 4}
 
 
 def test_the_time_of_a_row_is_its_own(folder, tmp_path):
@@ -206,7 +206,9 @@ def test_prompts_are_held_out_whole_and_numbered_by_their_rows():
     train, measured = (np.concatenate([np.asarray(b.row) for b in part]) for part in data)
     assert sorted([*train, *measured]) == list(range(20)) and asked == rows
     assert not {rows[i]["prompt"] for i in train} & {rows[i]["prompt"] for i in measured}
-    assert counts == {"rows": 20, "kept": 14, "held_out": 6}
+    assert counts == {"rows": 20, "kept": 14, "truncated_prompts": 0, "held_out": 6}
+    cut = prepare_prompts(DataConfig(max_length=2, held_out=0.0), byte_tokenizer(), [*rows, {"prompt": "p" * 9}]).counts
+    assert cut == {"rows": 21, "kept": 21, "truncated_prompts": 1, "held_out": 0}
     data, asked, _ = prepare_prompts(DataConfig(), byte_tokenizer(), rows[:3], rows[3:5])
     assert [np.asarray(b.row).tolist() for part in data for b in part] == [[0, 1, 2], [3, 4]]
 

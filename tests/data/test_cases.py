@@ -43,6 +43,8 @@ TURN = END + "\n"
     [
         (SPOKEN, "pairs", ASKED, "yes" + TURN),
         (SPOKEN, "answers", ASKED, "best" + TURN),
+        (SPOKEN, "comparisons", ASKED, "yes" + END),  # where a policy ends, and its score is read
+        ({"prompt": "q", "chosen": "yes", "rejected": "no"}, "comparisons", "q", "yes" + END),
         (KTO | {"label": 1}, "labels", "q", "yes" + END),
         (KTO | {"label": 1.0}, "labels", "q", "yes" + END),
         (KTO | {"label": True}, "answers", "q", "yes" + END),

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxrl.data.prompts import encode_prompts, keep_end, read_prompts
+from jaxrl.data.prompts import encode_prompts, keep_end, read_prompts, with_prompts
 
 EOS, BOS = 257, 256  # "a" is 97: see conftest
 
@@ -26,6 +26,17 @@ def test_messages_end_where_the_assistant_begins_to_speak(tokenizer):
 def test_too_long_a_prompt_keeps_its_end_and_bos(tokenizer, bos_tokenizer):
     assert encode_prompts([{"prompt": "12345"}], tokenizer, max_length=3).tokens.tolist() == [[*b"345"]]
     assert encode_prompts([{"prompt": "12345"}], bos_tokenizer, max_length=3).tokens.tolist() == [[BOS, *b"45"]]
+
+
+def test_every_row_is_told_with_its_prompt():
+    asked, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    spoken = {"messages": [asked, answer], "answer": 4}
+    both = {"chosen": [asked, answer], "rejected": [asked, {"role": "assistant", "content": "b"}]}
+    text = {"prompt": "q", "completion": "a"}
+    found = with_prompts([spoken, both, text])
+    assert found == [{**spoken, "prompt": [asked]}, {**both, "prompt": [asked]}, text]
+    with pytest.raises(ValueError, match="row 1 has no `prompt`"):
+        with_prompts([{"answer": 4}])
 
 
 @pytest.mark.parametrize("room", range(1, 9))
