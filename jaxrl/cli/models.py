@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from tyro.conf import Positional
 
-from jaxrl.data.prompts import encode_prompts, read_prompts
+from jaxrl.data.prompts import encode_prompts, read_prompts, with_prompts
 from jaxrl.lm.lora import merge as merged
 from jaxrl.lm.lora import scale_of
 from jaxrl.lm.pretrained.weights import load_adapter, load_model, save_model
@@ -158,11 +158,21 @@ class _Side:
     def answer(self, line: str, key: jax.Array, **sampling: Any) -> str:
         """What it says next."""
         self.messages.append({"role": "user", "content": line})
-        ids = self.tokenizer.encode_chat(self.messages)
+        ids, forgotten = self._within(self.loaded.config.max_position_embeddings - sampling["max_new_tokens"])
+        if forgotten:
+            print(f"{self.name} has forgotten its oldest {forgotten} messages: its context is full", file=sys.stderr)
         model, stops = language_model(self.loaded.config), sorted(self.tokenizer.stops)
         text = "".join(self.tokenizer.stream(stream(model, self.loaded.params, ids, key, stop=stops, **sampling)))
         self.messages.append({"role": "assistant", "content": text})
         return text
+
+    def _within(self, room: int) -> tuple[list[int], int]:
+        """The conversation as ids, and how many of its oldest messages were left out for it to have room."""
+        start, forgotten = int(self.system is not None), 0
+        while len(ids := self.tokenizer.encode_chat(self.messages)) > room and len(self.messages) > start + 1:
+            del self.messages[start : start + 2]  # a question and its answer
+            forgotten += 2
+        return ids, forgotten
 
 
 def beside(texts: Sequence[str], width: int) -> list[str]:
@@ -200,7 +210,10 @@ def winrate(
         seed: Of what is sampled.
     """
     enable_compilation_cache()
-    rows = read_prompts(path)[:prompts]
+    for name, value in (("prompts", prompts), ("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
+        if value < 1:
+            raise InputError(f"{name} = {value} must be at least 1")
+    rows = with_prompts(read_prompts(path)[:prompts])
     scores = [_scores(name, rows, reward, max_new_tokens, temperature, batch_size, seed) for name in (model, against)]
     fine = np.isfinite(scores[0]) & np.isfinite(scores[1])
     if not fine.any():

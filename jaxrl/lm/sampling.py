@@ -249,10 +249,11 @@ def check_prompts(model: LanguageModel, tokens: Array, length: Array, max_new_to
         raise InputError(f"prompt {length.argmin() + 1} is empty; give it a token to go on from, such as BOS")
     if length.max() > tokens.shape[1]:
         raise InputError(f"a prompt length is {length.max()}, but tokens have only {tokens.shape[1]} columns")
-    if length.max() + max_new_tokens > context:
+    room = context - length.max()
+    if max_new_tokens > room:
         raise InputError(
             f"a prompt of {length.max()} tokens and max_new_tokens = {max_new_tokens} exceed the model's context of "
-            f"{context}; shorten the prompt or ask for at most {context - length.max()} tokens"
+            f"{context}; shorten the prompt{f' or ask for at most {room} tokens' if room > 0 else ''}"
         )
     inside = tokens[np.arange(tokens.shape[1]) < length[:, None]]
     if inside.min() < 0 or inside.max() >= vocabulary:

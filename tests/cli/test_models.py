@@ -88,6 +88,26 @@ def test_a_model_without_a_template_is_not_talked_to(folders, tmp_path, capsys):
     assert "has no chat template; talk to it by jaxrl generate" in refused(capsys, "chat", tmp_path / "plain")
 
 
+def test_one_whose_context_is_full_forgets_the_oldest_words(folders, capsys, monkeypatch):
+    said_at_last = []
+    for lines in ("a" * 40 + "\n" + "b" * 40 + "\n", "b" * 40 + "\n"):  # of 128 tokens, with ids for bytes
+        monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+        capsys.readouterr()
+        command.main(["chat", str(folders / "any"), "--max-new-tokens", "30", "--temperature", "0", "--system", "Be"])
+        out, err = capsys.readouterr()
+        said_at_last.append(out.splitlines()[:-1])
+        assert ("has forgotten its oldest 2 messages" in err) == ("a" in lines)
+    assert said_at_last[0][-len(said_at_last[1]) :] == said_at_last[1]
+    monkeypatch.setattr("sys.stdin", io.StringIO("c" * 200 + "\n"))
+    assert "shorten the prompt\n" in refused(capsys, "chat", folders / "any", "--max-new-tokens", 30)
+
+
+@pytest.mark.parametrize("name", ["prompts", "max-new-tokens", "batch-size"])
+def test_a_winrate_of_nothing_is_refused(folders, capsys, name):
+    asked = ["winrate", folders / "any", folders / "any", "--path", folders / "prompts.jsonl", "--reward", "a:b"]
+    assert f"{name.replace('-', '_')} = 0 must be at least 1" in refused(capsys, *asked, f"--{name}", 0)
+
+
 def test_columns_hold_their_width():
     assert beside(["one two three", "four"], 8) == ["one two  | four", "three    |"]
     assert beside(["a\n\nb"], 5) == ["a", "", "b"]
