@@ -67,6 +67,8 @@ def appearing(folder: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for file in temporary.glob("*.safetensors"):  # that package lets nobody else read what it writes
+            file.chmod(temporary.stat().st_mode & 0o666)
         if folder.exists():
             folder.rmdir()
         temporary.rename(folder)

@@ -1,6 +1,7 @@
 """Weights to disk and back, bit for bit; and what a damaged or strange folder is told."""
 
 import json
+import os
 import types
 
 import jax
@@ -285,3 +286,13 @@ def test_smollm2_saved_with_its_tokenizer(smollm2, tmp_path):
         written = json.loads((tmp_path / "model" / file).read_text())
         assert [written[f"{k}_token_id"] for k in ("bos", "eos", "pad")] == [1, 2, 2]
     assert load_model(tmp_path / "model", with_tokenizer=False).tokenizer is None
+
+
+def test_a_saved_folder_can_be_read_by_whom_the_umask_lets(tmp_path):
+    config = config_of("llama", vocab_size=259, num_hidden_layers=1)
+    before = os.umask(0o027)
+    try:
+        save_model(tmp_path / "model", config, params_of(config), byte_tokenizer())
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()} == {0o640}
