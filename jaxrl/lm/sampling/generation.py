@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxrl.lm.sampling.checks import check_prompts, check_settings
+from jaxrl.lm.sampling.choice import Chooser
 from jaxrl.lm.transformer import KVCache, LanguageModel, Layer
 from jaxrl.types import InputError, Key, Params
 
@@ -159,114 +161,3 @@ def _append(choose, stop: tuple[int, ...], draw, out: Generation, logits: Float[
         log_prob=out.log_prob.at[rows, place].set(log_prob, mode="drop"),
         finished=out.finished | jnp.isin(token, jnp.asarray(stop, token.dtype)),
     )
-
-
-class Chooser(NamedTuple):
-    """How the next token is drawn. Hashable: a part of the compiled program."""
-
-    top_k: int
-    top_p: float
-    min_p: float
-
-    def __call__(self, key: Key, logits: Float[Array, " V"], temperature: Float[Array, ""]):
-        """(token, its log-probability under the tempered and truncated distribution)."""
-        greedy = temperature <= 0
-        logits = truncate(logits / jnp.where(greedy, 1.0, temperature), self.top_k, self.top_p, self.min_p)
-        likeliest = _first(logits == jnp.max(logits))
-        token = jnp.where(greedy, likeliest, categorical(key, logits))
-        log_prob = logits[token] - jax.nn.logsumexp(logits)
-        return token, jnp.where(greedy, 0.0, log_prob).astype(jnp.float32)
-
-
-def categorical(key: Key, logits: Float[Array, " V"]) -> Int[Array, ""]:
-    """A draw from softmax(logits) by inverting the distribution function, first over blocks, then within one.
-
-    `jax.random.categorical` draws a Gumbel number for each entry of the vocabulary, which on a CPU costs more than
-    the model does.
-    """
-    size = 256
-    p = jnp.exp(logits - jnp.max(logits))
-    blocks = jnp.pad(p, (0, -len(p) % size)).reshape(-1, size)
-    k_block, k_token = jax.random.split(key)
-    block = _invert(k_block, jnp.sum(blocks, axis=1))
-    return block * size + _invert(k_token, blocks[block])
-
-
-def _invert(key: Key, p: Float[Array, " n"]) -> Int[Array, ""]:
-    """An index with probability p / Σ p; never one of probability 0, however the sums are rounded."""
-    below = jnp.where(p > 0, jnp.cumsum(p), 0)
-    total = jnp.max(below)
-    uniform = jax.random.uniform(key) + 2.0**-24  # an exact 0 would always be the first index
-    drawn = jnp.minimum(uniform * total, jnp.nextafter(total, 0.0))
-    return _first(below > drawn)
-
-
-def _first(where: Bool[Array, " n"]) -> Int[Array, ""]:
-    # argmax, which is slow on CPU
-    return jnp.min(jnp.where(where, jnp.arange(len(where)), len(where) - 1))
-
-
-def truncate(logits: Float[Array, " V"], top_k: int, top_p: float, min_p: float) -> Float[Array, " V"]:
-    """Logits with -inf for the tokens that the settings leave out: top-k, then top-p, then min-p, as others do."""
-    if 0 < top_k < logits.shape[-1]:
-        p = jax.nn.softmax(logits)
-        logits = jnp.where(_likeliest(p, jnp.ones_like(p), top_k), logits, -jnp.inf)
-    if top_p < 1:
-        p = jax.nn.softmax(logits)
-        logits = jnp.where(_likeliest(p, p, top_p), logits, -jnp.inf)
-    if min_p > 0:
-        logits = jnp.where(logits >= jnp.max(logits) + jnp.log(min_p), logits, -jnp.inf)
-    return logits
-
-
-def _likeliest(p: Float[Array, " V"], mass: Float[Array, " V"], wanted: float) -> Bool[Array, " V"]:
-    """Where p ≥ t, for the largest number t with Σ mass[p ≥ t] ≥ wanted, by bisection over the bits of t (float32).
-
-    Floats that are not negative are ordered as their bits are; 31 sums are far cheaper than a sort of the vocabulary.
-    """
-    bits = jax.lax.bitcast_convert_type(p.astype(jnp.float32), jnp.int32)
-
-    def halve(_, bounds):
-        low, high = bounds  # low satisfies it, high does not
-        middle = low + (high - low) // 2
-        enough = jnp.sum(jnp.where(bits >= middle, mass, 0)) >= wanted
-        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
-
-    one = jnp.asarray(1.0, jnp.float32).view(jnp.int32)
-    low, _ = jax.lax.fori_loop(0, 31, halve, (jnp.zeros_like(one), one + 1))
-    return bits >= low
-
-
-def check_prompts(model: LanguageModel, tokens: Array, length: Array, max_new_tokens: int) -> None:
-    """Raises InputError for prompts that the model cannot take. Values are not looked at inside a trace."""
-    context, vocabulary = model.config.max_position_embeddings, model.config.vocab_size
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens = {max_new_tokens}; it must be at least 1")
-    if isinstance(tokens, jax.core.Tracer) or isinstance(length, jax.core.Tracer):
-        return
-    tokens, length = np.asarray(tokens), np.asarray(length)
-    if length.min() < 1:
-        raise InputError(f"prompt {length.argmin() + 1} is empty; give it a token to go on from, such as BOS")
-    if length.max() > tokens.shape[1]:
-        raise InputError(f"a prompt length is {length.max()}, but tokens have only {tokens.shape[1]} columns")
-    if length.max() + max_new_tokens > context:
-        raise InputError(
-            f"a prompt of {length.max()} tokens and max_new_tokens = {max_new_tokens} exceed the model's context of "
-            f"{context}; shorten the prompt or ask for at most {context - length.max()} tokens"
-        )
-    inside = tokens[np.arange(tokens.shape[1]) < length[:, None]]
-    if inside.min() < 0 or inside.max() >= vocabulary:
-        bad = inside[(inside < 0) | (inside >= vocabulary)][0]
-        raise InputError(f"token {bad} is not in the vocabulary of {vocabulary}; is this the model's own tokenizer?")
-
-
-def check_settings(temperature: float | Array, top_k: int, top_p: float, min_p: float) -> None:
-    """Raises InputError for a setting that leaves no token, or means nothing. A traced temperature is not looked at."""
-    if not isinstance(temperature, jax.core.Tracer) and not 0 <= float(temperature) < float("inf"):
-        raise InputError(f"temperature = {float(temperature):g}; it must be 0 (greedy) or a positive number")
-    if top_k < 0:
-        raise InputError(f"top_k = {top_k}; it must be 0 (off) or a positive number of tokens")
-    if not 0 < top_p <= 1:
-        raise InputError(f"top_p = {top_p:g}; it must be above 0 and at most 1 (off)")
-    if not 0 <= min_p <= 1:
-        raise InputError(f"min_p = {min_p:g}; it must be between 0 (off) and 1")
