@@ -1,10 +1,11 @@
 """Sampling from a language model with a key-value cache.
 
 Prompts are right-padded and each row goes on where its own prompt ends, so results hold no left padding: they are what
-`per_token_log_probs` takes. Rows draw from keys of their own: what a row says does not depend on its neighbours.
+`per_token_log_probs` takes. Rows draw from keys of their own: what a row says does not depend on its neighbours, so
+rows that have ended may leave the batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxrl.lm.sampling.checks import check_prompts, check_settings
 from jaxrl.lm.sampling.choice import Chooser
 from jaxrl.lm.transformer import KVCache, LanguageModel, Layer
+from jaxrl.ops.platform import tuning
+from jaxrl.ops.turns import in_turns
 from jaxrl.types import InputError, Key, Params
 
 
@@ -66,23 +69,44 @@ def generate(
     check_settings(temperature, top_k, top_p, min_p)
     choose = Chooser(top_k, top_p, min_p)
     draw = (keys, jnp.asarray(temperature, jnp.float32))
-    return _generate(model, choose, tuple(stop), max_new_tokens, params, tokens, length, draw)
+    static = (model, choose, tuple(stop), max_new_tokens, tuning().halve_above if stop else None)
+    return _generate(*static, params, tokens, length, draw)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _generate(model, choose, stop, max_new_tokens, params, tokens, length, draw):
-    state = _start(model, choose, stop, max_new_tokens, params, tokens, length, draw)
-    layers = model.unstack(params)
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _generate(model, choose, stop, max_new_tokens, halve_above, params, tokens, length, draw):
 
-    def unfinished(carry: tuple[Array, tuple]) -> Bool[Array, ""]:
+    def said(params: Params, tokens: Array, length: Array, draw: tuple) -> Generation:
+        state = _start(model, choose, stop, max_new_tokens, params, tokens, length, draw)
+        advance = partial(_advance, model, choose, stop, params, model.unstack(params))
+        return _finish(advance, max_new_tokens, halve_above, draw, jnp.asarray(1), state)
+
+    # Models side by side, in one loop, would all wait for the one whose rows end last, at every halving.
+    return in_turns(said, params, tokens, length, draw)
+
+
+def _finish(advance: Callable, max_new_tokens: int, halve_above: int | None, draw, count, state) -> Generation:
+    """Draw until every row has ended, or has all of its tokens: it has `count`. Once half of the rows have ended, the
+    others go on as a batch of their own. That is one more program to compile for each halving: few.
+    """
+    rows = len(state[0].length)
+    half = rows // 2 if halve_above is not None and rows > halve_above else 0
+
+    def goes_on(carry: tuple[Array, tuple]) -> Bool[Array, ""]:
         count, (out, _) = carry
-        return (count < max_new_tokens) & ~jnp.all(out.finished)
+        return (count < max_new_tokens) & (jnp.sum(~out.finished) > half)
 
     def body(carry: tuple[Array, tuple]) -> tuple[Array, tuple]:
         count, state = carry
-        return count + 1, _advance(model, choose, stop, params, layers, draw, state)
+        return count + 1, advance(draw, state)
 
-    return jax.lax.while_loop(unfinished, body, (1, state))[1][0]
+    count, (out, cache) = jax.lax.while_loop(goes_on, body, (count, state))
+    if half == 0:
+        return out
+    left = jnp.argsort(out.finished, stable=True)[:half]  # where all have said enough instead, none draws any more
+    (keys, temperature), some = draw, jax.tree.map(lambda x: x[left], (out, cache))
+    ended = _finish(advance, max_new_tokens, halve_above, (keys[left], temperature), count, some)
+    return jax.tree.map(lambda x, y: x.at[left].set(y), out, ended)
 
 
 def stream(

@@ -4,12 +4,14 @@ from functools import partial
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxrl.lm.log_probs import per_token_log_probs
 from jaxrl.lm.sampling import Generation, generate, stream
 from jaxrl.lm.transformer import language_model
+from jaxrl.ops.platform import tuned
 from tests.helpers.compare import compile_events
 from tests.helpers.drawing import frequencies_fit, softmax, sorted_out
 from tests.helpers.families import config_of, params_of
@@ -195,6 +197,95 @@ def test_a_stream_gives_what_generate_gives(stopped):
         prompt = PROMPTS[row, : LENGTH[row]].tolist()
         said = stream(MODEL, PARAMS, prompt, KEYS[row], max_new_tokens=NEW, stop=stop)
         assert list(said) == completions(out)[row]
+
+
+# --- rows that have ended leave the batch
+
+MANY, OFTEN = 16, tuple(range(0, VOCAB, 7))  # a token in seven ends its row
+MANY_PROMPTS = np.random.default_rng(5).integers(0, VOCAB, (MANY, 6), np.int32)
+MANY_LENGTH = np.random.default_rng(6).integers(1, 7, MANY).astype(np.int32)
+MANY_KEYS = jax.random.split(jax.random.key(1), MANY)
+STEPS = []
+
+
+def extend_and_tell(params, layers, given, *rest):
+    jax.debug.callback(lambda: STEPS.append(len(given)))
+    return MODEL.extend(params, layers, given, *rest)
+
+
+TELLING = MODEL._replace(extend=extend_and_tell)
+
+
+def many(halve_above, order=np.arange(MANY), **settings):
+    """What many rows say, and of how many rows each step was."""
+    STEPS.clear()
+    asked = (MANY_PROMPTS[order], MANY_LENGTH[order], MANY_KEYS[order])
+    with tuned(halve_above=halve_above):
+        out = say(*asked, TELLING, **{"stop": OFTEN, "max_new_tokens": 24, **settings})
+    jax.effects_barrier()
+    return out, STEPS.copy()
+
+
+def assert_same(found, expected):
+    for name, a, b in zip(Generation._fields, found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 if name == "log_prob" else 0, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def to_the_end():
+    """All rows in every step."""
+    return many(None)
+
+
+def test_a_row_says_the_same_whether_or_not_others_leave(to_the_end):
+    (whole, all_rows), (halved, fewer) = to_the_end, many(4)
+    assert_same(halved, whole)
+    said = whole.length - whole.prompt_length
+    assert len(set(said)) > 5, "choose rows that end at more different times"
+    going_on = [(said > step).sum() for step in range(1, len(all_rows) + 1)]
+    assert set(all_rows) == {16} and set(fewer) == {16, 8, 4}
+    assert fewer == [next(width for width in (4, 8, 16) if width >= count) for count in going_on]
+
+
+@pytest.mark.device
+def test_nor_does_their_order_matter_where_they_leave(to_the_end):
+    order = np.random.default_rng(0).permutation(MANY)
+    assert_same(many(4, order)[0], jax.tree.map(lambda x: x[order], to_the_end[0]))
+
+
+def test_rows_that_all_end_together_are_never_halved():
+    (whole, all_rows), (halved, fewer) = (many(above, np.full(MANY, 2)) for above in (None, 4))
+    assert_same(halved, whole)
+    assert fewer == all_rows and set(fewer) == {16} and halved.finished.all()
+
+
+def test_rows_may_be_cut_before_any_are_halved(to_the_end):
+    halved, fewer = many(4, max_new_tokens=3)
+    assert fewer == [16, 16]
+    assert completions(halved) == [row[:3] for row in completions(to_the_end[0])]
+
+
+def test_an_odd_number_of_rows_is_halved_too(stopped):
+    expected, stop = stopped
+    with tuned(halve_above=1):
+        assert_same(say(stop=stop), expected)
+
+
+@pytest.mark.parametrize("in_turns", [True, False])
+def test_models_side_by_side_say_what_each_says_alone(in_turns):
+    models, keys = np.array([1.0, 1.2], np.float32), jnp.stack([MANY_KEYS, MANY_KEYS[::-1]])
+    model = MODEL._replace(init=str(in_turns))  # another one: what was traced with other choices is not used again
+
+    def one(scale, keys, model=model):
+        params = jax.tree.map(lambda x: x * scale, PARAMS)
+        return generate(model, params, MANY_PROMPTS, MANY_LENGTH, keys, max_new_tokens=24, stop=OFTEN)
+
+    with tuned(halve_above=4, agents_in_turns=in_turns):
+        together = jax.jit(jax.vmap(one))(models, keys)
+    assert (together.length[0] != together.length[1]).any()
+    with tuned(halve_above=None):
+        for i in range(2):
+            assert_same(jax.tree.map(lambda x, i=i: x[i], together), one(models[i], keys[i], TELLING))
 
 
 # --- programs and mistakes
