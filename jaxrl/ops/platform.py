@@ -28,6 +28,8 @@ class Tuning(NamedTuple):
     """Whether agents under `vmap` learn one after the other, each with a core's cache to itself."""
     remat: bool = False
     """Whether a language model's layers are recomputed in the backward pass where the config leaves it open."""
+    halve_above: int | None = None
+    """Batches of completions of more rows go on with half of them once the others have ended; None never halves."""
     plain_above: int | None = None
     """Lines of StableHLO beyond which `run` has a program compiled plainly; None leaves compiling to XLA."""
 
@@ -35,7 +37,8 @@ class Tuning(NamedTuple):
 _CHOSEN = {
     # Activations of 2048 rows of two 64-wide layers stay in a core's cache; those of a language model's layers pass
     # through memory at a few GB/s, which takes about as long as computing them again.
-    "cpu": Tuning(micro_batch_rows=2048, agents_in_turns=True, remat=True, plain_above=12_000),
+    # Reading the weights of a small language model takes as long as multiplying them by some 16 rows.
+    "cpu": Tuning(micro_batch_rows=2048, agents_in_turns=True, remat=True, halve_above=16, plain_above=12_000),
     # One large matmul is what accelerators are made for.
     "gpu": Tuning(),
     "tpu": Tuning(),

@@ -56,8 +56,8 @@ def test_ratios_are_taken_within_a_round():
 
 
 def test_every_choice_of_the_platform_has_its_alternatives():
-    # Of language models (scripts/benchmark_dpo.py has an arm without), and of how long `run` compiles.
-    elsewhere = {"remat", "plain_above"}
+    # Of language models (benchmark_dpo.py and benchmark_sampling.py have arms without), and of how long `run` compiles.
+    elsewhere = {"remat", "halve_above", "plain_above"}
     expected = set(Tuning._fields) - elsewhere
     assert set(CHOICES) == expected, "give the new field of Tuning a line in benchmarks/ablation.py: CHOICES"
     assert all(len(set(values)) > 1 for values in CHOICES.values())

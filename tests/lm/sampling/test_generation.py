@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
 
 from jaxrl.lm.log_probs import per_token_log_probs
-from jaxrl.lm.sampling import Generation, _invert, categorical, generate, stream, truncate
+from jaxrl.lm.sampling import Generation, generate, stream
 from jaxrl.lm.transformer import language_model
+from jaxrl.ops.platform import tuned
 from tests.helpers.compare import compile_events
+from tests.helpers.drawing import frequencies_fit, softmax, sorted_out
 from tests.helpers.families import config_of, params_of
 
 VOCAB, NEW = 97, 8
@@ -85,26 +86,6 @@ def test_sampled_log_probs_are_those_that_losses_see(plain):
 # --- what is left out
 
 
-def sorted_out(logits, top_k=0, top_p=1.0, min_p=0.0):
-    """Which tokens stay, by sorting, in float64."""
-
-    def probability(stay):
-        p = np.where(stay, np.exp(logits - logits[stay].max(), dtype=np.float64), 0)
-        return p / p.sum()
-
-    stay = np.ones(len(logits), bool)
-    if 0 < top_k < len(logits):
-        stay &= logits >= np.sort(logits)[-top_k]
-    if top_p < 1:
-        p = probability(stay)
-        ordered = np.sort(p)[::-1]
-        stay &= p >= ordered[np.searchsorted(np.cumsum(ordered), top_p)]
-    if min_p > 0:
-        p = probability(stay)
-        stay &= p >= min_p * p.max()
-    return stay
-
-
 TRUNCATED = {"temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.05}
 
 
@@ -121,140 +102,6 @@ def test_truncated_log_probs_are_those_of_the_truncated_distribution():
             np.testing.assert_allclose(out.log_prob[b, place], expected, rtol=0, atol=1e-4)
             sizes.append(stay.sum())
     assert 1 < np.mean(sizes) < 20
-
-
-P = [0.5, 0.25, 0.125, 0.125]
-BY_HAND = [
-    ({}, [1, 1, 1, 1]),
-    ({"top_k": 1}, [1, 0, 0, 0]),
-    ({"top_k": 2}, [1, 1, 0, 0]),
-    ({"top_k": 3}, [1, 1, 1, 1]),  # the third and the fourth are tied
-    ({"top_k": 4}, [1, 1, 1, 1]),
-    ({"top_k": 1000}, [1, 1, 1, 1]),
-    ({"top_p": 1e-9}, [1, 0, 0, 0]),  # never nothing
-    ({"top_p": 0.49}, [1, 0, 0, 0]),
-    ({"top_p": 0.51}, [1, 1, 0, 0]),
-    ({"top_p": 0.74}, [1, 1, 0, 0]),
-    ({"top_p": 0.76}, [1, 1, 1, 1]),  # three would do, but two are tied
-    ({"min_p": 0.2}, [1, 1, 1, 1]),  # of 0.5: 0.1
-    ({"min_p": 0.3}, [1, 1, 0, 0]),
-    ({"min_p": 1.0}, [1, 0, 0, 0]),
-    ({"top_k": 2, "top_p": 0.6}, [1, 0, 0, 0]),  # of two, the first has 2/3; before, it had less than 0.6
-    ({"top_p": 0.51, "min_p": 0.6}, [1, 0, 0, 0]),
-]
-
-
-@pytest.mark.parametrize(("settings", "stay"), BY_HAND)
-def test_truncation_by_hand(settings, stay):
-    order = np.array([2, 0, 3, 1])
-    logits = (jnp.log(jnp.array(P)) + 3)[order]
-    found = truncate(logits, **{"top_k": 0, "top_p": 1.0, "min_p": 0.0, **settings})
-    np.testing.assert_array_equal(jnp.isfinite(found), np.array(stay, bool)[order])
-    np.testing.assert_array_equal(found[jnp.isfinite(found)], logits[jnp.isfinite(found)])
-
-
-@pytest.mark.parametrize("top_k", [1, 3])
-def test_equal_logits_all_stay(top_k):
-    for value in (0.0, -50.0, 1e4):
-        assert jnp.isfinite(truncate(jnp.full(7, value), top_k, 0.5, 1.0)).all()
-
-
-CASES = [
-    (1, 1.0, 0.0), (7, 1.0, 0.0), (96, 1.0, 0.0), (0, 0.05, 0.0), (0, 0.5, 0.0), (0, 0.99, 0.0), (0, 1.0, 0.02),
-    (0, 1.0, 0.5), (40, 0.9, 0.01),
-]  # fmt: skip
-ROWS = np.concatenate([np.random.default_rng(1).normal(size=(10, VOCAB)) * s for s in (0.1, 1, 4, 10)]).astype("f4")
-
-
-@pytest.mark.parametrize(("top_k", "top_p", "min_p"), CASES)
-def test_truncation_against_sorting(top_k, top_p, min_p):
-    found = jax.jit(jax.vmap(partial(truncate, top_k=top_k, top_p=top_p, min_p=min_p)))(ROWS)
-    np.testing.assert_array_equal(np.isfinite(found), [sorted_out(row, top_k, top_p, min_p) for row in ROWS])
-
-
-def test_truncation_of_float64_keeps_as_many():
-    # compared as float32, the last of the top k lay above its own threshold half of the time
-    with jax.enable_x64(True):
-        wide = ROWS[:20].astype(np.float64) + 1e-9
-        for top_k, top_p in ((1, 1.0), (7, 1.0), (0, 0.5)):
-            found = jax.vmap(partial(truncate, top_k=top_k, top_p=top_p, min_p=0.0))(wide)
-            np.testing.assert_array_equal(np.isfinite(found), [sorted_out(row, top_k, top_p) for row in wide])
-
-
-# --- frequencies
-
-
-def frequencies_fit(drawn, p):
-    """Whether so many draws of each index are likely: p-value of χ², rare indices taken together."""
-    assert drawn.min() >= 0 and drawn.max() < len(p)
-    counts, expected = np.bincount(drawn, minlength=len(p)), p * len(drawn)
-    assert (counts[p == 0] == 0).all(), "a token of probability 0 was drawn"
-    common = expected >= 10
-    rare = (counts[~common].sum(), expected[~common].sum())
-    observed, wanted = np.append(counts[common], rare[0]), np.append(expected[common], rare[1])
-    if rare[1] < 10:  # into the largest bin
-        observed, wanted = observed[:-1], wanted[:-1]
-        observed[wanted.argmax()] += rare[0]
-        wanted[wanted.argmax()] += rare[1]
-    return len(observed) == 1 or stats.chisquare(observed, wanted).pvalue > 1e-3
-
-
-def softmax(logits):
-    p = np.exp(np.asarray(logits, np.float64) - np.max(logits))
-    return p / p.sum()
-
-
-def draw(sampler, logits, count=20_000, seed=0):
-    keys = jax.random.split(jax.random.key(seed), count)
-    return np.asarray(jax.jit(jax.vmap(sampler, (0, None)))(keys, jnp.asarray(logits)))
-
-
-def uneven(size):
-    return 2 * np.random.default_rng(size).normal(size=size).astype(np.float32)
-
-
-def holes(size):
-    """Nothing at either end, nowhere in the second block of 256, and at every third place."""
-    logits = uneven(size)
-    logits[[0, -1]] = logits[256:512] = logits[::3] = -np.inf
-    return logits
-
-
-DISTRIBUTIONS = {
-    "one": np.zeros(1, np.float32),
-    "97": uneven(97),
-    "257": uneven(257),
-    "1000": uneven(1000),
-    "holes": holes(700),
-    "offset": uneven(300) + 1e4,
-    "peaked": np.where(np.arange(600) == 599, 200.0, uneven(600)).astype(np.float32),
-    "two far apart": np.where(np.isin(np.arange(600), (0, 599)), 0.0, -1e4).astype(np.float32),
-}
-
-
-@pytest.mark.parametrize("name", DISTRIBUTIONS)
-def test_categorical_draws_at_the_frequencies_of_the_softmax(name):
-    assert frequencies_fit(draw(categorical, DISTRIBUTIONS[name]), softmax(DISTRIBUTIONS[name]))
-
-
-@pytest.mark.parametrize("number", [0.0, 2.0**-24, 0.5, 1 - 2.0**-24, 1.0])
-def test_no_number_draws_a_token_of_probability_zero(number, monkeypatch):
-    monkeypatch.setattr(jax.random, "uniform", lambda key: jnp.float32(number))
-    for logits in (holes(700), np.array([-np.inf, 0.0, -np.inf], np.float32)):
-        assert np.isfinite(logits[categorical(jax.random.key(0), jnp.asarray(logits))])
-
-
-@pytest.mark.parametrize("wrong", ["the blocks as if equal", "a key used twice", "its last block"])
-def test_a_wrong_sampler_would_be_noticed(wrong):
-    def sample(key, logits):
-        p = jnp.pad(jnp.exp(logits - logits.max()), (0, -len(logits) % 256)).reshape(-1, 256)
-        a, b = jax.random.split(key)
-        sums = (p.sum(1) > 0).astype(p.dtype) if wrong == "the blocks as if equal" else p.sum(1)
-        block = _invert(a, sums)
-        block = jnp.minimum(block, 1) if wrong == "its last block" else block
-        return block * 256 + _invert(a if wrong == "a key used twice" else b, p[block])
-
-    assert not frequencies_fit(draw(sample, uneven(1000)), softmax(uneven(1000)))
 
 
 def test_a_model_is_sampled_at_its_own_frequencies():
@@ -350,6 +197,95 @@ def test_a_stream_gives_what_generate_gives(stopped):
         prompt = PROMPTS[row, : LENGTH[row]].tolist()
         said = stream(MODEL, PARAMS, prompt, KEYS[row], max_new_tokens=NEW, stop=stop)
         assert list(said) == completions(out)[row]
+
+
+# --- rows that have ended leave the batch
+
+MANY, OFTEN = 16, tuple(range(0, VOCAB, 7))  # a token in seven ends its row
+MANY_PROMPTS = np.random.default_rng(5).integers(0, VOCAB, (MANY, 6), np.int32)
+MANY_LENGTH = np.random.default_rng(6).integers(1, 7, MANY).astype(np.int32)
+MANY_KEYS = jax.random.split(jax.random.key(1), MANY)
+STEPS = []
+
+
+def extend_and_tell(params, layers, given, *rest):
+    jax.debug.callback(lambda: STEPS.append(len(given)))
+    return MODEL.extend(params, layers, given, *rest)
+
+
+TELLING = MODEL._replace(extend=extend_and_tell)
+
+
+def many(halve_above, order=np.arange(MANY), **settings):
+    """What many rows say, and of how many rows each step was."""
+    STEPS.clear()
+    asked = (MANY_PROMPTS[order], MANY_LENGTH[order], MANY_KEYS[order])
+    with tuned(halve_above=halve_above):
+        out = say(*asked, TELLING, **{"stop": OFTEN, "max_new_tokens": 24, **settings})
+    jax.effects_barrier()
+    return out, STEPS.copy()
+
+
+def assert_same(found, expected):
+    for name, a, b in zip(Generation._fields, found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 if name == "log_prob" else 0, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def to_the_end():
+    """All rows in every step."""
+    return many(None)
+
+
+def test_a_row_says_the_same_whether_or_not_others_leave(to_the_end):
+    (whole, all_rows), (halved, fewer) = to_the_end, many(4)
+    assert_same(halved, whole)
+    said = whole.length - whole.prompt_length
+    assert len(set(said)) > 5, "choose rows that end at more different times"
+    going_on = [(said > step).sum() for step in range(1, len(all_rows) + 1)]
+    assert set(all_rows) == {16} and set(fewer) == {16, 8, 4}
+    assert fewer == [next(width for width in (4, 8, 16) if width >= count) for count in going_on]
+
+
+@pytest.mark.device
+def test_nor_does_their_order_matter_where_they_leave(to_the_end):
+    order = np.random.default_rng(0).permutation(MANY)
+    assert_same(many(4, order)[0], jax.tree.map(lambda x: x[order], to_the_end[0]))
+
+
+def test_rows_that_all_end_together_are_never_halved():
+    (whole, all_rows), (halved, fewer) = (many(above, np.full(MANY, 2)) for above in (None, 4))
+    assert_same(halved, whole)
+    assert fewer == all_rows and set(fewer) == {16} and halved.finished.all()
+
+
+def test_rows_may_be_cut_before_any_are_halved(to_the_end):
+    halved, fewer = many(4, max_new_tokens=3)
+    assert fewer == [16, 16]
+    assert completions(halved) == [row[:3] for row in completions(to_the_end[0])]
+
+
+def test_an_odd_number_of_rows_is_halved_too(stopped):
+    expected, stop = stopped
+    with tuned(halve_above=1):
+        assert_same(say(stop=stop), expected)
+
+
+@pytest.mark.parametrize("in_turns", [True, False])
+def test_models_side_by_side_say_what_each_says_alone(in_turns):
+    models, keys = np.array([1.0, 1.2], np.float32), jnp.stack([MANY_KEYS, MANY_KEYS[::-1]])
+    model = MODEL._replace(init=str(in_turns))  # another one: what was traced with other choices is not used again
+
+    def one(scale, keys, model=model):
+        params = jax.tree.map(lambda x: x * scale, PARAMS)
+        return generate(model, params, MANY_PROMPTS, MANY_LENGTH, keys, max_new_tokens=24, stop=OFTEN)
+
+    with tuned(halve_above=4, agents_in_turns=in_turns):
+        together = jax.jit(jax.vmap(one))(models, keys)
+    assert (together.length[0] != together.length[1]).any()
+    with tuned(halve_above=None):
+        for i in range(2):
+            assert_same(jax.tree.map(lambda x, i=i: x[i], together), one(models[i], keys[i], TELLING))
 
 
 # --- programs and mistakes
