@@ -139,9 +139,9 @@ def loads(monkeypatch):
     """The names of the models that are loaded."""
     names, load_model = [], finetuning.load_model
 
-    def counted(name):
+    def counted(name, **options):
         names.append(name)
-        return load_model(name)
+        return load_model(name, **options)
 
     monkeypatch.setattr(finetuning, "load_model", counted)
     return names
