@@ -78,14 +78,14 @@ ARMS = {
 }
 
 
-def serve(arm: str, folder: Path, new: int) -> None:
+def serve(arm: str, folder: Path, new: int, clock: Callable[[], float]) -> None:
     """For every line [stop, seed] of stdin one line [seconds, lengths] on stdout."""
     answers, sys.stdout = sys.stdout, sys.stderr
     say = ARMS[arm](folder, new)
     for line in sys.stdin:
-        began = time.perf_counter()
+        began = clock()
         lengths = say(*json.loads(line))
-        print(json.dumps([time.perf_counter() - began, lengths]), file=answers, flush=True)
+        print(json.dumps([clock() - began, lengths]), file=answers, flush=True)
 
 
 def asked_in(folder: Path) -> list[list[int]]:
@@ -111,14 +111,14 @@ def prepare(folder: Path, rows: int) -> dict[str, list[int]]:
     return {"no row ends": [], "at EOS": stops, "at a full stop": stops + ends}
 
 
-def compare(peer: str, rows: int, new: int, rounds: int) -> dict:
+def compare(peer: str, rows: int, new: int, rounds: int, cpu: bool) -> dict:
     """Of every case and arm: tokens per second, their ratio to transformers', and the seconds of the first call."""
     from jaxrl.runs.header import machine
 
     pythons = {name: peer if name == "transformers" else sys.executable for name in ARMS}
     with tempfile.TemporaryDirectory() as name:
         cases = prepare(Path(name), rows)
-        own = [__file__, "--folder", name, "--new", str(new), "--arm"]
+        own = [__file__, "--folder", name, "--new", str(new), *(["--cpu"] if cpu else []), "--arm"]
         arms = {arm: Arm([python, *own, arm]) for arm, python in pythons.items()}
         first = {case: {arm: each.ask(stop, 0)[0] for arm, each in arms.items()} for case, stop in cases.items()}
         seen = {case: {arm: [] for arm in ARMS} for case in cases}
@@ -126,7 +126,7 @@ def compare(peer: str, rows: int, new: int, rounds: int) -> dict:
             for case, stop in cases.items():
                 for arm, each in arms.items():
                     seconds, lengths = each.ask(stop, seed)
-                    seen[case][arm].append((sum(lengths) / seconds, sum(lengths) / rows))
+                    seen[case][arm].append((sum(lengths) / seconds, sum(lengths) / rows, seconds))
         for each in arms.values():
             each.process.stdin.close()
     found = {case: {arm: summary(of, by["transformers"]) for arm, of in by.items()} for case, by in seen.items()}
@@ -150,12 +150,17 @@ class Arm:
         return json.loads(answer)
 
 
-def summary(runs: list[tuple[float, float]], peers: list[tuple[float, float]]) -> dict[str, float | list[float]]:
-    """Medians over the rounds; the ratio with its least and most."""
+def summary(runs: list[tuple[float, ...]], peers: list[tuple[float, ...]]) -> dict[str, float | list[float]]:
+    """Medians over the rounds; the ratio with its least and most. Where rows end by chance, some batches say more."""
     ratios = sorted(own[0] / theirs[0] for own, theirs in zip(runs, peers, strict=True))
-    rate, length = np.median(runs, axis=0)
+    rate, length, seconds = np.median(runs, axis=0)
     spread = [round(float(x), 2) for x in (np.median(ratios), ratios[0], ratios[-1])]
-    return {"tokens/s": round(rate), "tokens a row": round(length, 1), "ratio, least, most": spread}
+    return {
+        "tokens/s": round(rate),
+        "ratio, least, most": spread,
+        "tokens a row": round(length, 1),
+        "seconds": round(seconds, 2),
+    }
 
 
 def main() -> None:
@@ -164,13 +169,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--new", type=int, default=64, help="most tokens that a row says")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cpu", action="store_true", help="seconds of CPU, for one core of a busy machine")
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.arm:
-        serve(asked.arm, asked.folder, asked.new)
+        serve(asked.arm, asked.folder, asked.new, time.process_time if asked.cpu else time.perf_counter)
     elif asked.peer:
-        print(json.dumps(compare(asked.peer, asked.rows, asked.new, asked.rounds)))
+        print(json.dumps(compare(asked.peer, asked.rows, asked.new, asked.rounds, asked.cpu)))
     else:
         parser.error("--peer names a Python with torch and transformers")
 
