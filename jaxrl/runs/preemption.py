@@ -84,7 +84,11 @@ class Interrupts:
 def awaited(found: Any, pause: Callable[[], None]) -> Any:
     """What the device is at work on, once it is there. pause: called while it is not, and may raise."""
     began = time.perf_counter()
-    while not all(x.is_ready() for x in jax.tree.leaves(found)):
+    while not _ready(found):
         pause()
         time.sleep(min(_LOOK, 1e-4 + (time.perf_counter() - began) / 50))  # 2 % of a wait is lost, at most
     return found
+
+
+def _ready(found: Any) -> bool:
+    return all(x.is_ready() for x in jax.tree.leaves(found))

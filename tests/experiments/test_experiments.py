@@ -135,4 +135,5 @@ def test_unknown_config_lists_what_there_is(tmp_path):
 
 
 def test_algorithms_are_named_in_lower_case():
-    assert set(ALGORITHMS) == {"ppo", "a2c", "reinforce", "sft", "dpo", "kto"}
+    control, language = {"ppo", "a2c", "reinforce"}, {"sft", "dpo", "kto", "reward", "rlhf", "grpo", "onlinedpo"}
+    assert set(ALGORITHMS) == control | language

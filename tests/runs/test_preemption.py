@@ -13,7 +13,7 @@ import pytest
 
 from jaxrl import PPO, EnvConfig, Schedule, run
 from jaxrl.reports.rows import read_metrics
-from jaxrl.runs import judging, session
+from jaxrl.runs import judging, preemption, session
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.preemption import Interrupts, Stopped
 from tests.helpers.compare import same_bytes
@@ -78,7 +78,7 @@ def test_a_run_that_is_stopped_in_an_evaluation_makes_it_again_and_ends_in_the_s
         asked.append(1)
         if len(asked) == evaluation:
             signal.raise_signal(signal.SIGTERM)
-            monkeypatch.setattr(judging, "_ready", lambda found: False)
+            monkeypatch.setattr(preemption, "_ready", lambda found: False)
         return measure(self, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped) as end:
