@@ -29,7 +29,8 @@ class Tuning(NamedTuple):
     remat: bool = False
     """Whether a language model's layers are recomputed in the backward pass where the config leaves it open."""
     halve_above: int | None = None
-    """Batches of completions of more rows go on with half of them once the others have ended; None never halves."""
+    """Batches of completions of more rows go on with half of them once the others have ended, and again with a quarter;
+    None never halves."""
     plain_above: int | None = None
     """Lines of StableHLO beyond which `run` has a program compiled plainly; None leaves compiling to XLA."""
 

@@ -69,7 +69,9 @@ def generate(
     check_settings(temperature, top_k, top_p, min_p)
     choose = Chooser(top_k, top_p, min_p)
     draw = (keys, jnp.asarray(temperature, jnp.float32))
-    static = (model, choose, tuple(stop), max_new_tokens, tuning().halve_above if stop else None)
+    above = tuning().halve_above if stop else None
+    above = None if above is None else max(above, len(tokens) // 4)  # twice at most: each takes as long to compile
+    static = (model, choose, tuple(stop), max_new_tokens, above)
     return _generate(*static, params, tokens, length, draw)
 
 
@@ -87,7 +89,7 @@ def _generate(model, choose, stop, max_new_tokens, halve_above, params, tokens, 
 
 def _finish(advance: Callable, max_new_tokens: int, halve_above: int | None, draw, count, state) -> Generation:
     """Draw until every row has ended, or has all of its tokens: it has `count`. Once half of the rows have ended, the
-    others go on as a batch of their own. That is one more program to compile for each halving: few.
+    others go on as a batch of their own.
     """
     rows = len(state[0].length)
     half = rows // 2 if halve_above is not None and rows > halve_above else 0

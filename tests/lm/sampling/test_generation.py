@@ -265,6 +265,12 @@ def test_rows_may_be_cut_before_any_are_halved(to_the_end):
     assert completions(halved) == [row[:3] for row in completions(to_the_end[0])]
 
 
+def test_rows_are_halved_twice_at_most(to_the_end):
+    quartered, fewer = many(1)
+    assert_same(quartered, to_the_end[0])
+    assert min(fewer) == 4
+
+
 def test_an_odd_number_of_rows_is_halved_too(stopped):
     expected, stop = stopped
     with tuned(halve_above=1):
