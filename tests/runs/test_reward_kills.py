@@ -179,13 +179,14 @@ def test_killed_where_it_samples_in_a_reward_and_where_it_updates_it_ends_in_the
 def test_asked_to_stop_in_a_reward_it_loses_no_batch_and_resumes_with_all_that_it_was_given(
     whole, here, capsys, monkeypatch
 ):
-    monkeypatch.setenv("SIGNAL_IN_REWARD", "SIGTERM 3")
+    # Not where an evaluation follows: the command leaves one that is under way by ending its process, which is ours.
+    monkeypatch.setenv("SIGNAL_IN_REWARD", "SIGTERM 4")
     with pytest.raises(SystemExit) as end:
         command.main(words("rlhf", here / "stopped", "--reward-timeout", "300"))
     assert end.value.code == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert f"stopped by SIGTERM after {3 * BATCH} of {UPDATES * BATCH} completions; all is saved" in told["stopped"]
-    assert Checkpoints(here / "stopped" / "checkpoints").steps()[-1] == 3 * BATCH
+    assert f"stopped by SIGTERM after {4 * BATCH} of {UPDATES * BATCH} completions; all is saved" in told["stopped"]
+    assert Checkpoints(here / "stopped" / "checkpoints").steps()[-1] == 4 * BATCH
     asked = json.loads((here / "stopped" / "run.json").read_text())["finetune"]
     assert (asked["reward"], asked["reward_timeout"]) == ("counted_letters:letters", 300.0)
     monkeypatch.delenv("SIGNAL_IN_REWARD")
