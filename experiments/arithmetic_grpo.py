@@ -4,7 +4,7 @@
     scripts/run experiments/arithmetic_grpo.py
     scripts/run experiments/arithmetic_grpo.py --baseline rloo --seed 1
 
-A Llama of 0.2 million parameters reads sums with answers of a careless teacher, by SFT: half of them wrong, in three
+A Llama of half a million parameters reads sums with answers of a careless teacher, by SFT: half of them wrong, in three
 styles. Then GRPO samples eight answers to each sum, and the reward is 1 for the right number within brackets, as in
 [42], and 0 for anything else. Ends with the share that is right of sums that neither stage has seen, before and after,
 and what it says of some.

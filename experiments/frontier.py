@@ -61,8 +61,8 @@ class Options:
     """Which model, and how long."""
     seeds: tuple[int, ...] = ()
     """Seeds of every run; by default those of the size."""
-    only: tuple[str, ...] = ()
-    """Methods, of dpo, ipo, kto, ppo, grpo, rloo and ppo-learned; by default all."""
+    only: tuple[Literal["dpo", "ipo", "kto", "ppo", "grpo", "rloo", "ppo-learned"], ...] = ()
+    """Methods; by default all."""
     out: Path = Path("runs/frontier")
     """Where the runs are, frontier.json and frontier.png; the size's name is added."""
     reviews: int = 256
@@ -103,12 +103,12 @@ def tiny_reward(out: Path) -> Path:
 
 def smollm2(out: Path) -> Path:
     """SmolLM2-135M after sentiment_sft.py."""
-    return sentiment_sft.model(out.parent / "sentiment_sft")
+    return sentiment_sft.model(out.parents[1] / "sentiment_sft")
 
 
 def smollm2_reward(out: Path) -> Path:
     """The reward model of sentiment_reward.py."""
-    return sentiment_reward.model(out.parent / "sentiment_reward", out.parent / "sentiment_sft")
+    return sentiment_reward.model(out.parents[1] / "sentiment_reward", out.parents[1] / "sentiment_sft")
 
 
 SIZES = {

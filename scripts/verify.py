@@ -56,7 +56,7 @@ CHECKS = {
     "mountain-car-ppo": config("ppo/mountain_car_continuous", {"return": 88}),
     "acrobot-a2c": config("a2c/acrobot", {"return": -90}),
     "mountain-car-a2c": config("a2c/mountain_car_continuous", {"return": 88}),
-    "acrobot-reinforce": config("reinforce/acrobot", {"return": -95}),
+    "acrobot-reinforce": config("reinforce/acrobot", {"return": -90}),
     "sentiment-dpo": sentiment("dpo", "positive"),
     "sentiment-dpo-negative": sentiment("dpo", "negative"),
     "sentiment-kto": sentiment("kto", "positive"),
