@@ -16,41 +16,24 @@ command goes on. Sentiment moves, not helpfulness: see samples.md of each run.
 """
 
 import dataclasses
+import functools
 import json
-from collections.abc import Callable, Iterator
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import sentiment_reward
-import sentiment_sft
 import tyro
-from from_scratch import new_model
 from frontier_picture import draw
+from frontier_sizes import SIZES, STRENGTHS, Size, configured, going_on
 from sentiment import by_film, class_weights, kinder, pairs, reviews, some, thumbs
 from sentiment_report import measure
 from sentiment_rlhf import prompts
 
-from jaxrl import DPO, GRPO, KTO, RLHF, SFT, DataConfig, LMConfig, Reward, Schedule, cli, finetune, replace
-from jaxrl.data import Loop
-from jaxrl.lm.settings import Sampling
-from jaxrl.ops.optimizers import AdamW
-
-QUIET = {"progress": False, "schedule": Schedule(logs=20, evals=10, saves=1)}
-
-
-class Size(NamedTuple):
-    """What fits a machine. model, reward_model: make them, or find them, in a folder. rates: of what learns from rows,
-    and from a reward. updates: the same. batch: completions an update."""
-
-    model: Callable[[Path], Path]
-    reward_model: Callable[[Path], Path]
-    lora_rank: int
-    rates: tuple[float, float]
-    updates: tuple[int | None, int]
-    batch: int
-    seeds: tuple[int, ...]
-    strengths: int
+from jaxrl import LMConfig, cli, finetune, replace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,88 +52,6 @@ class Options:
     """Reviews that each model is judged by."""
 
 
-def tiny(out: Path) -> Path:
-    """A critic of a million parameters, from scratch."""
-    run_dir = out / "sft"
-    if not (run_dir / "model").is_dir():
-        train, held_out = sentiment_sft.rows()
-        blank = new_model(out / "blank", [row["prompt"] + row["completion"] for row in train])
-        config = SFT(
-            lm=LMConfig(str(blank)),
-            data=DataConfig(max_length=96, buckets=(48, 96)),
-            loop=Loop(batch_size=32, epochs=6),
-            optimizer=AdamW(learning_rate=2e-3, weight_decay=0.1),
-        )
-        finetune(config, train, some(held_out, 256), samples=6, run_dir=run_dir, **going_on(run_dir))
-    return run_dir / "model"
-
-
-def tiny_reward(out: Path) -> Path:
-    """A reward model with the tiny critic's body."""
-    run_dir = out / "reward"
-    if not (run_dir / "model").is_dir():
-        config = Reward(
-            lm=LMConfig(str(tiny(out))),
-            data=DataConfig(max_length=96, buckets=(48, 96)),
-            loop=Loop(batch_size=32, epochs=2),
-            optimizer=AdamW(learning_rate=5e-4, weight_decay=0.1),
-        )
-        train, held_out = by_film(reviews(), share=0.1)
-        made = pairs(train, "positive"), pairs(held_out, "positive")
-        finetune(config, *made, run_dir=run_dir, **going_on(run_dir))
-    return run_dir / "model"
-
-
-def smollm2(out: Path) -> Path:
-    """SmolLM2-135M after sentiment_sft.py."""
-    return sentiment_sft.model(out.parents[1] / "sentiment_sft")
-
-
-def smollm2_reward(out: Path) -> Path:
-    """The reward model of sentiment_reward.py."""
-    return sentiment_reward.model(out.parents[1] / "sentiment_reward", out.parents[1] / "sentiment_sft")
-
-
-SIZES = {
-    "tiny": Size(tiny, tiny_reward, 0, (3e-4, 3e-4), (None, 80), 64, (0, 1, 2), 3),
-    "smollm2": Size(smollm2, smollm2_reward, 16, (5e-4, 2e-4), (50, 40), 32, (0, 1, 2), 3),
-    "accelerator": Size(smollm2, smollm2_reward, 16, (5e-4, 2e-4), (None, 200), 256, (0, 1, 2, 3, 4), 5),
-}
-STRENGTHS = {  # from weak to strong; a size takes so many, from the middle
-    "dpo": (0.03, 0.05, 0.1, 0.3, 1.0),
-    "ipo": (0.05, 0.1, 0.3, 1.0, 3.0),
-    "kto": (0.03, 0.05, 0.1, 0.3, 1.0),
-    "ppo": (0.003, 0.01, 0.03, 0.1, 0.3),
-    "grpo": (0.003, 0.01, 0.03, 0.1, 0.3),
-    "rloo": (0.003, 0.01, 0.03, 0.1, 0.3),
-    "ppo-learned": (0.003, 0.03, 0.1, 0.3, 1.0),
-}
-
-
-def configured(method: str, strength: float, size: Size) -> Any:
-    """The settings of a method; the model comes later."""
-    offline, online = (AdamW(learning_rate=rate) for rate in size.rates)
-    data = DataConfig(max_length=96, buckets=(48, 96))
-    rows = {"data": data, "loop": Loop(batch_size=32, max_updates=size.updates[0]), "optimizer": offline}
-    said = {
-        "data": DataConfig(max_length=96),
-        "sampling": Sampling(max_new_tokens=48),
-        "loop": Loop(batch_size=size.batch, epochs=1000, max_updates=size.updates[1]),
-        "optimizer": online,
-        "kl_coef": strength,
-    }
-    match method:
-        case "dpo" | "ipo":
-            loss = {"dpo": "sigmoid", "ipo": "ipo"}[method]
-            return DPO(loss=loss, beta=strength, **rows)
-        case "kto":
-            return KTO(beta=strength, **rows)
-        case "grpo" | "rloo":
-            return GRPO(baseline=method, **said, num_epochs=2)
-        case _:
-            return RLHF(**said, num_epochs=2)
-
-
 def arms(options: Options, size: Size) -> Iterator[tuple[str, float, int]]:
     """(method, strength, seed) of every run, seed by seed, so that what is there of them is a whole picture."""
     first = (5 - size.strengths) // 2
@@ -160,9 +61,22 @@ def arms(options: Options, size: Size) -> Iterator[tuple[str, float, int]]:
                 yield from ((method, strength, seed) for strength in strengths[first : first + size.strengths])
 
 
-def going_on(run_dir: Path) -> dict[str, Any]:
-    """Options of a run that may have begun."""
-    return {**QUIET, "resume": (run_dir / "run.json").is_file()}
+def every(arms: Iterable[tuple[str, float, int]], do: Callable[..., dict], workers: int) -> Iterator[dict[str, Any]]:
+    """What each arm came to, in order, several at a time."""
+    if workers == 1 or not hasattr(os, "sched_setaffinity"):  # macOS cannot share cores out
+        yield from (do(*arm) for arm in arms)
+        return
+    context = multiprocessing.get_context("spawn")  # JAX has threads, which a fork would not take along
+    cores, shares = sorted(os.sched_getaffinity(0)), context.Queue()
+    for i in range(workers):
+        shares.put(cores[i::workers] or cores)
+    with ProcessPoolExecutor(workers, context, bound, (shares,)) as pool:
+        yield from pool.map(do, *zip(*arms, strict=True))
+
+
+def bound(shares: Any) -> None:
+    """Keep this process to its share of the cores."""
+    os.sched_setaffinity(0, shares.get())
 
 
 def one(method: str, strength: float, seed: int, size: Size, out: Path, count: int) -> dict[str, Any]:
@@ -207,11 +121,12 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     size, out = SIZES[options.size], options.out / options.size
     with cli.sentences():
-        found = []
-        for method, strength, seed in arms(options, size):
-            found.append(one(method, strength, seed, size, out, options.reviews))
-            told = {name: round(found[-1][name], 3) for name in ("gain", "vader_gain", "kl")}
-            print(f"{method:12} {strength:<6g} seed {seed}  {json.dumps(told)}", flush=True)
+        size.model(out), size.reward_model(out)  # before arms that run at once look for them
+        found, do = [], functools.partial(one, size=size, out=out, count=options.reviews)
+        for made in every(arms(options, size), do, size.workers):
+            found.append(made)
+            told = {name: round(made[name], 3) for name in ("gain", "vader_gain", "kl")}
+            print(f"{made['method']:12} {made['strength']:<6g} seed {made['seed']}  {json.dumps(told)}", flush=True)
             (out / "frontier.json").write_text(json.dumps(found, indent=1) + "\n")
             draw(out / "frontier.png", found)
     print(json.dumps({"runs": len(found), "figures": str(out / "frontier.json"), "picture": str(out / "frontier.png")}))

@@ -3,8 +3,8 @@
 details in Huang et al. 2024, arXiv 2403.17031).
 
 One update: prompts, completions that the policy says, their scores; rewards per token; values and advantages along each
-completion, by the same `gae` as in control, where one that ended is terminated and one that was cut is truncated; then
-a few epochs of clipped steps.
+completion, by the same `gae` as in control; then a few epochs of clipped steps. A completion that was cut by its length
+is worth its score or, with cut = "bootstrapped", the value of what would have followed; never both.
 
 Is it going well? `reward` rises while `kl`, in nats per completion, stays near what is meant. A reward that rises with
 a KL without bound is a policy that has found what its reward model gets wrong: raise kl_coef, or hold a target with
@@ -73,6 +73,9 @@ class RLHF:
 
     missing_eos_penalty: float = leaf(0.0, 0.0)
     """Taken off the score of a completion that did not end."""
+    cut: str = static("scored", choices=("scored", "bootstrapped"))
+    """scored: a completion without an end is worth its score, as if it had ended. bootstrapped: it is truncated, and
+    worth the value after its last token in place of a score."""
     reward_scale: float = leaf(1.0)
     """Constant that scores are multiplied by; reported ones are not scaled."""
     reward_clip: float = leaf(float("inf"), 0.0, infinite=True)
@@ -198,15 +201,16 @@ def make(c: RLHF, model: LanguageModel, params: Params, num_updates: int) -> Alg
     def estimate(learner: RLHFLearner, batch: Completed) -> Samples:
         """Rewards, values, advantages and targets, once, under the parameters that spoke."""
         rows, real = TokenRows(batch.tokens, batch.prompt_length, batch.length), batch.real & batch.valid[:, None]
-        score = batch.score - jnp.where(batch.finished, 0.0, c.missing_eos_penalty)
+        # A score is of the whole, as is a value: with both, a policy is paid twice for not ending, and learns not to.
+        ended = batch.finished | (c.cut == "scored")
+        score = jnp.where(ended, batch.score, 0.0) - jnp.where(batch.finished, 0.0, c.missing_eos_penalty)
         score = jnp.clip(c.reward_scale * score, -c.reward_clip, c.reward_clip)
         kl = kl_estimate(batch.log_prob, batch.ref_log_prob, c.kl_estimate)
         reward = token_rewards(score, kl, batch.completion_length, learner.kl_coef if c.kl_in == "reward" else 0.0)
         if c.whiten_rewards:
             reward = whiten(reward, real, centre=False)
         value = map_parts(lambda x: values(learner.trained, x), rows, c.loop.micro_batch_size)
-        ends = (batch.completion_length, batch.finished)
-        advantage = completion_gae(reward, value, *ends, c.gamma, c.gae_lambda)
+        advantage = completion_gae(reward, value, batch.completion_length, ended, c.gamma, c.gae_lambda)
         value, target = value[:, :-1], advantage + value[:, :-1]
         if c.whiten_advantages:
             advantage = whiten(advantage, real)

@@ -14,6 +14,7 @@ from jaxrl.algorithms import GRPO, RLHF, OnlineDPO
 from jaxrl.data import Data
 from jaxrl.data.prompts import PromptRows
 from jaxrl.lm import LanguageModel, LMConfig
+from jaxrl.lm.heads import token_scores
 from jaxrl.lm.log_probs import TokenRows, completion_scores, completion_stats
 from jaxrl.lm.settings import Sampling
 from jaxrl.ops.losses import clipped_surrogate_loss
@@ -185,3 +186,15 @@ def test_online_preferences_come_to_what_is_preferred(loss):
     assert float(found[int(jnp.argmax(SCORES))]) > 1.5 * float(before[int(jnp.argmax(SCORES))])
     assert float(metrics["loss"].value[0]) == pytest.approx(np.log(2) if loss == "dpo" else 1 / (4 * 0.3**2), rel=1e-5)
     assert 0.5 < float(metrics["pairs"].value[0]) < 1  # two that are the same answer are no pair
+
+
+@pytest.mark.parametrize(("cut", "worth"), [("scored", 1.0), ("bootstrapped", 0.0)])
+def test_an_answer_that_is_cut_is_paid_once(cut, worth):
+    """Were the value of what follows added to a score of 1, values would rise without end, and never to end would pay."""
+    config = replace(PPO, sampling=Sampling(max_new_tokens=T), cut=cut, kl_coef=0.0, gae_lambda=0.5, max_updates=200)
+    given = {"network": MODEL, "params": REF, "data": PROMPTS, "reward": lambda rows: jnp.ones(len(rows.tokens))}
+    state, metrics = jax.jit(lambda key: train(config, key, **given))(jax.random.key(1))
+    assert not metrics["finished"].value.any()
+    head = state.learner.trained.head
+    values = token_scores(MODEL, state.learner.trained.policy, head, ANSWERS.tokens[:, : T + 1])
+    np.testing.assert_allclose(values[:, :T], worth, atol=0.02)

@@ -274,12 +274,13 @@ def parts(run):
 def test_ppo_of_trl_pays_the_score_on_the_first_pad():
     """One place after the end token, to a token that nobody said, and only where there is such a place: a completion
     that fills its row is paid at its last token. So the score reaches the end token through one more value and one more
-    λ, which the others are spared; and one that was cut is worth nothing after its cut, as if it had ended."""
+    λ, which the others are spared. One that was cut is worth its score to both, and nothing after its cut."""
     r, batch, score, kl = parts("uneven")
     same(r.scores, score)
     same(jnp.where(batch.real, kl, 0.0), r.kl)
     same(of_trl(batch, score, kl), r.rewards)
-    short, cut = np.asarray(batch.completion_length) < NEW, ~np.asarray(batch.finished)
+    short = np.asarray(batch.completion_length) < NEW
+    assert (~short & ~np.asarray(batch.finished)).any()
     ours = np.asarray(token_rewards(score, kl, batch.completion_length, 0.05))
     same(ours[~short], np.array(r.rewards)[~short])
     for i in np.flatnonzero(short):
@@ -294,7 +295,7 @@ def test_ppo_of_trl_pays_the_score_on_the_first_pad():
     values = jnp.pad(jnp.asarray(value), ((0, 0), (0, 1)))
     same(completion_gae(jnp.asarray(r.rewards), values, one_more(batch), jnp.ones(8, bool), 1.0, 0.95), theirs)
     away = np.abs(np.where(batch.real, samples.target - samples.value - theirs, 0)).max(axis=1)
-    assert (away[short | cut] > 0.02).all() and (away[~short & ~cut] < 1e-4).all()
+    assert (away[short] > 0.02).all() and (away[~short] < 1e-4).all()
 
 
 def test_ppo_of_trl_values_the_first_pad():
@@ -307,7 +308,7 @@ def test_ppo_of_trl_values_the_first_pad():
     loss = clipped_value_loss(value, value, jnp.asarray(r.returns), 0.2)
     with_pads = jnp.arange(NEW) < one_more(batch)[:, None]
     same(jnp.mean(loss, where=with_pads), r.value_loss[0])
-    differ(metrics["value_loss"][0], r.value_loss[0], by=0.05)
+    differ(metrics["value_loss"][0], r.value_loss[0], by=0.001)
     differ(jnp.mean(loss, where=batch.real), r.value_loss[0], by=0.05)
 
 
