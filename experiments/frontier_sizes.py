@@ -36,16 +36,17 @@ class Size(NamedTuple):
 
 
 def tiny(out: Path) -> Path:
-    """A critic of a million parameters, from scratch."""
+    """A critic of 340,000 parameters, from scratch."""
     run_dir = out / "sft"
     if not (run_dir / "model").is_dir():
         train, held_out = sentiment_sft.rows()
-        blank = new_model(out / "blank", [row["prompt"] + row["completion"] for row in train])
+        texts = [row["prompt"] + row["completion"] for row in train]
+        blank = new_model(out / "blank", texts, vocab_size=1024, hidden_size=96, layers=2)
         config = SFT(
             lm=LMConfig(str(blank)),
             data=DataConfig(max_length=96, buckets=(48, 96)),
-            loop=Loop(batch_size=32, epochs=6),
-            optimizer=AdamW(learning_rate=2e-3, weight_decay=0.1),
+            loop=Loop(batch_size=32, epochs=4),
+            optimizer=AdamW(learning_rate=3e-3, weight_decay=0.1),
         )
         finetune(config, train, some(held_out, 256), samples=6, run_dir=run_dir, **going_on(run_dir))
     return run_dir / "model"
@@ -78,7 +79,7 @@ def smollm2_reward(out: Path) -> Path:
 
 
 SIZES = {
-    "tiny": Size(tiny, tiny_reward, 0, (3e-4, 3e-4), (None, 80), 64, (0, 1, 2), 3),
+    "tiny": Size(tiny, tiny_reward, 0, (5e-4, 1e-3), (80, 40), 64, (0, 1, 2), 3, workers=2),
     "smollm2": Size(smollm2, smollm2_reward, 16, (5e-4, 2e-4), (50, 40), 32, (0, 1, 2), 3),
     "accelerator": Size(smollm2, smollm2_reward, 16, (5e-4, 2e-4), (None, 200), 256, (0, 1, 2, 3, 4), 5),
 }
@@ -87,7 +88,7 @@ STRENGTHS = {  # from weak to strong; a size takes so many, from the middle
     "ipo": (0.05, 0.1, 0.3, 1.0, 3.0),
     "kto": (0.03, 0.05, 0.1, 0.3, 1.0),
     "ppo": (0.003, 0.01, 0.03, 0.1, 0.3),
-    "grpo": (0.003, 0.01, 0.03, 0.1, 0.3),
+    "grpo": (0.03, 0.1, 0.3, 1.0, 3.0),  # of advantages in units of a group's spread
     "rloo": (0.003, 0.01, 0.03, 0.1, 0.3),
     "ppo-learned": (0.003, 0.03, 0.1, 0.3, 1.0),
 }
@@ -114,7 +115,7 @@ def configured(method: str, strength: float, size: Size) -> Any:
         case "grpo" | "rloo":
             return GRPO(baseline=method, **said, num_epochs=2)
         case _:
-            return RLHF(**said, num_epochs=2)
+            return RLHF(**said, num_epochs=2, gae_lambda=1.0)
 
 
 def going_on(run_dir: Path) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def test_online_preferences_come_to_what_is_preferred(loss):
 
 @pytest.mark.parametrize(("cut", "worth"), [("scored", 1.0), ("bootstrapped", 0.0)])
 def test_an_answer_that_is_cut_is_paid_once(cut, worth):
-    """Were the value of what follows added to a score of 1, values would rise without end, and never to end would pay."""
+    """With a score of 1 and the value of what follows, values would rise without end, and never to end would pay."""
     config = replace(PPO, sampling=Sampling(max_new_tokens=T), cut=cut, kl_coef=0.0, gae_lambda=0.5, max_updates=200)
     given = {"network": MODEL, "params": REF, "data": PROMPTS, "reward": lambda rows: jnp.ones(len(rows.tokens))}
     state, metrics = jax.jit(lambda key: train(config, key, **given))(jax.random.key(1))

@@ -76,6 +76,18 @@ def _byte_level(bos: bool) -> ours.Tokenizer:
     return _trained(backend, trainer, bos)
 
 
+def bare(texts: list[str], vocab_size: int) -> ours.Tokenizer:
+    """As GPT-2's: bytes, pieces of the texts, and an end that is all that there is to pad with."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    return ours.Tokenizer(backend, {"eos_token": "<|end|>", "pad_token": "<|end|>"})
+
+
 def _sentencepiece(scheme: str, bos: bool, unigram: bool = False) -> ours.Tokenizer:
     """scheme: where a space is put before text; "prepend" does so with a normaliser, as Llama 2's tokenizer."""
     backend = Tokenizer(models.Unigram() if unigram else models.BPE(byte_fallback=True, unk_token="<unk>"))

@@ -17,7 +17,7 @@ from jaxrl.lm.pretrained.safetensors_folder import SafeTensors
 from jaxrl.lm.pretrained.weights import from_hf_tensors, load_model, save_model, to_hf_tensors
 from jaxrl.lm.transformer import language_model
 from tests.helpers.families import config_of, params_of
-from tests.helpers.tokenizers import byte_tokenizer
+from tests.helpers.tokenizers import bare, byte_tokenizer
 from tests.lm.test_parity import digest, golden, padded, tensor
 
 NAMES = ("gemma", "llama", "mistral", "qwen2", "qwen3", "smollm2")
@@ -47,6 +47,22 @@ def test_the_folder_is_the_one_that_transformers_read(case):
     assert digest({name: np.asarray(tensors[name]) for name in tensors}) == told["sha256"]
     assert json.loads((folder / "config.json").read_text()) == told["config"]
     assert json.loads((folder / "tokenizer_config.json").read_text()) == told["tokenizer"]
+
+
+def test_where_every_token_is_of_texts_or_ends_them_one_is_added_to_pad_with(tmp_path):
+    """A token that texts are made of would become special by it: "!!" of a text would be other ids in the folder."""
+    spoken = bare(["ah!! so!! no! yes!!"] * 3, 300)
+    config = config_of("llama", vocab_size=spoken.vocab_size, num_hidden_layers=2)
+    params = with_head(params_of(config), jnp.ones((config.hidden_size, 1)))
+    save_model(tmp_path / "reward", config, params, spoken)
+    found = load_model(tmp_path / "reward", score=True)
+    texts = ["ah!! so!", "!!!", "yes<|end|>"]
+    assert [found.tokenizer.encode(text) for text in texts] == [spoken.encode(text) for text in texts]
+    assert found.tokenizer.pad == spoken.vocab_size == found.config.vocab_size - 1
+    assert json.loads((tmp_path / "reward" / "config.json").read_text())["pad_token_id"] == spoken.vocab_size
+    assert found.tokenizer.same_ids(spoken) and spoken.same_ids(found.tokenizer)
+    assert not spoken.same_ids(bare(["other words"] * 3, 300))
+    np.testing.assert_array_equal(found.params.embed[:-1], params.embed[...])
 
 
 def test_scores_of_padded_batches_are_those_of_transformers(case):

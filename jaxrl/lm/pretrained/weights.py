@@ -23,6 +23,7 @@ from jaxrl.lm.pretrained.tensors import HF, assemble, disassemble
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import Decoder, ModelConfig
+from jaxrl.lm.vocabulary import grow
 from jaxrl.settings import closest, replace
 from jaxrl.types import InputError
 
@@ -145,14 +146,15 @@ def save_model(
     stored less 1, as its files have them: exact for weights of at least 0.5, else to rounding.
     A reward model, which has a `score`, is what transformers' AutoModelForSequenceClassification reads: without the
     head that speaks, and padded with a token that ends no text, since transformers takes the score at the last token
-    that is not padding.
+    that is not padding. Where the tokenizer has none, one is added, and a row to the embedding.
     Raises InputError with a sentence if the folder holds anything, or if an adapter has not been merged.
     """
-    pad, rewards = None if tokenizer is None else tokenizer.pad, params.score is not None
+    rewards = params.score is not None
     if rewards:
-        config, params, generation = dataclasses.replace(config, tie_word_embeddings=True), _mute(params), None
-        pad = None if tokenizer is None else _apart_from_ends(tokenizer)
-    ids = {f"{k}_token_id": getattr(tokenizer, k, None) for k in ("bos", "eos")} | {"pad_token_id": pad}
+        tokenizer = None if tokenizer is None else tokenizer.padded_apart()
+        config, params = dataclasses.replace(config, tie_word_embeddings=True), _mute(params)
+        config, params = grow(config, params, 0 if tokenizer is None else tokenizer.vocab_size)
+    ids = {f"{k}_token_id": getattr(tokenizer, k, None) for k in ("bos", "eos", "pad")}
     generation = None if rewards else _generation(tokenizer, generation or {}, ids)
     written = to_hf_config(config, dtype=dtype, token_ids=ids, score=rewards)
     with appearing(Path(folder)) as temporary:
@@ -160,7 +162,7 @@ def save_model(
         write_tensors(temporary, tensors, 4 if dtype == "float32" else 2, max_shard_bytes)
         write_json(temporary / "config.json", written)
         if tokenizer is not None:
-            tokenizer.save(temporary, pad)
+            tokenizer.save(temporary)
         if generation:
             write_json(temporary / "generation_config.json", generation)
 
@@ -169,12 +171,6 @@ def _mute(params: Decoder) -> Decoder:
     copy = jax.tree.map(lambda x: x, params)
     copy.head = None
     return copy
-
-
-def _apart_from_ends(tokenizer: Tokenizer) -> int:
-    """A padding token that ends no text: the tokenizer's own, another that has a part, or any."""
-    own = [i for i in (tokenizer.pad, tokenizer.unknown, tokenizer.bos) if i is not None]
-    return next(i for i in (*own, *range(tokenizer.vocab_size)) if i not in tokenizer.stops)
 
 
 def _generation(tokenizer: Tokenizer | None, given: Mapping[str, Any], ids: Mapping[str, int | None]) -> dict[str, Any]:

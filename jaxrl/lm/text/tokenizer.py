@@ -20,6 +20,8 @@ from jaxrl.lm.text.markup import GUARD, Marks, guarded, pattern_of, split_tokens
 from jaxrl.lm.text.templates import Message, continued, joined, opening, render
 from jaxrl.types import InputError
 
+PAD = "<|pad|>"
+
 
 class Exchange(NamedTuple):
     """A prompt and one answer as ids. ended: whether the template ends the answer with a special token."""
@@ -219,17 +221,31 @@ class Tokenizer:
         """Whether the text spells a special token, or another with which the chat template marks turns."""
         return self._marks().pattern.search(text) is not None
 
-    def save(self, folder: str | Path, pad: int | None = None) -> None:
-        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, which transformers reads alike.
-
-        pad: the token that pads, where it is another than its own."""
+    def save(self, folder: str | Path) -> None:
+        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, which transformers reads alike."""
         default = {} if self.chat_template is None else {"default": self.chat_template}
-        own = {} if pad in (None, self.pad) else {"pad_token": self._backend.id_to_token(pad)}
-        write_folder(Path(folder), self._backend.to_str(), self.special | own, default | self.templates)
+        write_folder(Path(folder), self._backend.to_str(), self.special, default | self.templates)
+
+    def padded_apart(self) -> "Tokenizer":
+        """This one, with a padding token that ends no text: its own, another special one, or `PAD`, which is added.
+
+        It is never one that texts are made of: as a special token that would be cut out of them, and change their ids.
+        """
+        some = (self.pad, self.bos, *sorted(self._special_ids - {self.unknown}))
+        apart = next((i for i in some if i is not None and i not in self.stops), None)
+        pad = PAD if apart is None else self._backend.id_to_token(apart)
+        backend = type(self._backend).from_str(self._backend.to_str())
+        backend.add_special_tokens([pad])
+        told = {"chat_template": self.chat_template, "templates": self.templates, "stops": self.more_stops}
+        return Tokenizer(backend, self.special | {"pad_token": pad}, **told)
 
     def same_ids(self, other: "Tokenizer") -> bool:
-        """Whether a text becomes the same ids."""
-        return self._backend.to_str() == other._backend.to_str()
+        """Whether a text becomes the same ids, unless it spells the padding of one of them."""
+        padding = {t.special["pad_token"] for t in (self, other) if t.pad is not None and t.pad not in t.stops}
+        mine, others = (json.loads(t._backend.to_str()) for t in (self, other))
+        for spec in (mine, others):
+            spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] not in padding]
+        return mine == others
 
     def fingerprint(self) -> str:
         """sha256 over all that decides which ids a text or a conversation becomes."""
