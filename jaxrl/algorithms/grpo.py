@@ -83,6 +83,9 @@ class GRPO:
 
     missing_eos_penalty: float = leaf(0.0, 0.0)
     """Taken off the score of a completion that did not end."""
+    cut: str = static("scored", choices=("scored", "left_out"))
+    """left_out: a completion without an end is one of its group, but nothing is learned from it (DAPO's overlong
+    filtering)."""
     reward_clip: float = leaf(float("inf"), 0.0, infinite=True)
     """Scores are clipped to ± this; inf is off."""
 
@@ -193,9 +196,8 @@ def make(c: GRPO, model: LanguageModel, params: Params, num_updates: int) -> Alg
 
     def update(key: Key, learner: GRPOLearner, batch: Completed) -> tuple[GRPOLearner, Metrics]:
         advantage, spread = advantages(c, batch)
-        real = batch.real & batch.valid[:, None]
         rows = TokenRows(batch.tokens, batch.prompt_length, batch.length)
-        samples = Samples(rows, real, batch.log_prob, batch.ref_log_prob, advantage)
+        samples = Samples(rows, learned_from(c, batch), batch.log_prob, batch.ref_log_prob, advantage)
         keys, sizes = jax.random.split(key, c.num_epochs), (1, len(batch.length), c.num_minibatches)
         steps = c.num_epochs * c.num_minibatches
         minibatches = jax.vmap(lambda k: minibatch_rows(k, *sizes))(keys).reshape(steps, -1)
@@ -217,6 +219,12 @@ def make(c: GRPO, model: LanguageModel, params: Params, num_updates: int) -> Alg
     return Algorithm(init, update, policy=None)
 
 
+def learned_from(c: GRPO, batch: Completed) -> Bool[Array, "B T"]:
+    """The tokens that the loss is over."""
+    rows = batch.valid & (batch.finished | (c.cut == "scored"))
+    return batch.real & rows[:, None]
+
+
 def advantages(c: GRPO, batch: Completed) -> tuple[Float[Array, "B T"], Float[Array, " N"]]:
     """Of every token, what its completion's score is above what it is compared with; and the standard deviation of the
     scores of each prompt. A completion whose score is not finite is taken for the mean of its group.
@@ -228,7 +236,7 @@ def advantages(c: GRPO, batch: Completed) -> tuple[Float[Array, "B T"], Float[Ar
     count = jnp.maximum(jnp.sum(valid, axis=1, keepdims=True), 1)
     mean = jnp.sum(jnp.where(valid, groups, 0.0), axis=1, keepdims=True) / count
     spread = jnp.sqrt(jnp.sum(jnp.where(valid, (groups - mean) ** 2, 0.0), axis=1) / count[:, 0])
-    real = batch.real & batch.valid[:, None]
+    real = learned_from(c, batch)
     if c.baseline == "reinforce++":
         reward = token_rewards(score, kl, batch.completion_length, kl_coef)
         to_come = jnp.flip(jnp.cumsum(jnp.flip(reward, axis=1), axis=1), axis=1)

@@ -163,6 +163,7 @@ class Session:
                 figures |= more
             self.logger.row(step, figures, timing)
             self.bar.update(step, self._headline(figures), timing["steps_per_second"])
+            self.bar.hint(figures)
             if why is not None:
                 self._diverged(row.update, why, leaves)
             # While every gradient is skipped nothing is gained, and what may be gone back to must not be pushed out.

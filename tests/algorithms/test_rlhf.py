@@ -216,3 +216,16 @@ def test_prompts_are_held_out_whole_and_numbered_by_their_rows():
 def test_a_timeout_without_a_reward_is_refused(folder):
     with pytest.raises(ValueError, match=r"reward_timeout = 3\.0 is read where there is a reward; leave it out"):
         finetune(SFT(lm=LMConfig(str(folder))), [{"prompt": "a", "completion": "b"}] * 3, reward_timeout=3.0)
+
+
+def test_what_leaves_nothing_to_learn_is_said_once(folder, tmp_path, capfd):
+    config = settings(GRPO, folder)
+    schedule = {"schedule": QUICK["schedule"], "progress": True}
+
+    def said(reward, name):
+        finetune(config, PROMPTS, reward=reward, run_dir=tmp_path / name, **schedule)
+        return capfd.readouterr().err
+
+    nothing = said(lambda prompts, completions, wanted: [1.0] * len(prompts), "nothing")
+    assert nothing.count("no completion ends") == nothing.count("have the same reward") == 1
+    assert "have the same reward" not in said(letters, "something")

@@ -11,6 +11,7 @@ import pytest
 
 from jaxrl import replace, train
 from jaxrl.algorithms import GRPO, RLHF, OnlineDPO
+from jaxrl.algorithms.grpo import advantages
 from jaxrl.data import Data
 from jaxrl.data.prompts import PromptRows
 from jaxrl.lm import LanguageModel, LMConfig
@@ -19,7 +20,7 @@ from jaxrl.lm.log_probs import TokenRows, completion_scores, completion_stats
 from jaxrl.lm.settings import Sampling
 from jaxrl.ops.losses import clipped_surrogate_loss
 from jaxrl.ops.rlhf import completion_gae, kl_estimate, token_rewards
-from jaxrl.sources.sampled import of_completion
+from jaxrl.sources.sampled import Completed, of_completion
 from tests.helpers.families import config_of
 
 V, T = 3, 2
@@ -198,3 +199,30 @@ def test_an_answer_that_is_cut_is_paid_once(cut, worth):
     head = state.learner.trained.head
     values = token_scores(MODEL, state.learner.trained.policy, head, ANSWERS.tokens[:, : T + 1])
     np.testing.assert_allclose(values[:, :T], worth, atol=0.02)
+
+
+@pytest.mark.parametrize("baseline", ["grpo", "rloo", "reinforce++"])
+def test_nothing_is_learned_from_answers_that_are_cut_where_they_are_left_out(baseline):
+    config = replace(CRITIC_FREE, baseline=baseline, max_updates=2, kl_in="loss", kl_estimate="k3")
+    given = {"network": MODEL, "params": REF + 0.1, "data": PROMPTS, "reward": reward}
+
+    def learned(**changes):
+        run = jax.jit(lambda key: train(replace(config, **changes), key, **given))
+        state, metrics = run(jax.random.key(1))
+        assert not metrics["finished"].value.any()
+        return state.learner.trained.policy
+
+    short = Sampling(max_new_tokens=T)
+    np.testing.assert_array_equal(learned(sampling=short, cut="left_out"), REF + 0.1)
+    assert (learned(sampling=short) != REF + 0.1).any()
+
+
+def test_an_answer_that_is_left_out_is_still_one_of_its_group():
+    two, none = jnp.ones(2, jnp.int32), jnp.zeros((2, 3))
+    ended, yes = jnp.array([True, False]), jnp.ones(2, bool)
+    score = jnp.array([1.0, 0.0])
+    batch = Completed(jnp.zeros((2, 4), jnp.int32), two, 4 * two, ended, 0 * two, none, none, score, yes, ~yes)
+    config = replace(CRITIC_FREE, per_prompt=2)
+    scored, left_out = (advantages(replace(config, cut=cut), batch)[0] for cut in ("scored", "left_out"))
+    np.testing.assert_allclose(scored, np.outer([0.7070, -0.7070], np.ones(3)), atol=1e-3)
+    np.testing.assert_array_equal(left_out, scored * ended[:, None])

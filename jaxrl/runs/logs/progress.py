@@ -1,8 +1,15 @@
 """What a run shows of itself: a bar on a terminal, else a few plain lines."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 _MOST = 24  # plain lines of progress: with what comes before and after them a run has thirty
+
+HINTS = {  # what a figure of 0 means, where nothing can be learned
+    "finished": "no completion ends: all are cut by sampling.max_new_tokens, and scored as they are; raise it, or "
+    "begin with a model that has learned to end",
+    "spread": "all completions of a prompt have the same reward, of which nothing is learned: see that the reward "
+    "tells them apart, and that temperature is above 0",
+}
 
 
 class Bar:
@@ -30,13 +37,19 @@ class Bar:
         self._progress = Progress(*columns, console=console, disable=not (shown and console.is_terminal))
         self._task = self._progress.add_task("", total=total_steps, completed=done, text="compiling")
         self._total, self._unit, self._lines = total_steps, unit, frozenset(lines)
-        self._shown = console if shown else None
+        self._shown, self._hinted = console if shown else None, set()
         self._progress.start()
 
     def say(self, *lines: str) -> None:
         """Lines above the bar, as they are."""
         for line in lines if self._shown is not None else ():
             self._shown.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def hint(self, figures: Mapping[str, float]) -> None:
+        """Say, once, what those of the figures that are 0 mean."""
+        new = [name for name in HINTS if figures.get(name) == 0 and name not in self._hinted]
+        self._hinted.update(new)
+        self.say(*(HINTS[name] for name in new))
 
     def update(self, step: int, says: str, steps_per_second: float, line: bool = False) -> None:
         """Show where the run is and what it says of itself. line: write a plain line where there is no terminal, also
