@@ -80,17 +80,17 @@ def smollm2_reward(out: Path) -> Path:
 
 SIZES = {
     "tiny": Size(tiny, tiny_reward, 0, (5e-4, 1e-3), (80, 40), 64, (0, 1, 2), 3, workers=2),
-    "smollm2": Size(smollm2, smollm2_reward, 16, (5e-4, 2e-4), (50, 40), 32, (0, 1, 2), 3),
+    "smollm2": Size(smollm2, smollm2_reward, 16, (5e-4, 1e-3), (50, 30), 32, (0, 1, 2), 3),
     "accelerator": Size(smollm2, smollm2_reward, 16, (5e-4, 2e-4), (None, 200), 256, (0, 1, 2, 3, 4), 5),
 }
 STRENGTHS = {  # from weak to strong; a size takes so many, from the middle
     "dpo": (0.03, 0.05, 0.1, 0.3, 1.0),
     "ipo": (0.05, 0.1, 0.3, 1.0, 3.0),
     "kto": (0.03, 0.05, 0.1, 0.3, 1.0),
-    "ppo": (0.003, 0.01, 0.03, 0.1, 0.3),
+    "ppo": (0.003, 0.01, 0.02, 0.05, 0.2),
     "grpo": (0.03, 0.1, 0.3, 1.0, 3.0),  # of advantages in units of a group's spread
     "rloo": (0.003, 0.01, 0.03, 0.1, 0.3),
-    "ppo-learned": (0.003, 0.03, 0.1, 0.3, 1.0),
+    "ppo-learned": (0.001, 0.003, 0.03, 0.3, 1.0),
 }
 
 
