@@ -38,6 +38,11 @@ def sentiment(algorithm: str, direction: str) -> Check:
     return Check((f"experiments/sentiment_{algorithm}.py", "--direction", direction), least, {"kl": 15})
 
 
+def rewarded(preset: str) -> Check:
+    least = {"gain": 0.15, "gain_low": 0.0, "vader_gain": 0.0}
+    return Check(("experiments/sentiment_rlhf.py", "--preset", f"{preset}/sentiment_cpu"), least, {"kl": 15})
+
+
 FIVE = (0, 1, 2, 3, 4)
 CHECKS = {
     "cartpole-reinforce": Check(("experiments/cartpole_reinforce.py",), {"return": 475}, {"seconds": 180}, FIVE),
@@ -61,6 +66,10 @@ CHECKS = {
     "sentiment-dpo-negative": sentiment("dpo", "negative"),
     "sentiment-kto": sentiment("kto", "positive"),
     "sentiment-kto-negative": sentiment("kto", "negative"),
+    "sentiment-reward": Check(("experiments/sentiment_reward.py",), {"accuracy": 0.72}, {"seconds": 1200}),
+    "sentiment-rlhf": rewarded("rlhf"),
+    "sentiment-grpo": rewarded("grpo"),
+    "arithmetic-grpo": Check(("experiments/arithmetic_grpo.py",), {"reward": 0.6}, {"seconds": 900}),
     "inverted-pendulum-reinforce": config("reinforce/inverted_pendulum", {"return": 950}),
 }
 
