@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxrl.algorithms.programs import completion_program
 from jaxrl.data.arrays import Data
 from jaxrl.data.settings import DataConfig, Loop
-from jaxrl.lm.heads import Head, init_head, token_scores
+from jaxrl.lm.heads import Head, init_head, once, token_scores
 from jaxrl.lm.log_probs import TokenRows, completion_stats
 from jaxrl.lm.lora import Trained, trained
 from jaxrl.lm.settings import LMConfig, Sampling
@@ -191,10 +191,11 @@ def make(c: RLHF, model: LanguageModel, params: Params, num_updates: int) -> Alg
         coef = jnp.asarray(c.kl_coef, jnp.float32)
         return RLHFLearner(weights, adamw(c.optimizer).init(weights), coef, jnp.zeros((), jnp.int32))
 
-    def values(weights: Weights, rows: TokenRows) -> Float[Array, "B T+1"]:
-        """Of the prompt, and of the completion up to and with each of its tokens."""
+    def values(weights: Weights, rows: TokenRows, trunk: LanguageModel = model) -> Float[Array, "B T+1"]:
+        """Of the prompt, and of the completion up to and with each of its tokens. trunk: the model, or what it has made
+        of these rows already."""
         body = tuned.model(weights.critic if c.critic == "separate" else weights.policy)
-        found = token_scores(model, body, weights.head, rows.tokens)
+        found = token_scores(trunk, body, weights.head, rows.tokens)
         place = rows.prompt_length[:, None] - 1 + jnp.arange(room + 1)
         return jnp.take_along_axis(found, jnp.minimum(place, found.shape[1] - 1), axis=1)
 
@@ -218,10 +219,12 @@ def make(c: RLHF, model: LanguageModel, params: Params, num_updates: int) -> Alg
 
     def loss(weights: Weights, batch: tuple[Samples, Float[Array, " B"]]) -> tuple[m.Mean, Metrics]:
         samples, kl_coef = batch
-        stats, _ = completion_stats(model, tuned.model(weights.policy), samples.rows, c.lm.logit_chunk)
+        policy = tuned.model(weights.policy)
+        read = once(model, policy, samples.rows.tokens)
+        stats, _ = completion_stats(read, policy, samples.rows, c.lm.logit_chunk)
         log_prob, entropy = (of_completion(x, samples.rows, room) for x in (stats.log_prob, stats.entropy))
         policy_loss = clipped_surrogate_loss(log_prob, samples.log_prob, samples.advantage, c.clip_eps)
-        value = values(weights, samples.rows)[:, :-1]
+        value = values(weights, samples.rows, model if c.critic == "separate" else read)[:, :-1]
         value_loss = clipped_value_loss(value, samples.value, samples.target, c.value_clip)
         total = policy_loss + c.vf_coef * value_loss
         if c.kl_in == "loss":

@@ -26,6 +26,13 @@ def with_head(params: Decoder, head: Head) -> Decoder:
     return copy
 
 
+def once(model: LanguageModel, params: Decoder, tokens: Int[Array, "B L"]) -> LanguageModel:
+    """The model with what it makes of these tokens at hand, and of no others: two heads then share one pass, forwards
+    and backwards, where a compiler would not see that two are the same."""
+    hidden = model.hidden(params, tokens)
+    return model._replace(hidden=lambda params, tokens: hidden)
+
+
 def token_scores(model: LanguageModel, params: Decoder, head: Head, tokens: Int[Array, "B L"]) -> Float[Array, "B L"]:
     """A number for each token and those before it, in at least float32. Rows are right-padded; those of padding mean
     nothing."""
