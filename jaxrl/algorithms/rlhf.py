@@ -195,7 +195,10 @@ def make(c: RLHF, model: LanguageModel, params: Params, num_updates: int) -> Alg
         """Of the prompt, and of the completion up to and with each of its tokens. trunk: the model, or what it has made
         of these rows already."""
         body = tuned.model(weights.critic if c.critic == "separate" else weights.policy)
-        found = token_scores(trunk, body, weights.head, rows.tokens)
+        # A step of Adam moves each of the D weights alike, V by their sum: scores of 0 to 1 would drown in that (Yang
+        # et al. 2022, "Tensor Programs V", arXiv 2203.03466).
+        head = weights.head / model.config.hidden_size**0.5
+        found = token_scores(trunk, body, head, rows.tokens)
         place = rows.prompt_length[:, None] - 1 + jnp.arange(room + 1)
         return jnp.take_along_axis(found, jnp.minimum(place, found.shape[1] - 1), axis=1)
 

@@ -196,7 +196,7 @@ def test_an_answer_that_is_cut_is_paid_once(cut, worth):
     given = {"network": MODEL, "params": REF, "data": PROMPTS, "reward": lambda rows: jnp.ones(len(rows.tokens))}
     state, metrics = jax.jit(lambda key: train(config, key, **given))(jax.random.key(1))
     assert not metrics["finished"].value.any()
-    head = state.learner.trained.head
+    head = state.learner.trained.head / MODEL.config.hidden_size**0.5
     values = token_scores(MODEL, state.learner.trained.policy, head, ANSWERS.tokens[:, : T + 1])
     np.testing.assert_allclose(values[:, :T], worth, atol=0.02)
 

@@ -18,6 +18,7 @@ import pytest
 from jaxrl import replace
 from jaxrl.algorithms import GRPO, RLHF, grpo, rlhf
 from jaxrl.algorithms.grpo import mean_over
+from jaxrl.lm.heads import token_scores
 from jaxrl.lm.log_probs import TokenRows
 from jaxrl.lm.pretrained.hf_config import from_hf_config
 from jaxrl.lm.pretrained.weights import from_hf_tensors
@@ -106,6 +107,8 @@ def program(base):
         patches = {
             (m, "total"): lambda metrics: metrics,
             (rlhf, "Samples"): kept(rlhf.Samples),
+            # TRL's head is not divided by the root of its width
+            (rlhf, "token_scores"): lambda m, p, head, tokens: token_scores(m, p, 32**0.5 * head, tokens),
             (rlhf, "whiten"): lambda x, real: chosen(unbiased_whitening, whiten(x, real), unbiased(x, real)),
             (grpo, "Samples"): kept(grpo.Samples),
             (grpo, "mean_over"): lambda *x: chosen(over, *(mean_over(*x[:2], what) for what in OVER)),
