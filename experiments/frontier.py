@@ -2,7 +2,7 @@
 """Reward against KL of every way to align that jaxrl has, on the same model, texts and judge, for several strengths and
 seeds: what Rafailov et al. 2023 (arXiv 2305.18290) draw in their second figure, with parts that all can have.
 
-    scripts/run experiments/frontier.py                       # a tiny critic, from scratch: two CPU cores
+    scripts/run experiments/frontier.py                       # a tiny critic, from scratch: 24 minutes on two cores
     scripts/run experiments/frontier.py --size smollm2 --seeds 0 1 2    # SmolLM2-135M: hours; resumable
     scripts/run experiments/frontier.py --size accelerator    # the same with larger batches, for one GPU or TPU
     scripts/run experiments/frontier.py --only dpo ppo        # some methods; the picture has all that there is
