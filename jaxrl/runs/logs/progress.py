@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping
 _MOST = 24  # plain lines of progress: with what comes before and after them a run has thirty
 
 HINTS = {  # what a figure of 0 means, where nothing can be learned
-    "finished": "no completion ends: all are cut by sampling.max_new_tokens, and scored as they are; raise it, or "
-    "begin with a model that has learned to end",
+    "finished": "no completion ends: all are cut by sampling.max_new_tokens; raise it, or begin with a model that has "
+    "learned to end",
     "spread": "all completions of a prompt have the same reward, of which nothing is learned: see that the reward "
     "tells them apart, and that temperature is above 0",
 }
