@@ -111,6 +111,7 @@ class GRPO:
             raise InputError(
                 f"per_prompt = 1 leaves {self.baseline} nothing to compare a score with; take 4 or more, or reinforce++"
             )
+        self.sampling.check_varied(self.per_prompt)
         if self.kl_in == "loss" and self.kl_estimate == "k1":
             raise InputError("kl_estimate = 'k1' has a gradient of 0 on the average in the loss; use k2 or k3 there")
         if self.baseline != "grpo":

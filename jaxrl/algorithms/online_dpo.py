@@ -65,6 +65,7 @@ class OnlineDPO:
         if self.loop.batch_size % 2 or (micro or 2) % 2:
             name = "batch_size" if self.loop.batch_size % 2 else "micro_batch_size"
             raise InputError(f"{name} = {getattr(self.loop, name)} is odd, and two completions are a pair; add one")
+        self.sampling.check_varied(self.per_prompt)
         if self.loss != "dpo":
             check_unread(self, ("label_smoothing",), f"by loss = {self.loss!r}", "use dpo")
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+
 from jaxrl.settings import check_unread, config, leaf, static
 from jaxrl.types import InputError
 
@@ -67,6 +69,12 @@ class Sampling:
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise InputError(f"{name} = {value} must be above 0 and at most 1; leave it out to switch it off")
+
+    def check_varied(self, per_prompt: int) -> None:
+        """Raises InputError where all completions of a prompt are the same, of which nothing is learned."""
+        temperature = self.temperature
+        if per_prompt > 1 and not isinstance(temperature, jax.core.Tracer) and temperature == 0:
+            raise InputError(f"temperature = 0 says the same thing {per_prompt} times; take 1.0")
 
     def options(self) -> dict[str, Any]:
         """As `generate` takes them."""

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxrl.lm.heads import last_scores
 from jaxrl.lm.log_probs import TokenRows
+from jaxrl.lm.pretrained.tensors import listing
 from jaxrl.lm.pretrained.weights import Pretrained, load_model
 from jaxrl.lm.sampling import Generation
 from jaxrl.lm.text.tokenizer import Tokenizer
@@ -101,18 +102,29 @@ def model_score(model: LanguageModel, params: Decoder, rows: TokenRows) -> Float
 
 @dataclasses.dataclass(frozen=True)
 class TextReward:
-    """function(prompts, completions, **columns) -> a number for each, as TRL's are: called with lists, of the prompts
-    as they were given, of what was said after them as text without special tokens, and of those columns of the rows
-    that it has an argument for. None, NaN and infinities count as no reward: nothing is learned from such a completion.
+    """function(prompts, completions, **columns) -> a number for each: called with lists, of the prompts as they were
+    given, of what was said after them as text without special tokens, and of those columns of the rows that it has an
+    argument for, None where a row lacks them. With an argument named completions it is called by name, as TRL's are,
+    and need not take prompts. None, NaN and infinities count as no reward: nothing is learned from such a completion.
 
     rows: that were given. timeout: seconds that a call may take; the completions of one that takes longer count as
-    late, and as without reward. None waits.
+    late, and as without reward. None waits. Raises InputError for a function that cannot be called so.
     """
 
     function: Callable[..., Sequence[float | None]]
     tokenizer: Tokenizer
     rows: Sequence[Mapping[str, Any]]
     timeout: float | None = None
+
+    def __post_init__(self):
+        try:
+            by_place, by_name = self._arguments(self.rows, [""] * len(self.rows))
+            inspect.signature(self.function).bind(*by_place, **by_name)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"reward = {name_of(self.function)} cannot be called with (prompts, completions) and columns of the "
+                f"rows ({error}); the rows have {listing(self._columns, 8) or 'no columns beside the prompt'}"
+            ) from error
 
     def called(self) -> str:
         """Which function, for people."""
@@ -131,12 +143,23 @@ class TextReward:
         told = zip(np.asarray(batch.tokens), batch.prompt_length.tolist(), batch.length.tolist(), strict=True)
         return [self.tokenizer.decode_after(row[:start], row[start:end], True) for row, start, end in told]
 
+    @functools.cached_property
+    def _columns(self) -> list[str]:
+        return sorted({name for row in self.rows for name in row} - {"prompt"})
+
+    def _arguments(self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> tuple[tuple, dict[str, Any]]:
+        """Of the function, by place and by name."""
+        parameters = inspect.signature(self.function).parameters
+        every = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        both = {"prompts": [row.get("prompt") for row in rows], "completions": list(texts)}
+        given = {name: [row.get(name) for row in rows] for name in self._columns}
+        by_place = () if "completions" in parameters else tuple(both.values())
+        by_name = given if by_place else given | both
+        return by_place, {name: x for name, x in by_name.items() if every or name in parameters}
+
     def _call(self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> Any:
-        named = inspect.signature(self.function).parameters.values()
-        every = any(p.kind is p.VAR_KEYWORD for p in named)
-        wanted = [name for name in rows[0] if name != "prompt" and (every or name in {p.name for p in named})]
-        columns = {name: [row.get(name) for row in rows] for name in wanted}
-        return self.function([row.get("prompt") for row in rows], list(texts), **columns)
+        by_place, by_name = self._arguments(rows, texts)
+        return self.function(*by_place, **by_name)
 
     def _in_time(self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> Any:
         """What the function says; None where it takes too long. Raises RewardFailed, which names the first text that it

@@ -174,6 +174,8 @@ def test_a_compiled_program_cannot_ask_a_host(folder):
         (replace(GRPO(), batch_size=12), "batch_size = 12 is not divisible by per_prompt = 8; try 6"),
         (replace(GRPO(), baseline="rloo", by_std=False), "by_std = False is not read by baseline = 'rloo'"),
         (replace(GRPO(), kl_estimate="k1"), "kl_estimate = 'k1' has a gradient of 0"),
+        (replace(GRPO(), temperature=0.0), "temperature = 0 says the same thing 8 times"),
+        (replace(OnlineDPO(), temperature=0.0), "temperature = 0 says the same thing 2 times"),
         (replace(OnlineDPO(), batch_size=63), "batch_size = 63 is odd, and two completions are a pair"),
         (replace(OnlineDPO(), loss="ipo", label_smoothing=0.1), "label_smoothing = 0.1 is not read by loss = 'ipo'"),
     ],
@@ -229,3 +231,4 @@ def test_what_leaves_nothing_to_learn_is_said_once(folder, tmp_path, capfd):
     nothing = said(lambda prompts, completions, wanted: [1.0] * len(prompts), "nothing")
     assert nothing.count("no completion ends") == nothing.count("have the same reward") == 1
     assert "have the same reward" not in said(letters, "something")
+    assert said(lambda prompts, completions: [None] * len(prompts), "none").count("has a finite reward") == 1

@@ -17,7 +17,7 @@ from jaxrl.lm.transformer import language_model
 from jaxrl.sources.rewards import TextReward, as_reward, model_reward
 from jaxrl.sources.sampled import Completed
 from jaxrl.training.given import describe, split_given
-from jaxrl.types import RewardFailed
+from jaxrl.types import InputError, RewardFailed
 from tests.helpers.families import config_of, params_of
 from tests.helpers.tokenizers import byte_tokenizer
 
@@ -65,6 +65,37 @@ def test_one_that_takes_all_columns_gets_them():
     assert scored(lambda prompts, completions: np.array([0.7, -1.6, 2.9, 0])).score.tolist() == pytest.approx(
         [0.7, -1.6, 2.9, 0]
     )
+
+
+def test_one_with_an_argument_completions_is_called_by_name_as_trl_does():
+    """Where it stands among the arguments does not matter, and what it does not name it need not take."""
+    assert scored(lambda completions: [len(x) for x in completions]).score.tolist() == [1, 1, 4, 0]
+    assert scored(lambda answer, completions, prompts: answer).score.tolist() == [3, 4, 3, 4]
+    seen = {}
+    scored(lambda completions, **more: seen.update(more) or [0] * 4)
+    assert set(seen) == {"prompts", "answer", "hint"} and seen["prompts"][0] == "1+2="
+
+
+def test_a_column_that_some_rows_lack_is_none_there_whichever_row_comes_first():
+    rows = [{"prompt": "a"}, {"prompt": "b", "answer": 4}]
+    said = batch()
+    for first in (0, 1):
+        given = said._replace(row=np.array([first, 1 - first, first, 1 - first], np.int32))
+        found = TextReward(lambda prompts, completions, answer=None: answer, TOKENIZER, rows).score(given)
+        assert found.valid.tolist() == [bool(row) for row in given.row]
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (lambda prompts, completions, wanted: [0.0], r"'wanted'\); the rows have answer, hint"),
+        (lambda completions, wanted: [0.0], "'wanted'"),
+        (lambda texts: [0.0], "too many positional arguments"),
+    ],
+)
+def test_one_that_asks_for_what_is_not_there_is_refused_before_anything_is_said(function, why):
+    with pytest.raises(InputError, match=f"cannot be called with .prompts, completions. and columns.*{why}"):
+        TextReward(function, TOKENIZER, ROWS)
 
 
 @pytest.mark.parametrize("nothing", [None, float("nan"), float("inf")])

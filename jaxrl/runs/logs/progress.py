@@ -4,11 +4,16 @@ from collections.abc import Collection, Mapping
 
 _MOST = 24  # plain lines of progress: with what comes before and after them a run has thirty
 
-HINTS = {  # what a figure of 0 means, where nothing can be learned
-    "finished": "no completion ends: all are cut by sampling.max_new_tokens; raise it, or begin with a model that has "
+HINTS = {  # what it means that a figure is so much, where nothing can be learned
+    (
+        "finished",
+        0,
+    ): "no completion ends: all are cut by sampling.max_new_tokens; raise it, or begin with a model that has "
     "learned to end",
-    "spread": "all completions of a prompt have the same reward, of which nothing is learned: see that the reward "
+    ("spread", 0): "all completions of a prompt have the same reward, of which nothing is learned: see that the reward "
     "tells them apart, and that temperature is above 0",
+    ("invalid_rewards", 1): "no completion has a finite reward, so that nothing is learned: see what the reward gives "
+    "for the completions in samples.jsonl",
 }
 
 
@@ -46,10 +51,10 @@ class Bar:
             self._shown.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def hint(self, figures: Mapping[str, float]) -> None:
-        """Say, once, what those of the figures that are 0 mean."""
-        new = [name for name in HINTS if figures.get(name) == 0 and name not in self._hinted]
+        """Say, once, what those of the figures mean that stand where nothing can be learned."""
+        new = [case for case in HINTS if figures.get(case[0]) == case[1] and case not in self._hinted]
         self._hinted.update(new)
-        self.say(*(HINTS[name] for name in new))
+        self.say(*(HINTS[case] for case in new))
 
     def update(self, step: int, says: str, steps_per_second: float, line: bool = False) -> None:
         """Show where the run is and what it says of itself. line: write a plain line where there is no terminal, also
