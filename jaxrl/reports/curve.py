@@ -29,14 +29,14 @@ def learning_curve(
             _draw(axis, rows, line)
         axis.set_ylabel(panel.ylabel)
         axis.grid(alpha=0.3)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize=8)
     top, bottom = axes[0, 0], axes[-1, 0]
     for i, (name, value) in enumerate((references or {}).items()):
         label = f"{name}: {value:.4g}"
         top.axhline(value, color="0.6", linestyle=(":", "--")[i % 2], linewidth=1, label=label)
     top.set_title(run_dir.name)
-    top.legend(fontsize=8)
+    for axis in axes[:, 0]:
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=8)
     bottom.set_xlabel(unit)
     path = run_dir / "curve.png"
     figure.savefig(path, dpi=120)
