@@ -25,11 +25,12 @@ from jaxrl.runs.finetuning import Tuned
 BATCH, NEW = 32, 64  # rows sampled side by side; tokens
 
 
-def report(tuned: Tuned, held_out: list[dict[str, Any]], direction: str, seed: int) -> None:
-    """Measure the model on the films of the rows held out; print where things are, and all figures as JSON."""
+def report(tuned: Tuned, held_out: list[dict[str, Any]], direction: str, seed: int, **more: float) -> None:
+    """Measure the model on the films of the rows held out; print where things are, and all figures as JSON, those that
+    are given among them."""
     found, run_dir = measure(tuned, sorted({row["movie"] for row in held_out}), direction, seed), tuned.result.run_dir
     print(f"samples     {run_dir / 'samples.md'}\nreward      {run_dir / 'reward.png'}\nmodel       {tuned.folder}")
-    cli.report(tuned.result, report=found)
+    cli.report(tuned.result, report=found | more)
 
 
 def measure(tuned: Tuned, films: list[str], direction: str, seed: int, count: int = 256) -> dict[str, Any]:

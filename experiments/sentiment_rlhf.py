@@ -10,11 +10,13 @@ PPO from the model of sentiment_sft.py (made once), which is the reference; `--p
 are GRPO, RLOO (`--baseline rloo`) and REINFORCE++. The reward is the classifier that also judges the result, or with
 `--reward learned` the reward model of sentiment_reward.py (made once): then the classifier is an outsider, and a reward
 that rises while `gold` does not is a policy that has found what its reward model gets wrong. Ends with reviews before
-and after, and gold reward against KL with intervals. It is sentiment that moves, not helpfulness. On CPU the preset is
-configs/rlhf/sentiment_cpu.yaml; on GPU and TPU it is configs/rlhf/sentiment.yaml.
+and after, gold reward against KL with intervals, and the KL that the second half of training held. It is sentiment that
+moves, not helpfulness. On CPU the preset is configs/rlhf/sentiment_cpu.yaml; on GPU and TPU it is
+configs/rlhf/sentiment.yaml.
 """
 
 import dataclasses
+import statistics
 import sys
 from pathlib import Path
 from typing import Literal
@@ -25,6 +27,7 @@ from sentiment import by_film, prompt, reviews
 from sentiment_report import report
 
 from jaxrl import cli, replace
+from jaxrl.reports.rows import METRICS, read_metrics
 from jaxrl.runs.driver import Schedule
 from jaxrl.runs.finetuning import finetune
 from jaxrl.types import InputError
@@ -34,7 +37,7 @@ from jaxrl.types import InputError
 class Options(cli.Options):
     """What is asked of one run, beside its config."""
 
-    schedule: Schedule = Schedule(logs=20, evals=5, saves=2)
+    schedule: Schedule = Schedule(logs=30, evals=5, saves=2)
     direction: Literal["positive", "negative"] = "positive"
     """Which reviews to reward."""
     reward: Literal["gold", "learned"] = "gold"
@@ -50,6 +53,12 @@ def prompts(rows: list[dict]) -> list[dict]:
     return [{"prompt": prompt(movie), "movie": movie} for movie in sorted({row["movie"] for row in rows})]
 
 
+def late_kl(run_dir: Path) -> float:
+    """Mean KL of the completions of the second half of training, in nats each: what an adaptive kl_coef has held."""
+    rows = [row for row in read_metrics(run_dir / METRICS) if "kl" in row]
+    return statistics.fmean(row["kl"] for row in rows if row["step"] > rows[-1]["step"] / 2)
+
+
 def main() -> None:
     config, argv = cli.preset("rlhf/sentiment", sys.argv[1:])
     config, options = cli.parse(config, __doc__, argv, Options())
@@ -63,7 +72,7 @@ def main() -> None:
         reward = sentiment_reward.model(made, sft) if kind == "learned" else reward
         train, held_out = by_film(reviews(), share=0.1)
         tuned = finetune(config, prompts(train), prompts(held_out), reward=reward, **options)
-        report(tuned, held_out, direction, options["seed"])
+        report(tuned, held_out, direction, options["seed"], kl_second_half=late_kl(tuned.result.run_dir))
 
 
 if __name__ == "__main__":

@@ -38,9 +38,11 @@ def sentiment(algorithm: str, direction: str) -> Check:
     return Check((f"experiments/sentiment_{algorithm}.py", "--direction", direction), least, {"kl": 15})
 
 
-def rewarded(preset: str) -> Check:
-    least = {"gain": 0.15, "gain_low": 0.0, "vader_gain": 0.0}
-    return Check(("experiments/sentiment_rlhf.py", "--preset", f"{preset}/sentiment_cpu"), least, {"kl": 15})
+def rewarded(preset: str, kl_target: float | None = None) -> Check:
+    least, most = {"gain": 0.15, "gain_low": 0.0, "vader_gain": 0.0}, {"kl": 15}
+    if kl_target:
+        least, most = least | {"kl_second_half": 0.8 * kl_target}, most | {"kl_second_half": 1.2 * kl_target}
+    return Check(("experiments/sentiment_rlhf.py", "--preset", f"{preset}/sentiment_cpu"), least, most)
 
 
 FIVE = (0, 1, 2, 3, 4)
@@ -67,7 +69,7 @@ CHECKS = {
     "sentiment-kto": sentiment("kto", "positive"),
     "sentiment-kto-negative": sentiment("kto", "negative"),
     "sentiment-reward": Check(("experiments/sentiment_reward.py",), {"accuracy": 0.72}, {"seconds": 1200}),
-    "sentiment-rlhf": rewarded("rlhf"),
+    "sentiment-rlhf": rewarded("rlhf", kl_target=6.0),
     "sentiment-grpo": rewarded("grpo"),
     "arithmetic-grpo": Check(("experiments/arithmetic_grpo.py",), {"reward": 0.6}, {"seconds": 900}),
     "inverted-pendulum-reinforce": config("reinforce/inverted_pendulum", {"return": 950}),
