@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -90,6 +91,8 @@ def prepare_prompts(
     """
     if rows is not None and settings.split is not None:
         raise InputError(f"split = {settings.split!r} chooses from a file, and rows are given; leave one of them out")
+    if isinstance(rows, str | Path | dict):
+        raise InputError(f"rows are {rows!r:.60}, not a list of rows; a file is given by data.path")
     train = read_prompts(settings.path, settings.split, settings.format) if rows is None else list(rows)
     every = with_prompts([*train, *(held_out or ())])
     longest = settings.max_prompt_length or settings.max_length

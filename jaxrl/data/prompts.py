@@ -81,13 +81,18 @@ def encode_prompts(
 
 
 def with_prompts(rows: Sequence[Row]) -> list[Row]:
-    """Every row with its `prompt`, text or messages, also where its messages, or both of its answers, begin with it."""
+    """Every row with its `prompt`, text or messages, also where its messages, or both of its answers, begin with it.
+    Raises InputError, with its number, for what is no row or has none, and where there are no rows."""
     made = []
     for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise InputError(f'row {number} is {row!r:.60}, not an object; a row is {{"prompt": ...}}')
         try:
             made.append(row if row.get("prompt") is not None else {**row, "prompt": question(row).prompt})
         except InputError as error:
             raise InputError(f"row {number} {error}") from error
+    if not made:
+        raise InputError('there are no rows; give at least one {"prompt": ...}')
     return made
 
 

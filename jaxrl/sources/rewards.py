@@ -23,6 +23,7 @@ from jaxrl.lm.sampling import Generation
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import Decoder, LanguageModel, language_model
 from jaxrl.ops.fingerprints import name_of
+from jaxrl.settings import closest
 from jaxrl.sources.sampled import Completed, Reward, contained
 from jaxrl.types import InputError, RewardFailed
 
@@ -77,12 +78,16 @@ def _named_function(name: str) -> Any:
     if not colon:
         return None
     try:
-        return getattr(importlib.import_module(module), attribute, None)
+        found = importlib.import_module(module)
     except (ImportError, ValueError, TypeError) as error:
         raise InputError(
             f"reward = {name!r}: cannot import {module!r} ({error}); run jaxrl in the folder that holds it, or say "
             "where that is, before the same command: PYTHONPATH=FOLDER"
         ) from error
+    if not hasattr(found, attribute):
+        near = closest(attribute, [own for own, x in vars(found).items() if callable(x)])
+        raise InputError(f"reward = {name!r}: {module} has no {attribute!r}{near or '; name a function of it'}")
+    return getattr(found, attribute)
 
 
 def model_reward(found: Pretrained) -> Callable[[TokenRows], Float[Array, " B"]]:

@@ -232,3 +232,16 @@ def test_what_leaves_nothing_to_learn_is_said_once(folder, tmp_path, capfd):
     assert nothing.count("no completion ends") == nothing.count("have the same reward") == 1
     assert "have the same reward" not in said(letters, "something")
     assert said(lambda prompts, completions: [None] * len(prompts), "none").count("has a finite reward") == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (["a", "b"], r"row 1 is 'a', not an object; a row is {\"prompt\": \.\.\.}"),
+        ([], r"there are no rows; give at least one {\"prompt\": \.\.\.}"),
+        ("prompts.jsonl", r"rows are 'prompts.jsonl', not a list of rows; a file is given by data.path"),
+    ],
+)
+def test_what_is_no_list_of_prompts_is_refused(folder, rows, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        materials(settings(GRPO, folder), rows, reward=letters)

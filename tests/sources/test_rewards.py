@@ -98,6 +98,11 @@ def test_one_that_asks_for_what_is_not_there_is_refused_before_anything_is_said(
         TextReward(function, TOKENIZER, ROWS)
 
 
+def test_a_function_that_its_module_does_not_have_is_said_with_the_nearest_that_it_has():
+    with pytest.raises(InputError, match=r"tests.sources.test_rewards has no 'scord'; did you mean 'scored'\?"):
+        as_reward("tests.sources.test_rewards:scord", TOKENIZER, ROWS)
+
+
 @pytest.mark.parametrize("nothing", [None, float("nan"), float("inf")])
 def test_what_is_no_number_counts_as_no_reward(nothing):
     found = scored(lambda prompts, completions: [1.0, nothing, 2.0, 3.0])
