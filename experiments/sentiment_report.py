@@ -26,20 +26,26 @@ BATCH, NEW = 32, 64  # rows sampled side by side; tokens
 
 
 def report(tuned: Tuned, held_out: list[dict[str, Any]], direction: str, seed: int, **more: float) -> None:
-    """Measure the model on the films of the rows held out; print where things are, and all figures as JSON, those that
-    are given among them."""
-    found, run_dir = measure(tuned, sorted({row["movie"] for row in held_out}), direction, seed), tuned.result.run_dir
+    """Measure the model on the films of the rows held out; print where things are, and all figures as JSON.
+
+    more: further figures, which are told and written with those measured here.
+    """
+    films, run_dir = sorted({row["movie"] for row in held_out}), tuned.result.run_dir
+    found = measure(tuned, films, direction, seed, **more)
     print(f"samples     {run_dir / 'samples.md'}\nreward      {run_dir / 'reward.png'}\nmodel       {tuned.folder}")
-    cli.report(tuned.result, report=found | more)
+    cli.report(tuned.result, report=found)
 
 
-def measure(tuned: Tuned, films: list[str], direction: str, seed: int, count: int = 256) -> dict[str, Any]:
+def measure(
+    tuned: Tuned, films: list[str], direction: str, seed: int, count: int = 256, **more: float
+) -> dict[str, Any]:
     """Sample `count` reviews of films that were not trained on, from the model before and after; score and compare.
 
     Writes report.json, samples.md and reward.png into the run's directory. Means are over films, and beside each is the
     half-width of its 95 % interval, name_ci, films being what was drawn. gain: in gold reward, in the direction asked
     for, review by review (before and after share prompt and key); gain_low: the lower end of its interval. kl: of whole
-    reviews of at most NEW tokens, in nats, by k1; kl_k3, of less variance; kl_exact, next-token KL summed.
+    reviews of at most NEW tokens, in nats, by k1; kl_k3, of less variance; kl_exact, next-token KL summed. more: what is
+    known of the run beside that, told with it.
     """
     both, sign, film = judges(), 1 if direction == "positive" else -1, np.arange(count) % len(films)
     prompts = [prompt(films[i]) for i in film]
@@ -60,6 +66,7 @@ def measure(tuned: Tuned, films: list[str], direction: str, seed: int, count: in
     for name, values in divergence(tuned, made["after"]).items():
         figures |= mean(name, values, film)
     figures |= {f"{name}_low": figures[name] - figures[f"{name}_ci"] for name in ("gain", "vader_gain")}
+    figures |= more
     run_dir = tuned.result.run_dir
     (run_dir / "report.json").write_text(json.dumps(figures, indent=1) + "\n")
     (run_dir / "samples.md").write_text(table(prompts, texts))

@@ -193,7 +193,7 @@ def test_settings_that_cannot_be_or_do_nothing_are_refused(config, sentence):
         (SFT, letters, "reward is not read by SFT, which learns from rows"),
         (RLHF, "nowhere", "reward = 'nowhere' is neither a function nor a reward model"),
         (RLHF, "no.such:thing", r"reward = 'no.such:thing': cannot import 'no.such'"),
-        (RLHF, "math:nothing", "reward = 'math:nothing' is neither a function nor a reward model"),
+        (RLHF, "math:nothing", "reward = 'math:nothing': math has no 'nothing'"),
     ],
 )
 def test_what_is_no_reward_is_said(folder, kind, reward, sentence):
