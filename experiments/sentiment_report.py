@@ -44,8 +44,8 @@ def measure(
     Writes report.json, samples.md and reward.png into the run's directory. Means are over films, and beside each is the
     half-width of its 95 % interval, name_ci, films being what was drawn. gain: in gold reward, in the direction asked
     for, review by review (before and after share prompt and key); gain_low: the lower end of its interval. kl: of whole
-    reviews of at most NEW tokens, in nats, by k1; kl_k3, of less variance; kl_exact, next-token KL summed. more: what is
-    known of the run beside that, told with it.
+    reviews of at most NEW tokens, in nats, by k1; kl_k3, of less variance; kl_exact, next-token KL summed.
+    more: further figures of the run, told with them.
     """
     both, sign, film = judges(), 1 if direction == "positive" else -1, np.arange(count) % len(films)
     prompts = [prompt(films[i]) for i in film]
