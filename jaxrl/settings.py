@@ -25,9 +25,15 @@ _KINDS = {float: "a number (float)", int: "a whole number (int)", bool: "true or
 _KINDS[dict[str, int | float | bool | str]] = "names with numbers, true or false, or text"
 
 
-def static(default: Any = dataclasses.MISSING, *, at_least: int | None = None, choices: tuple | None = None) -> Any:
+def static(
+    default: Any = dataclasses.MISSING,
+    *,
+    at_least: int | None = None,
+    at_most: int | None = None,
+    choices: tuple | None = None,
+) -> Any:
     """A field that fixes the program: shapes, names, switches. Changing it compiles anew."""
-    metadata = {"static": True, "low": at_least, "choices": choices}
+    metadata = {"static": True, "low": at_least, "high": at_most, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -121,17 +127,34 @@ class EnvConfig:
     """Steps of the agent after which an episode is truncated; None takes the environment's own limit."""
     action_repeat: int = static(1, at_least=1)
     """Times each action is executed; rewards are summed. Steps are counted everywhere as the agent takes them."""
+    sticky_actions: float | None = static(None, at_least=0, at_most=1)
+    """Probability with which the last action is executed once more instead of the one asked for; None is never."""
+    hide: tuple[int, ...] = static(())
+    """Entries of a vector observation that are not shown: 1 3 leaves of CartPole's the positions."""
+    frame_stack: int = static(1, at_least=1)
+    """Observations that are shown as one: the newest, and those before it."""
     resets: str = static("fresh", choices=("fresh", "pool"))
     """Starts of new episodes: "fresh" draws one at every step, "pool" draws a set once per rollout."""
     options: dict[str, int | float | bool | str] = static(EnvOptions())
     """Given to the environment's constructor, or to its parameters where it has such: max_torque 8.0 for a pendulum."""
     env_axis: int | None = static(None, choices=(None, 0))
     """0: the environment given has a leading axis of num_envs bodies in every leaf (domain randomisation)."""
+    processes: bool = static(False)
+    """Environments that live on the host (Gymnasium's): each in a process of its own. Pays if a step takes 1 ms."""
     eval_episodes: int = static(128, at_least=1)
     """Episodes per evaluation, one per environment."""
 
     # Returns compare where these are alike.
-    defines_task = ("name", "backend", "time_limit", "action_repeat", "options")
+    defines_task = (
+        "name",
+        "backend",
+        "time_limit",
+        "action_repeat",
+        "sticky_actions",
+        "hide",
+        "frame_stack",
+        "options",
+    )
 
 
 def float32(config: T) -> T:

@@ -27,7 +27,11 @@ class InputError(ValueError):
     """
 
 
-class RewardFailed(InputError):
+class HostFailed(InputError):
+    """What the host was asked between two compiled programs has failed; what was learned before is worth keeping."""
+
+
+class RewardFailed(HostFailed):
     """A function of texts that scores completions raised, or gave something that is no list of numbers. The sentence
     names the text."""
 
@@ -75,10 +79,16 @@ class Network(NamedTuple):
     init(key) -> params: any pytree, from any library; called inside `jit` and `vmap`.
     apply(params, *inputs) -> outputs: pure, for inputs with any number of leading axes. For the control algorithms
     here: apply(params, obs) -> (distribution, value), value of exactly the leading axes of obs, without a last 1.
+
+    memory(num_envs) -> the memory to start with, leading axis [num_envs] in every leaf; None for a network that
+    remembers nothing. With one it is apply(params, obs, first, memory) -> (distribution, value, memories): of one step,
+    obs and first [N] and memories [N] after it; or of a sequence, obs and first [T, N], memory [N] as it was before
+    its first step, memories [T, N] after each. Where `first` is set the memory counts for nothing.
     """
 
     init: Callable[[Key], Params]
     apply: Callable[..., Any]
+    memory: Callable[[int], Memory] | None = None
 
 
 def no_memory(num_envs: int) -> Memory:
@@ -110,10 +120,16 @@ class Source(NamedTuple):
 
     init(key) -> carry: all that the source remembers: environments and what they show, or a cursor in the data.
     collect(key, learner, carry) -> (carry, batch): the next batch, of the same shapes every time.
+
+    host(batch) -> the batch as it is learned from, where no compiled program can make it: a function of NumPy arrays,
+    called between collecting and learning, such as the score of texts, or rollouts in environments that live on the
+    host. None where there is none. hosted(shapes of a batch) -> shapes of what `host` makes of it; None if the same.
     """
 
     init: Callable[[Key], Carry]
     collect: Callable[[Key, Learner, Carry], tuple[Carry, Batch]]
+    host: Callable[[Batch], Batch] | None = None
+    hosted: Callable[[Batch], Batch] | None = None
 
 
 class TrainState(NamedTuple):
@@ -199,9 +215,7 @@ class Program(NamedTuple):
     label: names the run's directory. overrides: settings that something given stands in for, by their path, as in
     {"env.name": "my.module:Maze"}: a run's config names what was really run, and run.json has its hash.
     export(learner) -> parameters that make a model of their own, or None if that means nothing. adapters(learner) ->
-    what of it are adapters, where they alone are worth saving. host(batch) -> the batch as it is learned from: a
-    function of NumPy arrays that no compiled program can hold, such as the score of texts; the driver calls it between
-    collecting and learning.
+    what of it are adapters, where they alone are worth saving.
     """
 
     algorithm: Algorithm
@@ -215,7 +229,11 @@ class Program(NamedTuple):
     overrides: Mapping[str, Any] = {}
     export: Callable[[Learner], Params] | None = None
     adapters: Callable[[Learner], Params] | None = None
-    host: Callable[[Batch], Batch] | None = None
+
+    @property
+    def host(self) -> Callable[[Batch], Batch] | None:
+        """The source's part on the host, if it has one: the driver calls it between collecting and learning."""
+        return self.source.host
 
     @property
     def num_updates(self) -> int:
@@ -237,7 +255,8 @@ class Program(NamedTuple):
         part on the host."""
         if self.host is not None:
             raise InputError(
-                "this reward is a function of texts, which no compiled program can call; train with `run` or `finetune`"
+                "part of this program runs on the host, a reward of texts or environments of Gymnasium, which no "
+                "compiled program can call; train with `run` or `finetune`"
             )
         return self.learn(*self.collect(state))
 

@@ -37,7 +37,14 @@ MOST_FILES = 12
 ONLY_IN = {
     "gymnax": {"envs/suites/gymnax.py"},
     "brax": {"envs/suites/brax.py"},
-    "flax": {"networks/mlp.py", "lm/transformer.py", "lm/lora.py", "lm/vocabulary.py"},
+    "flax": {
+        "networks/mlp.py",
+        "networks/recurrent.py",
+        "networks/torsos.py",
+        "lm/transformer.py",
+        "lm/lora.py",
+        "lm/vocabulary.py",
+    },
     "orbax": {"runs/checkpoints.py"},
     "tyro": {
         f"cli/{name}.py"
@@ -50,7 +57,7 @@ ONLY_IN = {
     "matplotlib": {"reports/curve.py", "reports/throughput.py", "reports/sweep/figure.py"},
     "PIL": {"reports/video.py", "reports/drawing/canvas.py"},
     "mujoco": {"reports/animation.py"},
-    "gymnasium": {"runs/exporting/play.py"},
+    "gymnasium": {"envs/suites/gymnasium.py", "envs/suites/exported.py", "runs/exporting/play.py"},
     "onnx": {"runs/exporting/graph.py"},
     "tokenizers": {"lm/text/tokenizer.py", "lm/text/bpe.py", "lm/text/sentencepiece.py"},
     "jinja2": {"lm/text/templates.py"},

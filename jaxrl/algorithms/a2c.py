@@ -12,14 +12,17 @@ import optax
 from jaxtyping import Array, Bool, Int
 
 from jaxrl.algorithms.programs import control_program
-from jaxrl.networks import actor_critic, check_outputs
+from jaxrl.networks import actor_critic, check_outputs, successor_values, with_memory
+from jaxrl.networks.heads import HEADS
+from jaxrl.networks.recurrent import CORES
+from jaxrl.networks.torsos import TORSOS
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import policy_gradient_loss, value_loss
 from jaxrl.ops.normalization import RunningStats, init_obs_stats, normalize, update_stats
 from jaxrl.ops.optimizers import unless
 from jaxrl.ops.returns import gae
 from jaxrl.ops.schedules import linear, remaining
-from jaxrl.settings import EnvConfig, config, leaf, static
+from jaxrl.settings import EnvConfig, check_unread, config, leaf, static
 from jaxrl.sources import rollouts
 from jaxrl.spaces import Spaces
 from jaxrl.types import Algorithm, Key, Memory, Metrics, Network, Params, Program, PyTree, Source, Transition
@@ -64,10 +67,22 @@ class A2C:
     """Widths of the hidden layers of actor and critic."""
     activation: str = static("tanh")
     """tanh, relu, swish, elu or gelu."""
-    head: str = static("auto")
-    """Continuous policies: "normal" (clipped to the bounds) or "tanh_normal" (squashed into them); auto is normal."""
+    head: str = static("auto", choices=HEADS)
+    """Continuous policies: "normal" (clipped to the bounds, state-independent std), "state_normal", "tanh_normal"
+    (squashed into them) or "beta"; auto is normal."""
     init_std: float = leaf(1.0, 1e-6)
     """Standard deviation of the first policy, in units of half the range where actions are bounded."""
+    torso: str = static("auto", choices=TORSOS)
+    """What sees pictures: "minatar", "nature" or "impala"; auto by their size; "flat" takes pixels as a vector."""
+    core: str = static("none", choices=CORES)
+    """What remembers: "gru", "lstm" or "linear", between torso or embedding and the hidden layers; or "none"."""
+    core_size: int = static(128, at_least=1)
+    """Units of the core."""
+
+    def validate(self) -> None:
+        """Raises InputError for a setting that is not read."""
+        if self.core == "none":
+            check_unread(self, ("core_size",), "without a core", "set core = 'gru'")
 
     def program(self, env: Any = None, network: Network | None = None) -> Program:
         """What the drivers run. env, network: to use instead of the config's own."""
@@ -78,7 +93,7 @@ class A2C:
         return rollouts(env, algorithm, self.num_steps)
 
     def make(self, spaces: Spaces, network: Network | None = None) -> Algorithm:
-        """A2C for these spaces. `network.apply(params, obs)` gives (distribution, value). May run inside a trace."""
+        """A2C for these spaces. network: as `Network` says, with or without a memory. May run inside a trace."""
         return make(self, spaces, network)
 
 
@@ -94,9 +109,19 @@ class A2CLearner(NamedTuple):
 def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
     """The three functions of A2C."""
     if network is None:
-        network = actor_critic(spaces, hidden=c.hidden, activation=c.activation, head=c.head, init_std=c.init_std)
+        network = actor_critic(
+            spaces,
+            hidden=c.hidden,
+            activation=c.activation,
+            head=c.head,
+            init_std=c.init_std,
+            torso=c.torso,
+            core=c.core,
+            core_size=c.core_size,
+        )
     else:
         check_outputs(network, spaces)
+    network = with_memory(network)
     optimizer = optax.chain(optax.clip_by_global_norm(c.max_grad_norm), optax.scale_by_adam(eps=c.adam_eps))
 
     def init(key: Key) -> A2CLearner:
@@ -105,16 +130,19 @@ def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
         return A2CLearner(params, optimizer.init(params), obs_stats, jnp.zeros((), jnp.int32))
 
     def policy(learner: A2CLearner, memory: Memory, obs: PyTree, first: Bool[Array, " N"]):
-        return memory, network.apply(learner.params, normalize(learner.obs_stats, obs))[0]
+        distribution, _, memory = network.apply(learner.params, normalize(learner.obs_stats, obs), first, memory)
+        return memory, distribution
 
     def update(key: Key, learner: A2CLearner, batch: Transition) -> tuple[A2CLearner, Metrics]:
         # One gradient step per rollout: the policy that acted is the one that is improved, so no ratio is needed.
         obs = normalize(learner.obs_stats, batch.obs)
         # Outside the loss: targets are held constant, and no gradient flows into V(next_obs).
-        next_value = network.apply(learner.params, normalize(learner.obs_stats, batch.next_obs))[1]
+        memories = network.apply(learner.params, obs, batch.first, batch.memory)[2]
+        next_obs = normalize(learner.obs_stats, batch.next_obs)
+        next_value = successor_values(network, learner.params, next_obs, memories)
 
         def loss(params: Params):
-            distribution, value = network.apply(params, obs)
+            distribution, value, _ = network.apply(params, obs, batch.first, batch.memory)
             advantage = gae(
                 c.reward_scale * batch.reward,
                 jax.lax.stop_gradient(value),
@@ -154,4 +182,4 @@ def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
         metrics |= m.episode_metrics(batch)
         return A2CLearner(params, opt_state, obs_stats, learner.num_updates + 1), metrics
 
-    return Algorithm(init, update, policy)
+    return Algorithm(init, update, policy, network.memory)

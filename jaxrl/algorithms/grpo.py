@@ -199,7 +199,7 @@ def make(c: GRPO, model: LanguageModel, params: Params, num_updates: int) -> Alg
         advantage, spread = advantages(c, batch)
         rows = TokenRows(batch.tokens, batch.prompt_length, batch.length)
         samples = Samples(rows, learned_from(c, batch), batch.log_prob, batch.ref_log_prob, advantage)
-        keys, sizes = jax.random.split(key, c.num_epochs), (1, len(batch.length), c.num_minibatches)
+        keys, sizes = jax.random.split(key, c.num_epochs), (len(batch.length), c.num_minibatches)
         steps = c.num_epochs * c.num_minibatches
         minibatches = jax.vmap(lambda k: minibatch_rows(k, *sizes))(keys).reshape(steps, -1)
         numbers = learner.num_updates * steps + jnp.arange(steps)

@@ -2,7 +2,8 @@
 (Engstrom et al. 2020, arXiv 2005.12729; Andrychowicz et al. 2021, arXiv 2006.05990; Huang et al. 2022, "The 37
 implementation details").
 
-Read `make` top to bottom: it is the whole update in order. Left out: recurrence, KL penalties, reward centring.
+Read `make` top to bottom: it is the whole update in order, for networks that remember and those that do not. Left out:
+KL penalties, reward centring.
 """
 
 from typing import Any, NamedTuple
@@ -13,10 +14,13 @@ import optax
 from jaxtyping import Array, Bool, Int
 
 from jaxrl.algorithms.programs import control_program
-from jaxrl.networks import actor_critic, check_outputs
+from jaxrl.networks import actor_critic, check_outputs, remembers, successor_value, with_memory
+from jaxrl.networks.heads import HEADS
+from jaxrl.networks.recurrent import CORES
+from jaxrl.networks.torsos import TORSOS
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import approx_kl, clipped, clipped_surrogate_loss, clipped_value_loss
-from jaxrl.ops.minibatch import accumulate, flatten, minibatch_rows, rows_at_once, take
+from jaxrl.ops.minibatch import accumulate, flatten, minibatch_rows, num_rows, rows_at_once, sequences, take
 from jaxrl.ops.normalization import (
     ReturnScale,
     RunningStats,
@@ -31,7 +35,7 @@ from jaxrl.ops.optimizers import unless
 from jaxrl.ops.returns import gae
 from jaxrl.ops.schedules import linear, remaining
 from jaxrl.ops.successors import next_values, values
-from jaxrl.settings import EnvConfig, config, leaf, static
+from jaxrl.settings import EnvConfig, check_unread, config, leaf, static
 from jaxrl.sources import rollouts
 from jaxrl.spaces import Spaces
 from jaxrl.types import (
@@ -63,8 +67,8 @@ class PPO:
     """Passes over each rollout."""
     num_minibatches: int = static(4, at_least=1)
     """Gradient steps per pass."""
-    minibatches_by: str = static("step", choices=("step", "env"))
-    """Shuffle single steps, or keep each environment's steps together."""
+    minibatches_by: str = static("auto", choices=("auto", "step", "env"))
+    """Shuffle single steps, or whole environments, as what remembers needs; auto decides by that."""
     micro_batch_size: int | None = static(None, at_least=1)
     """Rows whose gradient is taken at once: the same result, and cache-sized ones are faster on CPU. None takes what is
     fastest on the platform: up to 2048 on CPU, where that many divide a minibatch, else all."""
@@ -111,21 +115,23 @@ class PPO:
     """Widths of the critic's hidden layers; None takes the actor's."""
     activation: str = static("tanh")
     """tanh, relu, swish, elu or gelu."""
-    head: str = static("auto")
-    """Continuous policies: "normal" (clipped, state-independent std) or "tanh_normal" (squashed); auto is normal."""
+    head: str = static("auto", choices=HEADS)
+    """Continuous policies: "normal" (clipped to the bounds, state-independent std), "state_normal", "tanh_normal"
+    (squashed into them) or "beta"; auto is normal."""
     init_std: float = leaf(1.0, 1e-6)
     """Standard deviation of the first policy, in units of half the range where actions are bounded."""
+    torso: str = static("auto", choices=TORSOS)
+    """What sees pictures: "minatar", "nature" or "impala"; auto by their size; "flat" takes pixels as a vector."""
+    core: str = static("none", choices=CORES)
+    """What remembers: "gru", "lstm" or "linear", between torso or embedding and the hidden layers; or "none"."""
+    core_size: int = static(128, at_least=1)
+    """Units of the core."""
 
     def validate(self) -> None:
         """Raises InputError, naming the nearest valid numbers, where the sizes do not divide."""
-        size, what = self.env.num_envs * self.num_steps, "num_envs * num_steps"
-        if self.minibatches_by == "env":
-            size, what = self.env.num_envs, "num_envs"
-        if size % self.num_minibatches:
-            near = max(d for d in range(1, self.num_minibatches) if size % d == 0)
-            raise InputError(
-                f"{what} = {size} is not divisible by num_minibatches = {self.num_minibatches}; try {near}"
-            )
+        if self.core == "none":
+            check_unread(self, ("core_size",), "without a core", "set core = 'gru'")
+        self.check_minibatches(self.core != "none")
         rows = self.env.num_envs * self.num_steps // self.num_minibatches
         if rows < 2 and self.normalize_advantage:
             raise InputError(
@@ -138,6 +144,28 @@ class PPO:
                 f"a minibatch of {rows} rows is not divisible by micro_batch_size = {self.micro_batch_size}; try {near}"
             )
 
+    def by_env(self, remembers: bool) -> bool:
+        """Whether a minibatch is of whole sequences."""
+        return self.minibatches_by == "env" or (self.minibatches_by == "auto" and remembers)
+
+    def check_minibatches(self, remembers: bool) -> None:
+        """Raises InputError for minibatches that do not come out even, and for single steps of what remembers."""
+        if remembers and self.minibatches_by == "step":
+            raise InputError("minibatches_by = 'step' takes sequences apart, and the network remembers; use 'env'")
+        size, what = self.env.num_envs * self.num_steps, "num_envs * num_steps"
+        if self.by_env(remembers):
+            size, what = self.env.num_envs, "num_envs"
+        if size % self.num_minibatches:
+            near = max(d for d in range(1, self.num_minibatches) if size % d == 0)
+            raise InputError(
+                f"{what} = {size} is not divisible by num_minibatches = {self.num_minibatches}; try {near}"
+            )
+        if self.by_env(remembers) and self.micro_batch_size and self.micro_batch_size % self.num_steps:
+            raise InputError(
+                f"micro_batch_size = {self.micro_batch_size} cuts sequences of num_steps = {self.num_steps} apart; try "
+                f"{max(1, self.micro_batch_size // self.num_steps) * self.num_steps}"
+            )
+
     def program(self, env: Any = None, network: Network | None = None) -> Program:
         """What the drivers run. env, network: to use instead of the config's own."""
         return control_program(self, env, network)
@@ -147,7 +175,7 @@ class PPO:
         return rollouts(env, algorithm, self.num_steps)
 
     def make(self, spaces: Spaces, network: Network | None = None) -> Algorithm:
-        """PPO for these spaces. `network.apply(params, obs)` gives (distribution, value). May run inside a trace."""
+        """PPO for these spaces. network: as `Network` says, with or without a memory. May run inside a trace."""
         return make(self, spaces, network)
 
 
@@ -170,6 +198,7 @@ class Samples(NamedTuple):
     value: Array
     advantage: Array
     target: Array
+    first: Array
 
 
 def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
@@ -182,9 +211,14 @@ def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
             activation=c.activation,
             head=c.head,
             init_std=c.init_std,
+            torso=c.torso,
+            core=c.core,
+            core_size=c.core_size,
         )
     else:
         check_outputs(network, spaces)
+        c.check_minibatches(remembers(network))
+    by_env, network = c.by_env(remembers(network)), with_memory(network)
     # Global norm, as papers mean it (optax.clip would cut elementwise). Adam's ε is 1e-5, as in OpenAI's code.
     optimizer = optax.flatten(
         optax.chain(optax.clip_by_global_norm(c.max_grad_norm), optax.scale_by_adam(eps=c.adam_eps))
@@ -197,7 +231,8 @@ def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
         return PPOLearner(params, optimizer.init(params), obs_stats, return_scale, jnp.zeros((), jnp.int32))
 
     def policy(learner: PPOLearner, memory: Memory, obs: PyTree, first: Bool[Array, " N"]):
-        return memory, network.apply(learner.params, normalize(learner.obs_stats, obs))[0]
+        distribution, _, memory = network.apply(learner.params, normalize(learner.obs_stats, obs), first, memory)
+        return memory, distribution
 
     def update(key: Key, learner: PPOLearner, batch: Transition) -> tuple[PPOLearner, Metrics]:
         done = batch.terminated | batch.truncated
@@ -208,7 +243,8 @@ def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
             reward = scale_reward(return_scale, reward)
 
         samples = estimate(c, spaces, network, learner, batch, reward)
-        params, opt_state, metrics = fit(c, network, optimizer, key, learner, flatten(samples))
+        rows = (sequences(samples), batch.memory) if by_env else (flatten(samples), ())
+        params, opt_state, metrics = fit(c, network, optimizer, key, learner, *rows)
 
         # Statistics move only now: the ratios above were taken with those that the rollout was acted with.
         obs_stats = learner.obs_stats
@@ -218,7 +254,7 @@ def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
         metrics["explained_variance"] = m.explained_variance(samples.value, samples.target)
         return PPOLearner(params, opt_state, obs_stats, return_scale, learner.num_updates + 1), metrics
 
-    return Algorithm(init, update, policy)
+    return Algorithm(init, update, policy, network.memory)
 
 
 def estimate(
@@ -227,28 +263,43 @@ def estimate(
     """Values, advantages and targets of a rollout [T, N], once, under the parameters that acted (§5 of the paper)."""
 
     def value_of(obs: PyTree) -> Array:
-        return network.apply(learner.params, obs)[1]
+        return successor_value(network, learner.params, (obs, ()))
 
-    def next_value_of(next_obs: PyTree) -> Array:
-        return value_of(normalize(learner.obs_stats, next_obs))
+    def next_value_of(rows: tuple[PyTree, Memory]) -> Array:
+        next_obs, memory = rows
+        return successor_value(network, learner.params, (normalize(learner.obs_stats, next_obs), memory))
 
     obs, ends = normalize(learner.obs_stats, batch.obs), (batch.terminated, batch.truncated)
-    value = values(value_of, obs)
-    next_value = next_values(next_value_of, value, batch.next_obs, *ends, spaces.truncates)
+    memories = ()
+    if jax.tree.leaves(batch.memory):
+        _, value, memories = network.apply(learner.params, obs, batch.first, batch.memory)
+    else:
+        value = values(value_of, obs)
+    # Each successor is seen with what was remembered after its own step, which is also right where an episode was cut.
+    next_value = next_values(next_value_of, value, (batch.next_obs, memories), *ends, spaces.truncates)
     advantage = gae(reward, value, next_value, *ends, c.gamma, c.gae_lambda)
-    return Samples(obs, batch.action, batch.log_prob, value, advantage, advantage + value)
+    return Samples(obs, batch.action, batch.log_prob, value, advantage, advantage + value, batch.first)
 
 
-def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner, samples: Samples):
-    """The epochs of gradient steps on one rollout. Returns (params, optimiser state, metrics)."""
-    micro_batch_size = c.micro_batch_size or rows_at_once(c.num_steps * c.env.num_envs // c.num_minibatches)
+def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner, samples: Samples, memory: Memory):
+    """The epochs of gradient steps on one rollout. Returns (params, optimiser state, metrics).
+
+    samples: rows that are steps [T·N], or environments' sequences [N, T], each then with its `memory` [N] at the start.
+    """
+    by_env = samples.log_prob.ndim == 2
+    steps = c.num_steps if by_env else 1
+    N = num_rows(samples)
+    micro_batch_size = c.micro_batch_size or 0
+    micro_batch_size = micro_batch_size // steps or rows_at_once(N // c.num_minibatches, steps)
     left = remaining(c, learner.num_updates)
     learning_rate = linear(c.learning_rate, c.lr_final, left)
     clip_eps = linear(c.clip_eps, c.clip_final, left)
     ent_coef = linear(c.ent_coef, c.ent_final, left)
 
-    def loss(params: Params, batch: Samples, key: Key) -> tuple[m.Mean, Metrics]:
-        distribution, value = network.apply(params, batch.obs)
+    def loss(params: Params, rows: tuple[Samples, Memory], key: Key) -> tuple[m.Mean, Metrics]:
+        batch, memory = rows
+        batch = sequences(batch) if by_env else batch
+        distribution, value, _ = network.apply(params, batch.obs, batch.first, memory)
         log_prob = distribution.log_prob(batch.action)
         policy_loss = clipped_surrogate_loss(log_prob, batch.log_prob, batch.advantage, clip_eps)
         value_loss = clipped_value_loss(value, batch.value, batch.target, c.value_clip)
@@ -264,12 +315,12 @@ def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner,
 
     def gradient_step(carry, step):
         (params, opt_state, stopped), (rows, key) = carry, step
-        batch = take(samples, rows)
+        batch, remembered = take((samples, memory), rows)
         if c.normalize_advantage:
             # Not in the paper. Per minibatch, as everybody's PPO: the scale of rewards then leaves the step alone.
             advantage = batch.advantage
             batch = batch._replace(advantage=(advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8))
-        grads, metrics = accumulate(loss, params, batch, micro_batch_size, key)
+        grads, metrics = accumulate(loss, params, (batch, remembered), micro_batch_size, key)
         norm = m.grad_norm(grads)
         bad = ~jnp.isfinite(norm.total)
         metrics |= {"grad_norm": norm, "learning_rate": m.mean(learning_rate), "skipped_updates": m.mean(bad)}
@@ -286,8 +337,8 @@ def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner,
     # All epochs are shuffled at once: one batched sort instead of num_epochs small ones between gradient steps.
     keys = jax.random.split(key, c.num_epochs * (1 + c.num_minibatches))
     k_shuffle, k_entropy = keys[: c.num_epochs], keys[c.num_epochs :]
-    sizes = (c.num_steps, c.env.num_envs, c.num_minibatches, c.minibatches_by)
-    rows = jax.vmap(lambda key: minibatch_rows(key, *sizes))(k_shuffle).reshape(len(k_entropy), -1)
+    rows = jax.vmap(lambda key: minibatch_rows(key, N, c.num_minibatches))(k_shuffle)
+    rows = rows.reshape(len(k_entropy), -1)
     start = (learner.params, learner.opt_state, jnp.zeros((), bool))
     steps = (rows, k_entropy)
     (params, opt_state, _), (metrics, taken) = jax.lax.scan(gradient_step, start, steps)

@@ -171,7 +171,7 @@ def completion_program(
     held_out = first_rows(data.held_out or data.train, config.eval_prompts)
     return Program(
         config.make(network, params, updates),
-        completions(sampler, params_of, data.train, num_prompts, config.per_prompt),
+        completions(sampler, params_of, data.train, num_prompts, config.per_prompt)._replace(host=host),
         total_steps=updates * loop.batch_size,
         steps_per_update=loop.batch_size,
         unit=COMPLETIONS,
@@ -180,7 +180,6 @@ def completion_program(
         label=f"{config.lm.name.rstrip('/').split('/')[-1]}_{type(config).__name__.lower()}",
         export=lambda learner: tuned.merged(learner.trained.policy),
         adapters=lambda learner: learner.trained.policy,
-        host=host,
     )
 
 

@@ -16,7 +16,10 @@ import optax
 from jaxtyping import Array, Bool, Int
 
 from jaxrl.algorithms.programs import control_program
-from jaxrl.networks import actor_critic, check_outputs
+from jaxrl.networks import actor_critic, check_outputs, with_memory
+from jaxrl.networks.heads import HEADS
+from jaxrl.networks.recurrent import CORES
+from jaxrl.networks.torsos import TORSOS
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import policy_gradient_loss, value_loss
 from jaxrl.ops.normalization import RunningStats, init_obs_stats, normalize, update_stats
@@ -80,15 +83,24 @@ class Reinforce:
     """Widths of the hidden layers of actor and baseline."""
     activation: str = static("tanh")
     """tanh, relu, swish, elu or gelu."""
-    head: str = static("auto")
-    """Continuous policies: "normal" (clipped to the bounds) or "tanh_normal" (squashed into them); auto is normal."""
+    head: str = static("auto", choices=HEADS)
+    """Continuous policies: "normal" (clipped to the bounds, state-independent std), "state_normal", "tanh_normal"
+    (squashed into them) or "beta"; auto is normal."""
     init_std: float = leaf(1.0, 1e-6)
     """Standard deviation of the first policy, in units of half the range where actions are bounded."""
+    torso: str = static("auto", choices=TORSOS)
+    """What sees pictures: "minatar", "nature" or "impala"; auto by their size; "flat" takes pixels as a vector."""
+    core: str = static("none", choices=CORES)
+    """What remembers: "gru", "lstm" or "linear", between torso or embedding and the hidden layers; or "none"."""
+    core_size: int = static(128, at_least=1)
+    """Units of the core."""
 
     def validate(self) -> None:
         """Raises InputError for a setting that is not read."""
         if not self.baseline:
             check_unread(self, ("baseline_coef",), "without a baseline", "set baseline = True")
+        if self.core == "none":
+            check_unread(self, ("core_size",), "without a core", "set core = 'gru'")
 
     def program(self, env: Any = None, network: Network | None = None) -> Program:
         """What the drivers run. env, network: to use instead of the config's own."""
@@ -106,7 +118,7 @@ class Reinforce:
         return episodes(env, algorithm, self.num_steps)
 
     def make(self, spaces: Spaces, network: Network | None = None) -> Algorithm:
-        """REINFORCE for these spaces. `network.apply(params, obs)` gives (distribution, value). May run in a trace."""
+        """REINFORCE for these spaces. network: as `Network` says, with or without a memory. May run in a trace."""
         return make(self, spaces, network)
 
 
@@ -122,9 +134,19 @@ class ReinforceLearner(NamedTuple):
 def make(c: Reinforce, spaces: Spaces, network: Network | None) -> Algorithm:
     """The three functions of REINFORCE."""
     if network is None:
-        network = actor_critic(spaces, hidden=c.hidden, activation=c.activation, head=c.head, init_std=c.init_std)
+        network = actor_critic(
+            spaces,
+            hidden=c.hidden,
+            activation=c.activation,
+            head=c.head,
+            init_std=c.init_std,
+            torso=c.torso,
+            core=c.core,
+            core_size=c.core_size,
+        )
     else:
         check_outputs(network, spaces)
+    network = with_memory(network)
     optimizer = optax.chain(optax.clip_by_global_norm(c.max_grad_norm), optax.scale_by_adam(eps=c.adam_eps))
 
     def init(key: Key) -> ReinforceLearner:
@@ -133,7 +155,8 @@ def make(c: Reinforce, spaces: Spaces, network: Network | None) -> Algorithm:
         return ReinforceLearner(params, optimizer.init(params), obs_stats, jnp.zeros((), jnp.int32))
 
     def policy(learner: ReinforceLearner, memory: Memory, obs: PyTree, first: Bool[Array, " N"]):
-        return memory, network.apply(learner.params, normalize(learner.obs_stats, obs))[0]
+        distribution, _, memory = network.apply(learner.params, normalize(learner.obs_stats, obs), first, memory)
+        return memory, distribution
 
     def update(key: Key, learner: ReinforceLearner, batch: Transition) -> tuple[ReinforceLearner, Metrics]:
         playing = batch.info["playing"]
@@ -143,7 +166,7 @@ def make(c: Reinforce, spaces: Spaces, network: Network | None) -> Algorithm:
         returns = discounted_returns(reward, no_value, batch.terminated, batch.truncated, c.gamma)
 
         def loss(params: Params):
-            distribution, baseline = network.apply(params, obs)
+            distribution, baseline, _ = network.apply(params, obs, batch.first, batch.memory)
             advantage = returns - jax.lax.stop_gradient(baseline) if c.baseline else returns
             # Not in the paper: the step's size then depends on neither the scale nor the sign of returns. Over the
             # steps that were played only: those after the end are padding.
@@ -175,4 +198,4 @@ def make(c: Reinforce, spaces: Spaces, network: Network | None) -> Algorithm:
         metrics |= m.episode_metrics(batch, playing)
         return ReinforceLearner(params, opt_state, obs_stats, learner.num_updates + 1), metrics
 
-    return Algorithm(init, update, policy)
+    return Algorithm(init, update, policy, network.memory)

@@ -246,7 +246,7 @@ def make(c: RLHF, model: LanguageModel, params: Params, num_updates: int) -> Alg
     def update(key: Key, learner: RLHFLearner, batch: Completed) -> tuple[RLHFLearner, Metrics]:
         samples = estimate(learner, batch)
         count = len(batch.length)
-        rows = jax.vmap(lambda k: minibatch_rows(k, 1, count, c.num_minibatches))(jax.random.split(key, c.num_epochs))
+        rows = jax.vmap(lambda k: minibatch_rows(k, count, c.num_minibatches))(jax.random.split(key, c.num_epochs))
         steps = c.num_epochs * c.num_minibatches
         first = learner.num_updates * steps
 

@@ -73,7 +73,7 @@ def arm(name: str, config: Any) -> Arm:
         return (*env.reset(key), jnp.zeros(()))
 
     def physics(key: Key, carry: Carry) -> Carry:
-        return steps(key, carry, lambda key, _: jax.vmap(env.action_space.sample)(jax.random.split(key, env.num_envs)))
+        return steps(key, carry, lambda key, obs: random_actions(env.spaces, key, obs, env.num_envs))
 
     def acting(key: Key, carry: Carry) -> Carry:
         learner, rest = carry

@@ -29,7 +29,7 @@ from jaxrl.runs.finetuning import finetune as tune
 from jaxrl.runs.loading import LoadedRun, NotHere, SavedRun, saved_run
 from jaxrl.training import takes
 from jaxrl.training.compilation_cache import enable_compilation_cache
-from jaxrl.types import InputError, RewardFailed
+from jaxrl.types import HostFailed, InputError
 
 _FROM_ROWS = {
     "sft": SFT(),
@@ -157,7 +157,7 @@ def resume(run: Positional[Path], *, accept_changes: bool = False) -> None:
     asked = {name: value for name, value in saved.about["finetune"].items() if name != "rows"}
     try:
         tuned = tune(saved.config, **asked, **options)
-    except RewardFailed:
+    except HostFailed:
         raise
     except InputError as error:
         folder = saved.about.get("folder", os.getcwd())
@@ -274,7 +274,8 @@ def _played(loaded: LoadedRun, num_episodes: int, seed: int, behaviour: str) -> 
     def play(learner: Any, key: jax.Array) -> Any:
         return episodes(env, algorithm, learner, key, num_episodes=num_episodes, behaviour=behaviour)
 
-    played = jax.jit(play)(loaded.state.learner, jax.random.key(seed))
+    hosted = loaded.program.host is not None
+    played = (play if hosted else jax.jit(play))(loaded.state.learner, jax.random.key(seed))
     found, returns = figures(played), np.asarray(played.episode_return, np.float64)
     if num_episodes > 1:
         found["return_stderr"] = returns.std(ddof=1).item() / num_episodes**0.5

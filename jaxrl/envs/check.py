@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.envs.bodies import num_bodies
-from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
+from jaxrl.ops.masks import action_mask, has_mask, random_actions
+from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
 from jaxrl.types import InputError, PyTree, Step
 
 _FIELDS = {
@@ -72,6 +73,10 @@ def _check_fields(env: Any) -> None:
         parts = jax.tree.leaves(getattr(env, name))
         if not parts or not all(isinstance(part, Discrete | MultiDiscrete | Box) for part in parts):
             raise _Wrong(f"{name} = {getattr(env, name)!r} must be {_FIELDS[name]}")
+    try:
+        action_mask(Spaces(env.observation_space, env.action_space), None)
+    except InputError as error:
+        raise _Wrong(str(error)) from error
     if env.time_limit is not None and type(env.time_limit) is not int:
         raise _Wrong(f"time_limit = {env.time_limit!r} must be {_FIELDS['time_limit']}")
     for x in jax.tree.leaves(env):
@@ -163,7 +168,7 @@ def _mismatch(space: Space, obs: PyTree) -> str | None:
     for part, x in zip(jax.tree.leaves(space), jax.tree.leaves(obs), strict=True):
         if x.shape != part.shape:
             return f"has shape {x.shape}; observation_space says {part}"
-        kind = np.floating if jnp.issubdtype(part.dtype, jnp.floating) else np.integer
+        kind = next(kind for kind in (np.floating, np.bool_, np.integer) if jnp.issubdtype(part.dtype, kind))
         if not jnp.issubdtype(x.dtype, kind):
             return f"is {x.dtype}; observation_space says {part}: give {_KINDS[kind]}, or a space of that dtype"
     return None
@@ -173,7 +178,7 @@ def _check_ranges(env: Any) -> None:
     with jax.ensure_compile_time_eval():  # real numbers, also while somebody else is tracing
         k_reset, k_act, k_step = jax.random.split(jax.random.key(0), 3)
         state, obs = jax.jit(lambda env, key: env.reset(key))(env, k_reset)
-        action = _sample(env.action_space, k_act)
+        action = random_action(env, k_act, obs)
         _, step = jax.jit(lambda env, *args: env.step(*args))(env, k_step, state, action)
         shown = jax.device_get({"obs of reset": obs, "next_obs of step": step.next_obs})
     for name, obs in shown.items():
@@ -200,6 +205,14 @@ def _range(part: Discrete | MultiDiscrete | Box) -> tuple[Any, Any]:
     if isinstance(part, MultiDiscrete):
         return 0, np.asarray(part.nvec) - 1
     return part.static_bounds
+
+
+def random_action(env: Any, key: jax.Array, obs: PyTree) -> PyTree:
+    """One of those that the observation allows."""
+    if not has_mask(env.observation_space):
+        return _sample(env.action_space, key)
+    spaces, obs = Spaces(env.observation_space, env.action_space), jax.tree.map(lambda x: jnp.asarray(x)[None], obs)
+    return random_actions(spaces, key, obs, 1)[0]
 
 
 def _sample(space: Space, key: jax.Array) -> PyTree:

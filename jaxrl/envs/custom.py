@@ -1,11 +1,15 @@
-"""Environments of one's own, by the name of their class: "package.module:Class"."""
+"""Environments of one's own, by the name of their class: "package.module:Class", or of a function that makes one, also
+of Gymnasium's.
+"""
 
 import functools
 import importlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from jaxrl.envs.check import check_environment
+from jaxrl.envs.hosted import is_hosted
 from jaxrl.envs.options import construct
 from jaxrl.settings import EnvOptions, closest
 from jaxrl.types import InputError
@@ -27,6 +31,8 @@ def checked(name: str, env_axis: int | None, /, **options: Any) -> Any:
 @functools.cache
 def _checked(name: str, cls: Callable, options: EnvOptions, env_axis: int | None) -> Any:
     env = _made(name, cls, options)
+    if is_hosted(env):
+        return env
     try:
         check_environment(env, env_axis)
     except InputError as error:
@@ -37,7 +43,14 @@ def _checked(name: str, cls: Callable, options: EnvOptions, env_axis: int | None
 
 @functools.cache  # two objects may hash differently and would compile everything twice
 def _made(name: str, cls: Callable, options: EnvOptions) -> Any:
-    return construct(name, cls, dict(options))
+    made = construct(name, cls, dict(options))
+    gymnasium = sys.modules.get("gymnasium")  # who has made one of its environments has imported it
+    if gymnasium is None or not isinstance(made, gymnasium.Env):
+        return made
+    from jaxrl.envs.suites.gymnasium import from_function
+
+    made.close()
+    return from_function(cls, name, options)
 
 
 def _find(name: str) -> Callable:

@@ -1,6 +1,7 @@
 """Environments by name: make("gymnax/CartPole-v1"), make("brax/humanoid", backend="spring"),
 make("package.module:Class", size=5)."""
 
+import contextlib
 import difflib
 import importlib
 from typing import Any
@@ -11,12 +12,15 @@ import numpy as np
 
 from jaxrl.envs import custom
 from jaxrl.envs.bodies import repeated
+from jaxrl.envs.check import check_environment
+from jaxrl.envs.hosted import HostVectorEnv, is_hosted
 from jaxrl.envs.vector import VectorEnv, vectorize
-from jaxrl.envs.wrappers import ActionRepeat
+from jaxrl.envs.wrappers import Wrapper, wrapped
 from jaxrl.settings import EnvConfig
 from jaxrl.types import InputError
 
-SUITES = {"gymnax": "jaxrl.envs.suites.gymnax", "brax": "jaxrl.envs.suites.brax", "probe": "jaxrl.envs.probe"}
+SUITES = {suite: f"jaxrl.envs.suites.{suite}" for suite in ("gymnax", "brax", "gymnasium", "probe")}
+EXTRAS = {"gymnasium": "gymnasium"}  # suites whose package is none of jaxrl's own -> the extra that installs it
 
 
 def make(name: str, /, **options: Any) -> Any:
@@ -36,7 +40,7 @@ def make(name: str, /, **options: Any) -> Any:
             f'environment {name!r} is not of the form "suite/name" with a suite of {", ".join(SUITES)}, '
             'nor "package.module:Class"' + (f"; did you mean {near[0]!r}?" if near else "")
         )
-    module = importlib.import_module(SUITES[suite])
+    module = _module(suite)
     known = [*module.names(), *module.UNAVAILABLE]
     if env_name not in known:
         near = difflib.get_close_matches(env_name, known, n=3, cutoff=0.3) or known
@@ -46,13 +50,36 @@ def make(name: str, /, **options: Any) -> Any:
     return module.make(env_name, **options)
 
 
+def _module(suite: str) -> Any:
+    try:
+        return importlib.import_module(SUITES[suite])
+    except ModuleNotFoundError as error:
+        if suite not in EXTRAS:
+            raise
+        raise InputError(
+            f"the environments of {suite} need a package that is not installed ({error}); install "
+            f"jaxrl[{EXTRAS[suite]}]"
+        ) from error
+
+
+def _modules() -> dict[str, Any]:
+    """Those whose packages are installed."""
+    found = {}
+    for suite in SUITES:
+        with contextlib.suppress(InputError):
+            found[suite] = _module(suite)
+    return found
+
+
 def name_of(env: Any) -> str:
     """What `make` calls this environment: "suite/name" for ours, else "package.module:Class" of the object.
 
     Of one of our wrappers, or of many environments as one, it is the name of what they hold.
     """
-    if isinstance(env, VectorEnv | ActionRepeat):
+    if isinstance(env, VectorEnv | HostVectorEnv | Wrapper):
         return name_of(env.env)
+    if is_hosted(env):
+        return env.name
     kind = type(env)
     suites = [suite for suite, path in SUITES.items() if path == kind.__module__]
     return f"{suites[0]}/{env.name}" if suites and env.name else f"{kind.__module__}:{kind.__qualname__}"
@@ -60,14 +87,51 @@ def name_of(env: Any) -> str:
 
 def names() -> list[str]:
     """Every environment that works, as "suite/name". Imports every suite."""
-    modules = {suite: importlib.import_module(path) for suite, path in SUITES.items()}
-    return [f"{suite}/{name}" for suite, module in modules.items() for name in module.names()]
+    return [f"{suite}/{name}" for suite, module in _modules().items() for name in module.names()]
 
 
 def unavailable() -> dict[str, str]:
     """The registered environments that do not work, and why. Imports every suite."""
-    modules = {suite: importlib.import_module(path) for suite, path in SUITES.items()}
-    return {f"{suite}/{name}": why for suite, module in modules.items() for name, why in module.UNAVAILABLE.items()}
+    found, modules = {}, _modules()
+    for suite in set(SUITES) - set(modules):
+        found[suite] = f"needs the extra jaxrl[{EXTRAS[suite]}], which is not installed"
+    return found | {
+        f"{suite}/{name}": why for suite, module in modules.items() for name, why in module.UNAVAILABLE.items()
+    }
+
+
+def to_gymnasium(env: Any, *, render_mode: str | None = None, **options: Any) -> Any:
+    """One of our environments as a gymnasium.Env, for code that speaks Gymnasium.
+
+    env: a name, as for `make`, which `options` go to; or an Environment. Its time limit truncates. What an observation
+    forbids, in its entry "action_mask", is also info["action_mask"]. render_mode: "rgb_array", for what has `render`.
+    Raises InputError as `make` does, for a render_mode that the environment does not have, and without Gymnasium.
+    """
+    return _exporting().Single(_ours(env, options), render_mode)
+
+
+def to_gymnasium_vector(env: Any, num_envs: int, **options: Any) -> Any:
+    """So many of an environment, stepped as one compiled program, as a gymnasium VectorEnv that resets in the same
+    step: where an episode ended the observation is a fresh start, and infos["final_obs"] has what ended it, as
+    Gymnasium wants it. env, options: as for `to_gymnasium`.
+    """
+    return _exporting().Vector(_ours(env, options), num_envs)
+
+
+def _exporting() -> Any:
+    _module("gymnasium")
+    return importlib.import_module("jaxrl.envs.suites.exported")
+
+
+def _ours(env: Any, options: dict[str, Any]) -> Any:
+    if isinstance(env, str):
+        env = make(env, **options)
+    elif options:
+        raise InputError(f"options {sorted(options)} are for an environment by its name; make it with them")
+    if is_hosted(env):
+        raise InputError(f"{env.name} is Gymnasium's own already; call gymnasium.make")
+    check_environment(env)
+    return env
 
 
 def environment(config: EnvConfig) -> Any:
@@ -77,8 +141,9 @@ def environment(config: EnvConfig) -> Any:
     return make(config.name, **given_options(config))
 
 
-def from_config(config: EnvConfig, env: Any = None) -> VectorEnv:
-    """The vectorised environment that a config describes, or `env` vectorised as it says.
+def from_config(config: EnvConfig, env: Any = None) -> VectorEnv | HostVectorEnv:
+    """The vectorised environment that a config describes, or `env` vectorised as it says; a HostVectorEnv of one that
+    lives on the host.
 
     With env_axis = 0 and bodies that are not num_envs in number they are `repeated`, as an evaluation needs;
     `check_bodies` refuses that where it would be a mistake.
@@ -88,16 +153,35 @@ def from_config(config: EnvConfig, env: Any = None) -> VectorEnv:
     elif not type(env).__module__.startswith("jaxrl.envs"):
         # A NumPy table cannot be indexed by a traced state.
         env = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, env)
+    if is_hosted(env):
+        _check_hosted(config, env)
+        return HostVectorEnv(env, config.num_envs, config.time_limit, config.processes)
+    if config.processes:
+        raise InputError("env.processes = True is for environments on the host, as those of Gymnasium; leave it out")
     if config.env_axis == 0:
         env = repeated(env, config.num_envs)
     return vectorize(
-        env,
+        wrapped(env, config),
         config.num_envs,
         time_limit=config.time_limit,
-        action_repeat=config.action_repeat,
         resets=config.resets,
         env_axis=config.env_axis,
     )
+
+
+def _check_hosted(config: EnvConfig, env: Any) -> None:
+    for name, off in (
+        ("action_repeat", 1),
+        ("sticky_actions", None),
+        ("hide", ()),
+        ("frame_stack", 1),
+        ("env_axis", None),
+    ):
+        if getattr(config, name) != off:
+            raise InputError(
+                f"env.{name} = {getattr(config, name)} is for environments that are compiled, and {env.name} lives on "
+                'the host; wrap it in a function of yours, and name that: "package.module:function"'
+            )
 
 
 def given_options(config: EnvConfig) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from jaxrl.envs.base import select, truncates
-from jaxrl.envs.check import beyond, check_environment
+from jaxrl.envs.check import beyond, check_environment, random_action
 from jaxrl.envs.vector import VectorEnv, VectorState, vectorize
+from jaxrl.ops.masks import random_actions
 from jaxrl.types import Finding, InputError, Key, PyTree, Step
 
 _COPIES, _STARTS, _DRAWS, _CHUNKS, _CLOSE = 16, 64, 6, 4, 1e-4
@@ -76,31 +77,31 @@ def play(vector: VectorEnv, key: Key, num_steps: int) -> Played:
     k_reset, key = jax.random.split(key)
     n, traced = vector.num_envs, []
 
-    def take(state: VectorState, key: Key) -> tuple[VectorState, Moment]:
+    def take(state: VectorState, obs: PyTree, key: Key) -> tuple[VectorState, PyTree, Moment]:
         k_act, k_env = jax.random.split(key)
-        action = jax.vmap(vector.action_space.sample)(jax.random.split(k_act, n))
-        after, _, said = vector.step(k_env, state, action)
+        action = random_actions(vector.spaces, k_act, obs, n)
+        after, shown, said = vector.step(k_env, state, action)
         keys = jax.random.split(k_env, (2, n))[0]  # as `step` splits it
-        return after, Moment(keys, state.env_state, action, said)
+        return after, shown, Moment(keys, state.env_state, action, said)
 
-    def step(carry: tuple[VectorState, Moment, Moment, Array], key: Key):
-        state, _, ends, ended = carry
-        state, now = take(state, key)
+    def step(carry: tuple[VectorState, PyTree, Moment, Moment, Array], key: Key):
+        state, obs, _, ends, ended = carry
+        state, obs, now = take(state, obs, key)
         done = now.step.terminated | now.step.truncated
-        return (state, now, select(done, now, ends), ended | done), now.step
+        return (state, obs, now, select(done, now, ends), ended | done), now.step
 
     def chunk(carry: Any, keys: Key):
         traced.append(None)
         return jax.lax.scan(step, carry, keys)
 
     keys = jax.random.split(key, (_CHUNKS, -(-num_steps // (_CHUNKS * n))))
-    state, _ = jax.jit(vector.reset)(k_reset)
-    nothing = jax.tree.map(_empty, jax.eval_shape(take, state, key)[1])
-    carry, chunk, told = (state, nothing, nothing, jnp.zeros(n, bool)), jax.jit(chunk), []
+    start = jax.jit(vector.reset)(k_reset)
+    nothing = jax.tree.map(_empty, jax.eval_shape(take, *start, key)[2])
+    carry, chunk, told = (*start, nothing, nothing, jnp.zeros(n, bool)), jax.jit(chunk), []
     for some in keys:
         carry, steps = chunk(carry, some)
         told.append(jax.device_get(steps))
-    _, last, ends, ended = carry
+    *_, last, ends, ended = carry
     return Played(jax.tree.map(lambda *x: np.concatenate(x), *told), last, ends, ended, len(traced))
 
 
@@ -117,7 +118,7 @@ def _same_again(env: Any, key: Key) -> Finding:
         def episode(env: Any, key: Key) -> Any:  # defined anew, so that it is also traced anew
             k_reset, k_act, k_step = jax.random.split(key, 3)
             state, obs = env.reset(k_reset)
-            return state, obs, env.step(k_step, state, env.action_space.sample(k_act))
+            return state, obs, env.step(k_step, state, random_action(env, k_act, obs))
 
         return jax.jit(episode)(env, key)
 

@@ -8,6 +8,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl.envs import registry
+from jaxrl.envs.hosted import is_hosted
+from jaxrl.evaluators.hosted import play
+from jaxrl.ops.masks import random_actions, zero_actions
 from jaxrl.settings import EnvConfig, replace
 from jaxrl.types import Algorithm, Evaluator, InputError, Key, Learner, Line, Panel, PyTree
 
@@ -54,25 +57,30 @@ def evaluate(
     behaviour: "mode" (deterministic), "sample", "zero" (the zero action) or "random" (uniform actions); or its number
     in BEHAVIOURS, which may be traced, so that one program serves all four.
     body: an Environment to use instead of the one that `env` names.
+    Environments that live on the host are played by the host, not within a trace: env.num_envs at a time, and
+    `behaviour` then is one of the words.
     Raises InputError for an unknown behaviour and for an environment without a time limit.
     """
-    vector = registry.from_config(replace(env, num_envs=num_episodes, resets="pool"), body)
+    hosted = is_hosted(registry.environment(env) if body is None else body)
+    num_envs = min(env.num_envs, num_episodes) if hosted else num_episodes
+    vector = registry.from_config(replace(env, num_envs=num_envs, resets="pool"), body)
     if vector.time_limit is None:
         name = env.name if body is None else registry.name_of(body)
         raise InputError(
             f"evaluating {name} needs a time limit, lest an episode never end; set env.time_limit (--time-limit)"
         )
     choice = _number(behaviour)
+    if hosted:
+        return Evaluation(*play(vector, algorithm, learner, key, num_episodes, behaviour))
 
     def act(key: Key, run: _Running):
         memory, distribution = algorithm.policy(learner, run.memory, run.obs, run.first)
-        space = vector.action_space
-        like = space.zero()
+        spaces, like = vector.spaces, vector.action_space.zero()
         actions = (
             lambda: distribution.env_action(distribution.mode()),
             lambda: distribution.env_action(distribution.sample(key)),
-            lambda: jnp.broadcast_to(like, (num_episodes, *space.shape)),
-            lambda: jax.vmap(space.sample)(jax.random.split(key, num_episodes)),
+            lambda: zero_actions(spaces, run.obs, num_episodes),
+            lambda: random_actions(spaces, key, run.obs, num_episodes),
         )
         # One type for all four: a policy may compute in another precision than the space's.
         typed = [lambda action=action: action().astype(like.dtype) for action in actions]
@@ -113,6 +121,15 @@ def whole_episodes(env: EnvConfig, algorithm: Algorithm, body: Any = None) -> Ev
         names = {"zero": "zero_action_return", "random": "random_return"}
         return {names[case]: found["return"]} if case in names else found
 
+    def asked(key: Key, learner: Learner, case: Int[Array, ""]) -> tuple[Array, Learner]:
+        return jax.random.key_data(key), learner
+
+    def played(case: str, measured: tuple[Any, Learner]) -> dict[str, float]:
+        key, learner = jax.random.wrap_key_data(jnp.asarray(measured[0])), measured[1]
+        episodes = env.eval_episodes
+        return read(case, evaluate(env, algorithm, learner, key, num_episodes=episodes, behaviour=case, body=body))
+
+    hosted = is_hosted(registry.environment(env) if body is None else body)
     returns = (
         Line("episode_return", "while training, actions sampled"),
         Line("eval_return", "evaluation, deterministic"),
@@ -120,8 +137,8 @@ def whole_episodes(env: EnvConfig, algorithm: Algorithm, body: Any = None) -> Ev
     lengths = (Line("episode_length", "while training"), Line("eval_episode_length", "evaluation"))
     return Evaluator(
         name="episodes",
-        measure=measure,
-        read=read,
+        measure=asked if hosted else measure,
+        read=played if hosted else read,
         cases=_CASES,
         brief=True,
         score=lambda found: found["return"],

@@ -1,13 +1,12 @@
 """What a network or a policy must give, held to by tracing alone: nothing is computed."""
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl.ops.distributions import Categorical, DiagGaussian, MultiCategorical, TanhDiagGaussian
-from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
+from jaxrl.networks.heads import check_width
+from jaxrl.spaces import Space, Spaces
 from jaxrl.types import InputError, Network, PyTree
 
 _METHODS = ("sample", "log_prob", "entropy", "mode", "env_action")
@@ -16,32 +15,54 @@ _BATCH = (2, 3)
 
 def check_outputs(network: Network, spaces: Spaces) -> None:
     """Hold an actor-critic to its outputs: `apply(params, obs)` must give (distribution, value) for observations with
-    any leading axes.
+    any leading axes; one that remembers, what `Network` says, for one step and for a sequence.
 
     Raises InputError, with what to change, where it does not.
     """
+    for lead in (_BATCH,) if network.memory is None else (_BATCH[1:], _BATCH):
+        out = _outputs(network, spaces, lead)
+        names = "(distribution, value)" if network.memory is None else "(distribution, value, memories)"
+        if type(out) is not tuple or len(out) != names.count(",") + 1:
+            raise InputError(f"network.apply gives {_named(out)}; it must give {names}")
+        check_distribution(out[0], spaces.action, lead)
+        _check_value(out[1], lead)
+        if network.memory is not None:
+            _check_memories(network, out[2], lead)
+
+
+def _outputs(network: Network, spaces: Spaces, lead: tuple[int, ...]) -> Any:
     key = jax.random.key(0)
-    obs = jax.tree.map(lambda part: jax.ShapeDtypeStruct((*_BATCH, *part.shape), part.dtype), spaces.observation)
+    obs = jax.tree.map(lambda part: jax.ShapeDtypeStruct((*lead, *part.shape), part.dtype), spaces.observation)
+    more, takes = (), "network.apply(params, obs) must take any leading axes as a batch"
     try:
-        out = jax.eval_shape(lambda key, obs: network.apply(network.init(key), obs), key, obs)
+        if network.memory is not None:
+            takes = "network.apply(params, obs, first, memory) must take [N] as a step and [T, N] as a sequence"
+            memory = jax.eval_shape(lambda: network.memory(lead[-1]))
+            more = (jax.ShapeDtypeStruct(lead, bool), memory)
+        return jax.eval_shape(lambda key, obs, *more: network.apply(network.init(key), obs, *more), key, obs, *more)
     except Exception as error:
         raise InputError(
-            f"the network fails on observations with the leading axes {_BATCH} ({type(error).__name__}: {error}); "
-            "network.apply(params, obs) must take any leading axes as a batch"
+            f"the network fails on observations with the leading axes {lead} ({type(error).__name__}: {error}); {takes}"
         ) from error
-    if type(out) is not tuple or len(out) != 2:
-        raise InputError(f"network.apply gives {_named(out)}; it must give (distribution, value)")
-    distribution, value = out
-    check_distribution(distribution, spaces.action, _BATCH)
-    _check_value(value)
 
 
-def _check_value(value: Any) -> None:
+def _check_memories(network: Network, memories: PyTree, lead: tuple[int, ...]) -> None:
+    start = jax.eval_shape(lambda: network.memory(lead[-1]))
+    wanted = jax.tree.map(lambda x: ((*lead, *x.shape[1:]), x.dtype), start)
+    given = jax.tree.map(lambda x: (x.shape, x.dtype), memories)
+    if wanted != given:
+        raise InputError(
+            f"the network's memories are {given} for a batch of {lead}; they must be {wanted}: the memory after each "
+            "step, as network.memory(num_envs) begins it"
+        )
+
+
+def _check_value(value: Any, lead: tuple[int, ...]) -> None:
     shape = getattr(value, "shape", None)
-    if shape == (*_BATCH, 1):
+    if shape == (*lead, 1):
         raise InputError("the network's value has the shape of the batch and a 1; give value[..., 0]")
-    if shape != _BATCH:
-        raise InputError(f"the network's value has shape {shape} for a batch of {_BATCH}; it must be that of the batch")
+    if shape != lead:
+        raise InputError(f"the network's value has shape {shape} for a batch of {lead}; it must be that of the batch")
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise InputError(f"the network's value has dtype {value.dtype}; it must be of floats")
 
@@ -57,7 +78,7 @@ def check_distribution(distribution: Any, space: Space, batch_shape: tuple[int, 
             f"the policy gives {_named(distribution)}, which has no {', '.join(missing)}; "
             "give a distribution, as those in jaxrl.ops.distributions"
         )
-    _check_width(distribution, space)
+    check_width(distribution, space)
 
     def use(distribution, key):
         action = distribution.sample(key)
@@ -95,22 +116,6 @@ def _check_action(name: str, action: PyTree, space: Space, batch_shape: tuple[in
                 f"the policy's {name} has dtype {given.dtype}, which does not suit the action space {part}; "
                 f"it must be of {'floats' if kind is jnp.floating else 'integers'}"
             )
-
-
-def _check_width(distribution: Any, space: Space) -> None:
-    if isinstance(distribution, Categorical) and isinstance(space, Discrete):
-        _same("logits", distribution.logits.shape[-1], space.n, "actions")
-    if isinstance(distribution, MultiCategorical) and isinstance(space, MultiDiscrete):
-        _same("parts", len(distribution.parts), len(space.nvec), "entries of an action")
-        for part, n in zip(distribution.parts, space.nvec, strict=True):
-            _same("logits of a part", part.logits.shape[-1], n, "values of that entry")
-    if isinstance(distribution, DiagGaussian | TanhDiagGaussian) and isinstance(space, Box):
-        _same("means", distribution.mean.shape[-1], math.prod(space.shape), "entries of an action")
-
-
-def _same(what: str, given: int, wanted: int, of: str) -> None:
-    if given != wanted:
-        raise InputError(f"the policy gives {given} {what} for {wanted} {of}; give as many as there are")
 
 
 def _named(x: Any) -> str:

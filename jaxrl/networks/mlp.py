@@ -5,14 +5,17 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
+from jaxrl.networks.heads import policy_head
 from jaxrl.networks.initializers import orthogonal_matrices
-from jaxrl.ops.distributions import Categorical, DiagGaussian, Distribution, MultiCategorical, TanhDiagGaussian
+from jaxrl.networks.recurrent import CORES, make_core, no_memory_of
+from jaxrl.networks.torsos import TORSOS, is_image, make_torso, torso_kind
+from jaxrl.ops.distributions import Distribution
+from jaxrl.ops.masks import without_mask
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
-from jaxrl.types import InputError, Key, Network, PyTree
+from jaxrl.types import InputError, Key, Memory, Network, PyTree
 
 ACTIVATIONS: dict[str, Callable] = {
     "tanh": jnp.tanh,
@@ -21,17 +24,18 @@ ACTIVATIONS: dict[str, Callable] = {
     "elu": jax.nn.elu,
     "gelu": jax.nn.gelu,
 }
-HEADS = ("auto", "normal", "tanh_normal")
-MIN_STD = 1e-3  # of tanh-normal policies, as in Brax
 
 
 def features(space: Space, obs: PyTree) -> Float[Array, "*b f"]:
-    """An observation as one float vector: one-hot for Discrete, flattened for Box, the parts of a pytree in turn."""
+    """An observation as one float vector: one-hot for Discrete and each entry of MultiDiscrete, flattened for Box, the
+    parts of a pytree in turn."""
     if not isinstance(space, Discrete | MultiDiscrete | Box) and jax.tree.leaves(space):
         parts = jax.tree.map(features, space, obs)
         return jnp.concatenate(jax.tree.leaves(parts), axis=-1)
     if isinstance(space, Discrete):
         return jax.nn.one_hot(obs - space.start, space.n)
+    if isinstance(space, MultiDiscrete):
+        return jnp.concatenate([jax.nn.one_hot(obs[..., i], n) for i, n in enumerate(space.nvec)], axis=-1)
     if isinstance(space, Box):
         return obs.reshape(*obs.shape[: obs.ndim - len(space.shape)], -1).astype(jnp.float32)
     raise InputError(f"no MLP features for observation space {space}; pass a Network of your own")
@@ -72,12 +76,27 @@ def orthogonal_layers(
 
 
 class ActorCritic(nnx.Module):
-    """The parameters of an actor and a critic that share nothing, and a state-independent log std if there is one."""
+    """The parameters of an actor and a critic, and a state-independent log std if there is one. They share nothing but
+    what comes before: torsos, one for each picture of an observation; and a core that remembers, with its embedding.
+    """
 
-    def __init__(self, actor: MLP, critic: MLP, log_std: Array | None):
+    def __init__(self, actor: MLP, critic: MLP, log_std: Array | None, torsos: Sequence, core: Sequence | None):
         self.actor = actor
         self.critic = critic
         self.log_std = None if log_std is None else nnx.Param(log_std)
+        # Not even an empty list where there are none: a checkpoint of a plain network holds what it always held.
+        if torsos:
+            self.torsos = nnx.List(torsos)
+        if core is not None:
+            self.embedding, self.core = core
+
+    def features(self, space: Space, obs: PyTree) -> Float[Array, "*b f"]:
+        """What actor and critic, or the core, see of an observation."""
+        torsos = iter(getattr(self, "torsos", ()))
+        parts = zip(jax.tree.leaves(space), jax.tree.structure(space).flatten_up_to(obs), strict=True)
+        pictures = hasattr(self, "torsos")
+        made = [next(torsos)(x) if pictures and is_image(part) else features(part, x) for part, x in parts]
+        return jnp.concatenate(made, axis=-1)
 
 
 def actor_critic(
@@ -88,94 +107,86 @@ def actor_critic(
     activation: str = "tanh",
     head: str = "auto",
     init_std: float | Float[Array, ""] = 1.0,
+    torso: str = "auto",
+    core: str = "none",
+    core_size: int = 128,
 ) -> Network:
     """An actor and a critic for the given spaces: apply(params, obs) -> (distribution, value), of which
-    what is not used is not computed under jit.
+    what is not used is not computed under jit. With a core it remembers, and `Network` says how.
 
     hidden, critic_hidden: layer widths; None gives the critic the actor's.
     head: "normal" is a Gaussian with a state-independent std. Where an action is bounded on both sides, mean and std
     are in units of half its range, around the middle: mean = (low + high)/2 + (high - low)/2 · output, so that the
-    first policy sits in the middle and reaches the bounds. "tanh_normal" is a Gaussian squashed to the bounds, with a
-    state-dependent std = softplus(x) + 0.001. "auto" takes "normal". Discrete actions have one head only.
-    init_std: standard deviation of the first policy: for "normal" in units of half the range where an action is bounded
-    on both sides, else in units of the action; for "tanh_normal" before tanh.
-    Raises InputError for an unknown activation or head, for tanh_normal on discrete or unbounded actions, and for
-    widths below 1.
+    first policy sits in the middle and reaches the bounds. "state_normal" is the same with a state-dependent std =
+    softplus(x) + 0.001, "tanh_normal" a Gaussian with such a std squashed to the bounds, "beta" a Beta distribution
+    between them. "auto" takes "normal". Discrete actions have one head only, which heeds `ops.masks`.
+    init_std: standard deviation of the first policy: for "normal" and "state_normal" in units of half the range where
+    an action is bounded on both sides, else in units of the action; for "tanh_normal" before tanh; for "beta" in units
+    of half the range, at most 0.577, the uniform.
+    torso: what sees pictures, which actor and critic share: one of `torsos.make_torso`, "auto" by their size, or "flat"
+    for none, which takes their pixels as a vector.
+    core: "gru", "lstm" or "linear", of core_size, between a dense layer of as many units, or the torso, and the hidden
+    layers; actor and critic share it. "none" for none.
+    Raises InputError for an unknown activation, head, torso or core, for a head that does not suit the actions, a torso
+    that does not suit the observations, and for widths below 1.
     """
-    _check_choices(spaces, activation, head)
-    _check_widths(hidden=hidden, critic_hidden=critic_hidden or ())
-    act, space = ACTIVATIONS[activation], spaces.action
-    n_in = num_features(spaces.observation)
-    state_std = head == "tanh_normal" and isinstance(space, Box)
-    n_out = _num_outputs(space) * (2 if state_std else 1)
-    widths = (n_in, *hidden, n_out), (n_in, *(hidden if critic_hidden is None else critic_hidden), 1)
+    _check_choices(activation, torso, core)
+    _check_widths(hidden=hidden, critic_hidden=critic_hidden or (), core_size=(core_size,))
+    act, made = ACTIVATIONS[activation], policy_head(spaces, head)
+    seen = without_mask(spaces.observation)
+    if not jax.tree.leaves(seen):
+        raise InputError(f"observation space {spaces.observation} shows nothing to see; pass a Network of your own")
+    pictures = [part for part in jax.tree.leaves(seen) if is_image(part)] if torso != "flat" else []
+    if torso not in ("auto", "flat") and not pictures:
+        raise InputError(f"torso = {torso!r} is for pictures [height, width, channels], not {seen}; leave it out")
+    kinds = [(torso_kind(torso, part), part) for part in pictures]
+
+    def shared(key: Key) -> tuple[list, list | None, int]:
+        """Torsos, embedding and core, and the length of what they give."""
+        k_torso, k_embed, k_core = jax.random.split(key, 3)
+        torsos = [make_torso(*one, jax.random.fold_in(k_torso, i)) for i, one in enumerate(kinds)]
+        flat = [part for part in jax.tree.leaves(seen) if torso == "flat" or not is_image(part)]
+        n_in = sum(num_features(part) for part in flat) + sum(one.size for one in torsos)
+        if core == "none":
+            return torsos, None, n_in
+        ((kernel,),) = orthogonal_layers(k_embed, ((n_in, core_size),), (2**0.5,))
+        return torsos, [MLP((kernel,), act), make_core(core, core_size, core_size, k_core)], core_size
 
     def init(key: Key) -> ActorCritic:
+        # The key of a plain network is its own, so that its first parameters are what they always were.
+        torsos, remembering, n_in = shared(jax.random.fold_in(key, 1))
+        widths = (n_in, *hidden, made.num_outputs), (n_in, *(hidden if critic_hidden is None else critic_hidden), 1)
         actor, critic = (MLP(kernels, act) for kernels in orthogonal_layers(key, widths, (0.01, 1.0)))
-        if state_std:
-            std = jnp.maximum(init_std - MIN_STD, 1e-6)
-            raw = std + jnp.log(-jnp.expm1(-std))  # the inverse of softplus, without overflow
-            actor.layers[-1].bias[...] = jnp.zeros(n_out).at[n_out // 2 :].set(raw)
-        gaussian = isinstance(space, Box) and not state_std
-        return ActorCritic(actor, critic, jnp.log(init_std) * jnp.ones(n_out) if gaussian else None)
+        bias = made.bias(init_std)
+        if bias is not None:
+            actor.layers[-1].bias[...] = bias
+        return ActorCritic(actor, critic, made.log_std(init_std), torsos, remembering)
+
+    def judged(params: ActorCritic, obs: PyTree, x: Array) -> tuple[Distribution, Float[Array, "*b"]]:
+        log_std = None if params.log_std is None else params.log_std[...]
+        return made.distribution(params.actor(x), log_std, obs), params.critic(x)[..., 0]
 
     def apply(params: ActorCritic, obs: PyTree) -> tuple[Distribution, Float[Array, "*b"]]:
-        x = features(spaces.observation, obs)
-        log_std = None if params.log_std is None else params.log_std[...]
-        return _distribution(space, params.actor(x), log_std), params.critic(x)[..., 0]
+        return judged(params, obs, params.features(seen, without_mask(obs)))
 
-    return Network(init, apply)
+    def apply_core(params: ActorCritic, obs: PyTree, first: Bool[Array, "*b"], memory: Memory):
+        x = act(params.embedding(params.features(seen, without_mask(obs))))
+        x, memories = params.core(x, first, memory)
+        return *judged(params, obs, x), memories
 
-
-def _distribution(space: Space, out: Float[Array, "*b o"], log_std: Float[Array, " o"] | None) -> Distribution:
-    if isinstance(space, Discrete):
-        return Categorical(out, jnp.full(out.shape[:-1], space.start) if space.start else None)
-    if isinstance(space, MultiDiscrete):
-        ends = [sum(space.nvec[: i + 1]) for i in range(len(space.nvec) - 1)]
-        return MultiCategorical(tuple(Categorical(x) for x in jnp.split(out, ends, axis=-1)))
-    low, high = (bound.reshape(-1) for bound in space.bounds)
-    if log_std is not None:
-        return DiagGaussian(*_in_action_units(space, out, jnp.exp(log_std)), low, high)
-    mean, raw_std = jnp.split(out, 2, axis=-1)
-    return TanhDiagGaussian(mean, jax.nn.softplus(raw_std) + MIN_STD, low, high)
+    if core == "none":
+        return Network(init, apply)
+    return Network(init, apply_core, lambda num_envs: no_memory_of(core, core_size, num_envs))
 
 
-def _in_action_units(space: Box, mean: Float[Array, "*b o"], std: Float[Array, " o"]) -> tuple[Array, Array]:
-    middle, half = action_units(space)
-    if np.all(middle == 0) and np.all(half == 1):
-        return mean, std
-    return middle + half * mean, half * std
-
-
-def action_units(space: Box) -> tuple[np.ndarray, np.ndarray]:
-    """(middle, half): a "normal" head's mean is middle + half · output, and its std half · exp(log_std)."""
-    low, high = (bound.reshape(-1) for bound in space.static_bounds)
-    both = np.isfinite(low) & np.isfinite(high) & (low < high)
-    # Unbounded actions have the units of [-1, 1]; bounded on one side they start a unit inside of it, or at 0.
-    centre = np.clip(0, np.where(both, -np.inf, low + 1), np.where(both, np.inf, high - 1))
-    with np.errstate(invalid="ignore"):  # the middle of what has no ends, which is not taken
-        return np.where(both, low / 2 + high / 2, centre), np.where(both, high / 2 - low / 2, 1)
-
-
-def _num_outputs(space: Space) -> int:
-    if isinstance(space, Discrete):
-        return space.n
-    if isinstance(space, MultiDiscrete):
-        return sum(space.nvec)
-    if not isinstance(space, Box) or len(space.shape) != 1:
-        raise InputError(f"no policy head for actions of {space}; pass a Network of your own")
-    return space.shape[0]
-
-
-def _check_choices(spaces: Spaces, activation: str, head: str) -> None:
-    if activation not in ACTIVATIONS:
-        raise InputError(f"activation = {activation!r} is not one of {', '.join(ACTIVATIONS)}")
-    if head not in HEADS:
-        raise InputError(f"head = {head!r} is not one of {', '.join(HEADS)}")
-    if head == "tanh_normal" and not isinstance(spaces.action, Box):
-        raise InputError(f"head = 'tanh_normal' is for continuous actions, not {spaces.action}; use 'auto'")
-    if head == "tanh_normal" and not spaces.action.bounded:
-        raise InputError("head = 'tanh_normal' needs finite action bounds; use 'normal' for this environment")
+def _check_choices(activation: str, torso: str, core: str) -> None:
+    for name, given, choices in (
+        ("activation", activation, ACTIVATIONS),
+        ("torso", torso, TORSOS),
+        ("core", core, CORES),
+    ):
+        if given not in choices:
+            raise InputError(f"{name} = {given!r} is not one of {', '.join(choices)}")
 
 
 def _check_widths(**layers: Sequence[int]) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import betaln, digamma
 from jaxtyping import Array, Float, Int
 
 from jaxrl.types import Key
@@ -172,4 +173,51 @@ def _log_det_tanh(u: Float[Array, "*b a"]) -> Float[Array, "*b"]:
     return jnp.sum(2 * (math.log(2) - u - jax.nn.softplus(-2 * u)), axis=-1)
 
 
-Distribution = Categorical | MultiCategorical | DiagGaussian | TanhDiagGaussian
+_INSIDE = 1e-6  # of (0, 1): at its ends a density may be 0 or infinite
+
+
+class Beta(NamedTuple):
+    """x ~ Beta(α, β) per action dimension; the environment receives low + (high - low)·x. Chou, Maturana & Scherer
+    2017, "Improving Stochastic Policy Gradients ... with the Beta Distribution": unlike a clipped Gaussian's, its
+    probability lies within the bounds.
+
+    `sample` and `log_prob` speak of x in (0, 1), at least 1e-6 from its ends.
+    """
+
+    alpha: Float[Array, "*b a"]
+    beta: Float[Array, "*b a"]
+    low: Float[Array, "*#b a"]
+    high: Float[Array, "*#b a"]
+
+    def sample(self, key: Key) -> Float[Array, "*b a"]:
+        drawn = jax.random.beta(key, self.alpha, self.beta, dtype=self.alpha.dtype)
+        return jnp.clip(drawn, _INSIDE, 1 - _INSIDE)
+
+    def log_prob(self, action: Float[Array, "*b a"]) -> Float[Array, "*b"]:
+        """Density of x in (0, 1)."""
+        kernel = (self.alpha - 1) * jnp.log(action) + (self.beta - 1) * jnp.log1p(-action)
+        return jnp.sum(kernel - betaln(self.alpha, self.beta), axis=-1)
+
+    def entropy(self, key: Key | None = None) -> Float[Array, "*b"]:
+        """In closed form: ln B(α, β) - (α-1)ψ(α) - (β-1)ψ(β) + (α+β-2)ψ(α+β)."""
+        a, b = self.alpha, self.beta
+        of_both = (a + b - 2) * digamma(a + b)
+        return jnp.sum(betaln(a, b) - (a - 1) * digamma(a) - (b - 1) * digamma(b) + of_both, axis=-1)
+
+    def mode(self) -> Float[Array, "*b a"]:
+        """(α-1)/(α+β-2), where both are above 1; of the uniform its middle."""
+        a, b = self.alpha - 1, self.beta - 1
+        total = a + b
+        peak = jnp.where(total > 0, a / jnp.where(total > 0, total, 1.0), 0.5)
+        return jnp.clip(peak, _INSIDE, 1 - _INSIDE)
+
+    def kl(self, other: "Beta") -> Float[Array, "*b"]:
+        a, b, c, d = self.alpha, self.beta, other.alpha, other.beta
+        of_each = (a - c) * digamma(a) + (b - d) * digamma(b) + (c - a + d - b) * digamma(a + b)
+        return jnp.sum(betaln(c, d) - betaln(a, b) + of_each, axis=-1)
+
+    def env_action(self, action: Float[Array, "*b a"]) -> Float[Array, "*b a"]:
+        return self.low + (self.high - self.low) * action
+
+
+Distribution = Categorical | MultiCategorical | DiagGaussian | TanhDiagGaussian | Beta

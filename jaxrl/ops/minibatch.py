@@ -15,18 +15,10 @@ from jaxrl.types import Key, Metrics, Params, PyTree
 _MOST_PACKED = 2**20
 
 
-def minibatch_rows(
-    key: Key, num_steps: int, num_envs: int, num_minibatches: int, by: str = "step"
-) -> Int[Array, "M B"]:
-    """Row numbers into a rollout flattened from [T, N]: each row appears in exactly one of the M minibatches.
-
-    by "step" shuffles all T·N rows; by "env" keeps each environment's T rows in one minibatch, which shuffles N
-    numbers instead of T·N and is what sequence models need.
-    """
-    if by == "step":
-        return shuffled(key, num_steps * num_envs).reshape(num_minibatches, -1)
-    envs = shuffled(key, num_envs).reshape(num_minibatches, 1, -1)
-    return (jnp.arange(num_steps)[:, None] * num_envs + envs).reshape(num_minibatches, -1)
+def minibatch_rows(key: Key, num_rows: int, num_minibatches: int) -> Int[Array, "M B"]:
+    """Row numbers 0 … num_rows-1, shuffled: each is in exactly one of the M minibatches. A row is a step of a rollout
+    as `flatten` gives it, or an environment's whole sequence, as `sequences` does."""
+    return shuffled(key, num_rows).reshape(num_minibatches, -1)
 
 
 def shuffled(key: Key, n: int) -> Int[Array, " n"]:
@@ -53,17 +45,24 @@ def flatten(batch: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
 
+def sequences(batch: PyTree) -> PyTree:
+    """[T, N, ...] <-> [N, T, ...] in every leaf: a row is then an environment's sequence."""
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch)
+
+
 def take(batch: PyTree, rows: Int[Array, " B"]) -> PyTree:
     """Those rows of every leaf."""
     return jax.tree.map(lambda x: x[rows], batch)
 
 
-def rows_at_once(rows: int) -> int | None:
-    """Of a batch of so many rows, how many the platform takes at once: None for all, else a divisor of `rows`."""
+def rows_at_once(rows: int, steps: int = 1) -> int | None:
+    """Of a batch of so many rows, each of `steps` steps, how many the platform takes at once: None for all, else a
+    divisor of `rows`."""
     most = tuning().micro_batch_rows
-    if most is None or rows <= most:
+    if most is None or rows * steps <= most:
         return None
     # Far smaller parts than asked for cost more than they save.
+    most = max(1, most // steps)
     return next((size for size in range(most, most // 4, -1) if rows % size == 0), None)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxrl.spaces import Box, Space
@@ -37,14 +38,19 @@ def init_stats(shape: tuple[int, ...]) -> RunningStats:
 def init_obs_stats(space: Space, wanted: bool) -> PyTree:
     """Statistics for observations of a space (a pytree of them: those of its parts), or None if none are wanted.
 
-    Raises InputError for a space without any Box: the numbers of discrete spaces are names.
+    Raises InputError for a space without any Box of numbers: those of discrete spaces are names, and truth has no
+    spread.
     """
     if not wanted:
         return None
-    stats = jax.tree.map(lambda part: init_stats(part.shape) if isinstance(part, Box) else None, space)
+    stats = jax.tree.map(lambda part: init_stats(part.shape) if _has_numbers(part) else None, space)
     if not jax.tree.leaves(stats):
         raise InputError(f"normalize_obs = True does not suit {space}: its numbers are names; set it to False")
     return stats
+
+
+def _has_numbers(space: Space) -> bool:
+    return isinstance(space, Box) and np.dtype(space.dtype) != np.bool_
 
 
 def update_stats(stats: PyTree, batch: PyTree, where: Bool[Array, "..."] | None = None) -> PyTree:

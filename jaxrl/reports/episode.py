@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.envs import registry
-from jaxrl.envs.wrappers import ActionRepeat
+from jaxrl.envs.wrappers import bare, wrapped
 from jaxrl.reports.animation import Scene, save_html, save_video, scene_geoms
 from jaxrl.reports.drawing import Episode, picture, step_seconds
 from jaxrl.reports.video import in_time, write_video
@@ -108,8 +108,8 @@ def _player(
     config: Any, env: Any, learner: Learner, look: Callable[[PyTree, Step], PyTree], behaviour: str, given: dict
 ) -> Callable[[Key], _Seen]:
     """A function that plays one episode, compiled once."""
-    algorithm, repeated = program(config, **given).algorithm, ActionRepeat(env, config.env.action_repeat)
-    limit = config.env.time_limit or repeated.time_limit
+    algorithm, whole = program(config, **given).algorithm, wrapped(env, config.env)
+    limit = config.env.time_limit or whole.time_limit
     if limit is None:
         name = registry.name_of(env)
         raise InputError(
@@ -126,16 +126,18 @@ def _player(
         state, obs, first, memory = carry
         k_act, k_env = jax.random.split(key)
         action, memory = act(k_act, obs, first, memory)
-        state, result = repeated.step(k_env, state, action)
-        seen = look(state, result), action, result.reward, result.terminated | result.truncated
+        state, result = whole.step(k_env, state, action)
+        _, own_state, own_obs = bare(whole, state, result.next_obs)
+        looked = look(own_state, result._replace(next_obs=own_obs))
+        seen = looked, action, result.reward, result.terminated | result.truncated
         return (state, result.next_obs, jnp.zeros(1, bool), memory), seen
 
     @jax.jit
     def episode(key):
         k_reset, k_steps = jax.random.split(key)
-        start = repeated.reset(k_reset)
+        start = whole.reset(k_reset)
         first = (*start, jnp.ones(1, bool), algorithm.memory(1))
-        return start, jax.lax.scan(step, first, jax.random.split(k_steps, limit))[1]
+        return bare(whole, *start)[1:], jax.lax.scan(step, first, jax.random.split(k_steps, limit))[1]
 
     def play(key: Key) -> _Seen:
         start, (looked, action, reward, over) = episode(key)

@@ -23,7 +23,7 @@ from jaxrl.runs.divergence import DUMP
 from jaxrl.spaces import Space
 from jaxrl.training import program, takes
 from jaxrl.training.given import describe
-from jaxrl.types import Batch, InputError, Key, Program, PyTree, TrainState
+from jaxrl.types import Batch, InputError, Key, Memory, Program, PyTree, TrainState
 
 EXPORTED = "policy.json"
 
@@ -145,6 +145,9 @@ def load_policy(
     the space's. The action has the same leading axes and is as the environment takes it: clipped or squashed to its
     bounds, of its dtype. It may be called inside jit and vmap.
 
+    A policy that remembers is a function (obs, key=None, memory=None) -> (action, memory): give it the memory that its
+    last call gave, or None where an episode begins.
+
     behaviour: "mode", the likeliest action, which needs no key; or "sample", as in training, which does.
     checkpoint: "newest", or the "best" by evaluation. given: what the run was given beside its config, as for `run`:
     env and network.
@@ -164,20 +167,28 @@ def policy_of(loaded: LoadedRun, behaviour: str, env: Any = None) -> Callable[..
     algorithm = loaded.program.algorithm
     leaves, structure = jax.tree.flatten(loaded.state.learner)  # once: a module's takes longer than to act
 
+    remembers = bool(jax.tree.leaves(jax.eval_shape(lambda: algorithm.memory(1))))
+
     @jax.jit
-    def act(leaves: list[jax.Array], obs: PyTree, key: Key | None) -> PyTree:
+    def act(leaves: list[jax.Array], obs: PyTree, key: Key | None, memory: Memory | None) -> tuple[PyTree, Memory]:
         lead = _leading(spaces.observation, obs)
         n, like = math.prod(lead), spaces.action.zero()
         obs = jax.tree.map(lambda part, x: x.reshape(n, *part.shape), spaces.observation, obs)
-        learner = jax.tree.unflatten(structure, leaves)
-        distribution = algorithm.policy(learner, algorithm.memory(n), obs, jnp.ones(n, bool))[1]
+        learner, begins = jax.tree.unflatten(structure, leaves), jnp.full(n, memory is None)
+        if memory is None:
+            memory = algorithm.memory(n)
+        else:
+            memory = jax.tree.map(lambda x: x.reshape(n, *x.shape[len(lead) :]), memory)
+        memory, distribution = algorithm.policy(learner, memory, obs, begins)
         action = distribution.env_action(distribution.mode() if key is None else distribution.sample(key))
-        return action.astype(like.dtype).reshape(*lead, *like.shape)
+        memory = jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), memory)
+        return action.astype(like.dtype).reshape(*lead, *like.shape), memory
 
-    def policy(obs: PyTree, key: Key | None = None) -> PyTree:
+    def policy(obs: PyTree, key: Key | None = None, memory: Memory | None = None) -> PyTree:
         if behaviour == "sample" and key is None:
             raise InputError("behaviour = 'sample' draws its actions: call policy(obs, key), key = jax.random.key(0)")
-        return act(leaves, _typed(spaces.observation, obs), key if behaviour == "sample" else None)
+        obs, key = _typed(spaces.observation, obs), key if behaviour == "sample" else None
+        return act(leaves, obs, key, memory) if remembers else act(leaves, obs, key, None)[0]
 
     return policy
 

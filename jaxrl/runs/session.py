@@ -20,7 +20,7 @@ from jaxrl.runs.logs import Bar, Logger
 from jaxrl.runs.preemption import Interrupted, Interrupts, Partial, Stopped
 from jaxrl.training.clock import Clock
 from jaxrl.training.compiled import Compiled
-from jaxrl.types import Program, RewardFailed, TrainState
+from jaxrl.types import HostFailed, Program, TrainState
 
 # Rows that come faster than people read are written several at a time. Each costs half as much then: the processor's
 # caches, which a chunk of updates takes, are fetched back once for all of them.
@@ -49,7 +49,7 @@ class Session:
     together: int = 1  # rows that are written at once
     piece: int = 1  # updates between two questions whether to stop
     skipped: int = 0  # updates in a row of which every gradient was skipped
-    failed: RewardFailed | None = None  # why there is no next batch
+    failed: HostFailed | None = None  # why there is no next batch
 
     def train(self, state: TrainState) -> TrainState:
         """All updates that remain."""
@@ -60,7 +60,7 @@ class Session:
                 self.logger.row(0, before, {"train_seconds": 0.0})
         except Interrupted:
             self._stop(0, state, self.compiled.nothing, busy=True)
-        except RewardFailed as error:
+        except HostFailed as error:
             self.failed = error
             self._stop(0, state, self.compiled.nothing)
         leaves, told = self.compiled.chunk(jax.tree.leaves(state), 0)
@@ -109,7 +109,7 @@ class Session:
             piece, began = min(count, self.piece), time.perf_counter()
             try:
                 leaves, told = self.compiled.chunk(leaves, piece, told)
-            except RewardFailed as error:  # before anything was learned from the batch: all else is worth keeping
+            except HostFailed as error:  # before anything was learned from the batch: all else is worth keeping
                 self.failed = error
                 break
             count -= piece
@@ -132,7 +132,7 @@ class Session:
             self.saves.save(step, state, {**self.about, "partial": Partial(np.asarray(told), due).plain()})
             self.saves.wait()
         if self.failed is not None:
-            raise RewardFailed(
+            raise HostFailed(
                 f"{self.failed}; all that was learned before is saved: mend it, and go on by jaxrl resume "
                 f"{self.run_dir} --accept-changes (resume=True, accept_changes=True)"
             ) from self.failed
@@ -176,7 +176,7 @@ class Session:
         state = self.compiled.whole(leaves)
         try:
             return self.judge.along(state)
-        except RewardFailed as error:
+        except HostFailed as error:
             self.failed = error
             self._stop(row.update, state, row.told, due=True)
         except Interrupted:
@@ -215,7 +215,7 @@ class Session:
             found = self.judge.final(state, (rows or [{}])[0])
         except Interrupted:
             self._stop(self.p.num_updates, state, self.compiled.nothing, busy=True)
-        except RewardFailed as error:
+        except HostFailed as error:
             self.failed = error
             self._stop(self.p.num_updates, state, self.compiled.nothing)
         done, timing = {self.p.unit.name: int(state.num_steps)}, self.clock.figures()

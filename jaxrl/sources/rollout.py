@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jaxrl.types import Algorithm, Key, Learner, Memory, PyTree, Source, Transition
+from jaxrl.envs.hosted import HostVectorEnv
+from jaxrl.sources.hosted import hosted_rollouts
+from jaxrl.types import Algorithm, InputError, Key, Learner, Memory, PyTree, Source, Transition
 
 
 class RolloutCarry(NamedTuple):
@@ -52,7 +54,9 @@ def unroll(env: Any, policy: Callable, keys: Key, learner: Learner, carry: Rollo
 
 
 def rollouts(env: Any, algorithm: Algorithm, num_steps: int) -> Source:
-    """Segments of `num_steps` steps that carry on where the last one stopped. `env` is a VectorEnv."""
+    """Segments of `num_steps` steps that carry on where the last one stopped. `env`: a VectorEnv or HostVectorEnv."""
+    if isinstance(env, HostVectorEnv):
+        return hosted_rollouts(env, algorithm, num_steps)
 
     def collect(key: Key, learner: Learner, carry: RolloutCarry):
         keys = jax.random.split(key, (num_steps + 1, 2))  # all at once: each call is a loop to compile
@@ -65,7 +69,11 @@ def rollouts(env: Any, algorithm: Algorithm, num_steps: int) -> Source:
 def episodes(env: Any, algorithm: Algorithm, num_steps: int) -> Source:
     """One whole episode per environment: every batch starts from a reset, and info["playing"] marks the steps up to
     and including the first end. With `num_steps` at least the time limit every first episode is complete.
+
+    Raises InputError for environments that live on the host.
     """
+    if isinstance(env, HostVectorEnv):
+        raise InputError(f"{env.env.name} lives on the host, and is not played in whole episodes; learn by PPO or A2C")
 
     def collect(key: Key, learner: Learner, carry: tuple):
         keys = jax.random.split(key, (num_steps + 1, 2))

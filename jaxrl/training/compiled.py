@@ -103,6 +103,7 @@ def functions(config: Any, given: dict[str, Any], p: Program) -> Functions:
         packed = jax.eval_shape(step, inputs, state)[1]
     else:
         batch = jax.eval_shape(lambda inputs, state: remade(inputs).collect(state)[1], inputs, state)
+        batch = batch if p.source.hosted is None else p.source.hosted(batch)
         packed = jax.eval_shape(learned, inputs, state, batch)[1]
 
     def unpacked(told: Float[Array, " told"]) -> m.Packed:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.ops.turns import in_turns
+from jaxrl.ops.platform import in_turns
 from jaxrl.settings import check, closest, float32
 from jaxrl.types import InputError, Program
 

@@ -12,11 +12,10 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt32
 
-from jaxrl.ops.platform import compile_lowered
-from jaxrl.ops.turns import in_turns
+from jaxrl.ops.platform import compile_lowered, in_turns
 from jaxrl.settings import float32
 from jaxrl.training.compiled import eval_key, functions, memory_of, read_told
-from jaxrl.types import Evaluator, Key, Program, PyTree, TrainState
+from jaxrl.types import Evaluator, InputError, Key, Program, PyTree, TrainState
 
 AXIS = "seed"  # of the mesh: the members of a sweep
 
@@ -51,6 +50,10 @@ def compile_together(config: Any, given: dict[str, Any], p: Program, size: int, 
     devices: how many share the members, of which `size` must be a multiple; each computes its own, and nothing is
     exchanged. On a CPU the members of a device act side by side, and learn and are evaluated in turns.
     """
+    if p.host is not None:
+        raise InputError(
+            f"part of {p.label} runs on the host, and a sweep is one compiled program; `run` its members one by one"
+        )
     f = functions(config, given, p)
     mesh = jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
     each, same = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())

@@ -153,7 +153,7 @@ def test_a_reward_model_is_named_by_its_folder(folder, tmp_path):
 def test_a_compiled_program_cannot_ask_a_host(folder):
     config = settings(GRPO, folder)
     given = materials(config, PROMPTS, reward=letters).given
-    with pytest.raises(ValueError, match="a function of texts, which no compiled program can call; train with `run`"):
+    with pytest.raises(ValueError, match="a reward of texts .*, which no compiled program can call; train with `run`"):
         train(config, jax.random.key(0), **given)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from jaxrl.networks import actor_critic
 from jaxrl.networks.mlp import ACTIVATIONS, features, num_features
-from jaxrl.ops.distributions import Categorical, DiagGaussian, MultiCategorical, TanhDiagGaussian
+from jaxrl.ops.distributions import Beta, Categorical, DiagGaussian, MultiCategorical, TanhDiagGaussian
 from jaxrl.ops.losses import policy_gradient_loss, value_loss
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Spaces
 
@@ -18,6 +18,9 @@ SPACES = {
     "box to multidiscrete": (Spaces(VECTOR, MultiDiscrete((2, 3, 4))), "auto", MultiCategorical, (3,)),
     "box to normal": (Spaces(VECTOR, Box((2,))), "auto", DiagGaussian, (2,)),
     "box to tanh_normal": (Spaces(VECTOR, BOUNDED), "tanh_normal", TanhDiagGaussian, (2,)),
+    "box to state_normal": (Spaces(VECTOR, Box((2,))), "state_normal", DiagGaussian, (2,)),
+    "box to beta": (Spaces(VECTOR, BOUNDED), "beta", Beta, (2,)),
+    "multidiscrete to discrete": (Spaces(MultiDiscrete((3, 2)), Discrete(2)), "auto", Categorical, ()),
     "one-hot to discrete": (Spaces(Discrete(5), Discrete(4)), "auto", Categorical, ()),
     "scalar to normal": (Spaces(Box(()), BOUNDED), "normal", DiagGaussian, (2,)),
     "image to discrete": (Spaces(Box((4, 4, 2), 0, 255, np.uint8), Discrete(3)), "auto", Categorical, ()),
@@ -48,6 +51,8 @@ def observations(space, shape, seed=0):
         return jax.tree.map(lambda part: observations(part, shape, seed), space)
     if isinstance(space, Discrete):
         return jnp.asarray(rng.integers(space.n, size=shape))
+    if isinstance(space, MultiDiscrete):
+        return jnp.asarray(rng.integers(space.nvec, size=(*shape, len(space.nvec))))
     return jnp.asarray(rng.normal(size=(*shape, *space.shape)), jnp.float32)
 
 
@@ -215,6 +220,7 @@ def test_only_tanh_normal_has_a_std_that_depends_on_the_state(head, depends):
         (Box((2,)), jnp.array([1.5, 2.5]), [1.5, 2.5]),
         (Box((2, 2)), jnp.arange(4.0).reshape(1, 2, 2), [[0, 1, 2, 3]]),
         (Box((2,), 0, 255, np.uint8), jnp.array([7, 255], jnp.uint8), [7.0, 255.0]),
+        (MultiDiscrete((2, 3)), jnp.array([1, 0]), [0.0, 1.0, 1.0, 0.0, 0.0]),
     ],
     ids=repr,
 )
@@ -235,8 +241,12 @@ def test_features_are_one_float_vector_per_observation(space, obs, expected):
         (Spaces(VECTOR, Discrete(2)), {"head": "gaussian"}, "head = 'gaussian'"),
         (Spaces(VECTOR, Box((2,))), {"head": "tanh_normal"}, "finite action bounds.*'normal'"),
         (Spaces(VECTOR, Box((2,), -1.0, np.array([1.0, np.inf]))), {"head": "tanh_normal"}, "finite action bounds"),
-        (Spaces(MultiDiscrete((2, 3)), Discrete(2)), {}, r"observation space MultiDiscrete.*Network of your own"),
-        (Spaces({"a": VECTOR, "b": MultiDiscrete((2,))}, Discrete(2)), {}, r"space MultiDiscrete.*Network of your own"),
+        (Spaces(VECTOR, Box((2,))), {"head": "beta"}, "'beta' needs finite action bounds.*'normal'"),
+        (Spaces(VECTOR, Discrete(2)), {"torso": "cnn"}, "torso = 'cnn' is not one of auto, flat, minatar"),
+        (Spaces(VECTOR, Discrete(2)), {"torso": "nature"}, r"'nature' is for pictures.*leave it out"),
+        (Spaces(Box((9, 9, 3)), Discrete(2)), {"torso": "nature"}, r"at least 36 × 36.*9 × 9.*'minatar'"),
+        (Spaces(VECTOR, Discrete(2)), {"core": "rnn"}, "core = 'rnn' is not one of none, gru, lstm, linear"),
+        (Spaces({"action_mask": Box((2,))}, Discrete(2)), {}, "shows nothing to see.*Network of your own"),
         (Spaces((), Discrete(2)), {}, r"observation space \(\).*Network of your own"),
         (Spaces(VECTOR, Discrete(2)), {"head": "tanh_normal"}, "'tanh_normal' is for continuous actions.*use 'auto'"),
         (Spaces(VECTOR, Discrete(2)), {"hidden": (0,)}, r"hidden = \(0,\): each width must be at least 1"),
@@ -282,7 +292,9 @@ def test_params_are_a_pytree_of_float32_arrays(spaces, head, kind, action_shape)
     leaves, tree = jax.tree.flatten(jax.eval_shape(small(spaces, head=head).init, KEY))
     assert all(x.dtype == jnp.float32 for x in leaves)
     assert jax.tree.structure(jax.tree.unflatten(tree, leaves)) == tree
-    assert len(leaves) == (13 if kind is DiagGaussian else 12)  # six layers, and perhaps a log_std
+    of_torso = 4 if spaces.observation == SPACES["image to discrete"][0].observation else 0
+    of_std = kind is DiagGaussian and head != "state_normal"
+    assert len(leaves) == 12 + of_std + of_torso  # six layers, and perhaps a log_std
 
 
 def test_jit_changes_nothing():

@@ -17,8 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxrl.lm.sampling.checks import check_prompts, check_settings
 from jaxrl.lm.sampling.choice import Chooser
 from jaxrl.lm.transformer import KVCache, LanguageModel, Layer
-from jaxrl.ops.platform import tuning
-from jaxrl.ops.turns import in_turns
+from jaxrl.ops.platform import in_turns, tuning
 from jaxrl.types import InputError, Key, Params
 
 

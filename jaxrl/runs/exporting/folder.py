@@ -17,17 +17,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxrl.config_file import save_config
 from jaxrl.envs.registry import from_config
-from jaxrl.networks.mlp import MIN_STD, ActorCritic, action_units
+from jaxrl.networks.heads import MIN_STD, action_units
+from jaxrl.networks.mlp import ActorCritic
+from jaxrl.networks.torsos import is_image
+from jaxrl.ops.masks import MASK, has_mask
 from jaxrl.ops.normalization import OBS_CLIP, spread, stats_of_parts
 from jaxrl.runs.directory import CONFIG
 from jaxrl.runs.exporting import play
 from jaxrl.runs.exporting.graph import onnx_package, write_graph
 from jaxrl.runs.header import own_version
-from jaxrl.runs.loading import EXPORTED, LoadedRun, load_run, saved_run
+from jaxrl.runs.loading import EXPORTED, LoadedRun, SavedRun, load_run, saved_run
 from jaxrl.settings import EnvConfig
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
 from jaxrl.types import InputError
@@ -52,7 +56,8 @@ def export(
 
     onnx: also as policy.onnx; needs the extra jaxrl[onnx]. checkpoint: "newest", or the "best" by evaluation. given:
     the env that the run was given, as for `run`.
-    Raises InputError for a run with a network of its own, for a folder that holds something, and as `load_run`.
+    Raises InputError for a run with a network of its own, for one that is more than dense layers, for a folder that
+    holds something, and as `load_run`.
     """
     _check_free(Path(folder), onnx)
     saved = saved_run(run_dir)
@@ -69,6 +74,7 @@ def export_loaded(loaded: LoadedRun, folder: str | Path, *, onnx: bool = False, 
     folder = Path(folder)
     _check_free(folder, onnx)
     spaces = from_config(loaded.saved.config.env, env).spaces
+    _check_plain(loaded.saved, spaces)
     about, arrays = described(loaded, spaces)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,6 +94,25 @@ def _check_free(folder: Path, onnx: bool) -> None:
         raise InputError(f"{folder} is there already; name a new folder, or empty it")
     if onnx:
         onnx_package()
+
+
+def _check_plain(saved: SavedRun, spaces: Spaces) -> None:
+    config, parts = saved.config, jax.tree.leaves(spaces.observation)
+    pictures = config.torso != "flat" and any(map(is_image, parts))
+    for given, what in (
+        (config.core != "none", f"remembers (core = {config.core!r})"),
+        (pictures, f"sees pictures (torso = {config.torso!r})"),
+        (config.head in ("state_normal", "beta"), f"has the head {config.head!r}"),
+        (has_mask(spaces.observation), f"heeds an {MASK}"),
+        (bool(config.env.hide), f"does not see the entries env.hide = {config.env.hide}"),
+        (config.env.frame_stack > 1, f"sees several frames (env.frame_stack = {config.env.frame_stack})"),
+        (any(isinstance(part, MultiDiscrete) for part in parts), "sees a MultiDiscrete space"),
+    ):
+        if given:
+            raise InputError(
+                f"the policy of {saved.run_dir} {what}, and only dense layers with a normal, tanh_normal or "
+                f"categorical head can be written out; play it in Python: jaxrl.load_policy({str(saved.run_dir)!r})"
+            )
 
 
 def described(loaded: LoadedRun, spaces: Spaces) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrl import PPO, EnvConfig, axes, replace, train
-from jaxrl.ops.platform import tuned
-from jaxrl.ops.turns import in_turns
+from jaxrl.ops.platform import in_turns, tuned
 
 X = jnp.array([[1.0, 2.0, 3.0], [4.0, -5.0, 6.0]])
 

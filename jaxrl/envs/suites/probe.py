@@ -87,6 +87,12 @@ PROBES = {
     "match": Rules(
         lambda key: jax.random.rademacher(key, (), jnp.float32), _itself, lambda s, a: (s, s == 2 * a - 1, True)
     ),
+    # a sign is shown once, and paid for two steps later: what remembers earns 1, what does not 1/2 on average
+    "recall": Rules(
+        lambda key: (jax.random.rademacher(key, (), jnp.float32), jnp.zeros(())),
+        lambda s: jnp.where(s[1] == 0, s[0], 0.0).reshape(1),
+        lambda s, a: ((s[0], s[1] + 1), (s[1] == 2) & (s[0] == 2 * a - 1), s[1] == 2),
+    ),
     # a number is shown, reward -(action - number)²; the policy gradient of continuous actions
     "target": Rules(
         lambda key: jax.random.uniform(key, (), minval=-0.8, maxval=0.8),
