@@ -31,6 +31,8 @@ from jaxrl.data import Data as Data
 from jaxrl.data import DataConfig as DataConfig
 from jaxrl.data import Loop as Loop
 from jaxrl.envs import make as make
+from jaxrl.envs import to_gymnasium as to_gymnasium
+from jaxrl.envs import to_gymnasium_vector as to_gymnasium_vector
 from jaxrl.envs import vectorize as vectorize
 from jaxrl.evaluators import evaluate as evaluate
 from jaxrl.lm import LMConfig as LMConfig

@@ -1,0 +1,119 @@
+"""Our environments through Gymnasium's doors, held to its own checker."""
+
+import warnings
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import jaxrl
+from jaxrl.envs.suites.exported import as_gymnasium_space
+from jaxrl.envs.suites.gymnasium import as_space
+from jaxrl.spaces import Box, Discrete, MultiDiscrete
+from jaxrl.types import InputError
+from tests.helpers.environments import Counter
+
+NAMES = ["gymnax/CartPole-v1", "gymnax/Pendulum-v1", "gymnax/Breakout-MinAtar", "gymnax/FrozenLake-misc"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gymnasiums_own_checker_finds_nothing(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*(Box observation space|Box action space|render).*")
+        check_env(jaxrl.to_gymnasium(name), skip_render_check=True)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        Discrete(3, start=2),
+        MultiDiscrete((2, 3)),
+        Box((2,), -1.0, np.array([1.0, np.inf])),
+        Box((4, 4, 1), 0, 255, np.uint8),
+        Box((2,), 0, 1, np.bool_),
+        {"a": Discrete(2), "b": (Box((1,)), Discrete(3))},
+    ],
+    ids=repr,
+)
+def test_a_space_there_and_back_is_itself(space):
+    assert as_space(as_gymnasium_space(space)) == space
+
+
+def test_an_episode_is_that_of_the_environment_itself():
+    env, ours = jaxrl.to_gymnasium("gymnax/CartPole-v1"), jaxrl.make("gymnax/CartPole-v1")
+    obs, info = env.reset(seed=3)
+    assert info == {} and obs.dtype == np.float32
+    state, total = env._state, 0.0
+    for t in range(500):
+        inner = jax.tree.map(lambda x: x[0], state.env_state)
+        _, step = ours.step(jax.random.key(0), inner, jnp.int32(t % 2))
+        obs, reward, terminated, truncated, info = env.step(t % 2)
+        np.testing.assert_allclose(obs, step.next_obs, atol=1e-6)
+        assert (reward, terminated) == (float(step.reward), bool(step.terminated))
+        total, state = total + reward, env._state
+        if terminated or truncated:
+            break
+    assert terminated and info["episode_return"] == total and info["episode_length"] == t + 1
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(0)
+
+
+def test_a_time_limit_truncates_and_seeds_repeat_themselves():
+    env = jaxrl.to_gymnasium("gymnax/Pendulum-v1")
+    first, again = env.reset(seed=1)[0], env.reset(seed=1)[0]
+    np.testing.assert_array_equal(first, again)
+    assert (env.reset()[0] != first).any()
+    ends = [env.step(np.zeros(1, np.float32))[2:4] for _ in range(200)]
+    assert ends[-1] == (False, True) and not any(t or c for t, c in ends[:-1])
+
+
+def test_a_vector_resets_in_the_same_step_and_gives_what_ended():
+    envs = jaxrl.to_gymnasium_vector(Counter(time_limit=3), 4)
+    first, _ = envs.reset(seed=0)
+    for _ in range(2):
+        obs, _, terminated, truncated, infos = envs.step(np.zeros(4, np.int64))
+        assert not (terminated | truncated).any() and "final_obs" not in infos
+    obs, reward, terminated, truncated, infos = envs.step(np.array([0, 1, 0, 0]))
+    assert terminated.tolist() == [False, True, False, False] and truncated.tolist() == [True, False, True, True]
+    np.testing.assert_allclose(np.stack(infos["final_obs"]), first + 3, rtol=1e-6)
+    assert infos["_final_obs"].all() and (obs < 1).all() and reward.dtype == np.float64
+    assert envs.observation_space.contains(obs) and envs.metadata["autoreset_mode"].value == "SameStep"
+
+
+def test_a_mask_is_in_the_info_too():
+    class Masked(Counter):
+        @property
+        def observation_space(self):
+            return {"action_mask": Box((3,), 0, 1, np.int8), "seen": Box((1,))}
+
+        def reset(self, key):
+            state, obs = super().reset(key)
+            return state, {"action_mask": jnp.array([1, 1, 0], jnp.int8), "seen": obs}
+
+        def step(self, key, state, action):
+            state, step = super().step(key, state, action)
+            return state, step._replace(next_obs={"action_mask": jnp.array([1, 0, 0], jnp.int8), "seen": step.next_obs})
+
+    jax.tree_util.register_dataclass(Masked, ["step_size"], ["time_limit"])
+    env = jaxrl.to_gymnasium(Masked())
+    assert env.reset(seed=0)[1]["action_mask"].tolist() == [1, 1, 0]
+    assert env.step(0)[4]["action_mask"].tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: jaxrl.to_gymnasium("gymnax/CartPole-v2"), "unknown environment"),
+        (lambda: jaxrl.to_gymnasium(Counter(), size=2), r"options \['size'\] are for an environment by its name"),
+        (lambda: jaxrl.to_gymnasium("gymnasium/CartPole-v1"), "is Gymnasium's own already; call gymnasium.make"),
+        (lambda: jaxrl.to_gymnasium(Counter(), render_mode="human"), "render_mode = 'human' is none of .*has none"),
+        (lambda: jaxrl.to_gymnasium_vector(Counter(), 2).reset(seed=[1, 2]), "give one seed"),
+    ],
+)
+def test_what_cannot_be_is_said(call, words):
+    with pytest.raises(InputError, match=words):
+        call()

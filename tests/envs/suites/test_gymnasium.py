@@ -1,0 +1,256 @@
+"""Environments that live on the host: what ended, what begins, who failed; and that PPO learns there as elsewhere."""
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl import A2C, PPO, EnvConfig, Reinforce, Schedule, load_policy, make, program, replace, run, train
+from jaxrl.envs import registry
+from jaxrl.envs.suites import gymnasium as suite
+from jaxrl.evaluators import evaluate
+from jaxrl.networks import actor_critic
+from jaxrl.reports.rows import read_metrics
+from jaxrl.spaces import Box, Discrete, MultiDiscrete
+from jaxrl.sweeps import Plan, sweep
+from jaxrl.types import HostFailed, InputError
+from tests.helpers.environments import Counter
+
+SCRIPT = "tests.helpers.hosted:script"
+
+
+def opened(name, n=2, **settings):
+    return registry.from_config(EnvConfig(name, num_envs=n, **settings))
+
+
+def zeros(n=2):
+    return np.zeros(n, np.int64)
+
+
+# --- ends -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "time_limit", "terminated", "truncated"),
+    [
+        ({"ends": 3}, None, True, False),
+        ({"ends": 99, "cut": 3}, None, False, True),
+        ({"ends": 3, "cut": 3}, None, True, False),
+        ({"ends": 99}, 3, False, True),
+        ({"ends": 3}, 3, True, False),
+    ],
+)
+def test_an_end_shows_its_own_successor_and_then_a_fresh_start(options, time_limit, terminated, truncated):
+    env = opened(SCRIPT, options=options, time_limit=time_limit)
+    first = env.reset(7)
+    np.testing.assert_array_equal(first[:, 1], 0)
+    for t in (1, 2):
+        obs, said = env.step(zeros())
+        np.testing.assert_array_equal(obs[:, 1], t)
+        assert not said.terminated.any() and not said.truncated.any()
+    obs, said = env.step(zeros())
+    np.testing.assert_array_equal(said.next_obs, np.stack([first[:, 0], [3.0, 3.0]], axis=1))
+    assert said.terminated.tolist() == [terminated] * 2 and said.truncated.tolist() == [truncated] * 2
+    assert said.info["episode_return"].tolist() == [6.0] * 2 and said.info["episode_length"].tolist() == [3] * 2
+    np.testing.assert_array_equal(obs[:, 1], 0)
+    assert (obs[:, 0] != first[:, 0]).all(), "another draw"
+    assert env.step(zeros())[1].info["episode_return"].tolist() == [1.0] * 2
+
+
+def test_seeds_make_starts_the_same_again_and_each_environments_own():
+    env = opened(SCRIPT)
+    first, again, other = env.reset(3), env.reset(3), env.reset(4)
+    np.testing.assert_array_equal(first, again)
+    assert first[0, 0] != first[1, 0] and first[1, 0] == other[0, 0]
+
+
+def test_an_environments_own_time_limit_is_known_and_truncates():
+    env = opened("tests.helpers.hosted:limited")
+    env.reset(0)
+    assert [env.step(zeros())[1].truncated.tolist() for _ in range(3)] == [[False] * 2, [False] * 2, [True] * 2]
+    assert registry.make("gymnasium/CartPole-v1").time_limit == 500
+
+
+def test_numbers_that_are_not_finite_end_their_episode_and_count_for_nothing():
+    env = opened(SCRIPT, options={"nan": 2})
+    env.reset(0)
+    env.step(zeros())
+    obs, said = env.step(zeros())
+    assert said.terminated.all() and said.info["invalid"].all() and not said.reward.any()
+    assert not said.next_obs.any() and np.isfinite(obs).all()
+
+
+# --- spaces -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_space_has_its_like():
+    env = registry.make("tests.helpers.hosted:everything")
+    assert env.observation_space == {
+        "name": Discrete(3, start=2),
+        "names": MultiDiscrete((2, 3)),
+        "flags": Box((2,), 0, 1, np.int8),
+        "pair": (Box((1,), 0, 1), Discrete(2)),
+    }
+    assert env.action_space == MultiDiscrete((2, 2))
+    vector = registry.from_config(EnvConfig("tests.helpers.hosted:everything", num_envs=3))
+    obs = vector.reset(0)
+    shapes = {"name": (3,), "names": (3, 2), "flags": (3, 2), "pair": ((3, 1), (3,))}
+    assert jax.tree.map(lambda x: x.shape, obs) == shapes
+    assert vector.step(np.array([[0, 1], [1, 0], [1, 1]]))[1].reward.shape == (3,)
+
+
+def test_a_policy_learns_from_every_kind_of_space_together(tmp_path):
+    env = EnvConfig("tests.helpers.hosted:everything", num_envs=16, eval_episodes=8)
+    env = replace(env, time_limit=1)
+    config = PPO(env=env, num_steps=16, total_steps=16 * 16 * 15, learning_rate=1e-2, hidden=(16,))
+    figures = run(config, 0, tmp_path / "run", schedule=Schedule(2, 1, 1), progress=False).figures
+    assert figures["return"] > 0.9 and figures["random_return"] < 0.9
+
+
+def test_a_space_that_has_no_like_is_said():
+    with pytest.raises(InputError, match="no space here for Text.*wrap the environment"):
+        suite.as_space(gymnasium.spaces.Text(5))
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_listed_name_is_made_and_steps():
+    failed = {}
+    for name in suite.names():
+        try:
+            env = registry.from_config(EnvConfig(f"gymnasium/{name}", num_envs=1))
+            env.reset(0)
+            env.step(np.asarray(env.action_space.sample(jax.random.key(0)))[None])
+            env.close()
+        except InputError as error:
+            failed[name] = str(error)
+    assert not failed
+    assert all(name in suite.UNAVAILABLE for name in ("Hopper-v2", "GymV21Environment-v0"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"name": "gymnasium/CartPole-v9"}, "unknown environment 'gymnasium/CartPole-v9'; the nearest are gymnasium/C"),
+        ({"name": "gymnasium/Hopper-v3"}, "gymnasium/Hopper-v3 is not available: it needs mujoco-py"),
+        ({"name": "gymnasium/CartPole-v1", "options": {"speed": 3}}, "gymnasium/CartPole-v1 cannot be made.*speed"),
+        ({"name": SCRIPT, "action_repeat": 2}, "env.action_repeat = 2 is for environments that are compiled"),
+        ({"name": SCRIPT, "frame_stack": 2}, "lives on the host; wrap it in a function of yours"),
+        ({"name": "gymnax/CartPole-v1", "processes": True}, "env.processes = True is for environments on the host"),
+    ],
+)
+def test_what_cannot_be_is_said(settings, words):
+    with pytest.raises(InputError, match=words):
+        program(PPO(env=EnvConfig(**settings)))
+
+
+def test_what_needs_one_compiled_program_is_refused(tmp_path):
+    config = PPO(env=EnvConfig(SCRIPT, num_envs=2, time_limit=5), num_steps=8, num_minibatches=1, total_steps=64)
+    with pytest.raises(InputError, match="environments of Gymnasium, which no compiled program can call; train with"):
+        jax.jit(train)(config, jax.random.key(0))
+    with pytest.raises(InputError, match="runs on the host, and a sweep is one compiled program"):
+        sweep(config, {"learning_rate": [1e-3, 1e-4]}, Plan(), tmp_path / "sweep", progress=False)
+    with pytest.raises(InputError, match="lives on the host, and is not played in whole episodes"):
+        program(Reinforce(env=config.env, num_steps=5, total_steps=100))
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+CART = PPO(
+    env=EnvConfig("gymnasium/CartPole-v1", num_envs=8, eval_episodes=10),
+    total_steps=8 * 128 * 40,
+    num_steps=128,
+    num_epochs=10,
+    learning_rate=1e-3,
+)
+
+
+def test_ppo_learns_cartpole_where_gymnasium_steps_it_and_plays_it_in_jax(tmp_path):
+    ended = run(CART, 0, tmp_path / "run", schedule=Schedule(4, 2, 2), progress=False)
+    assert ended.figures["return"] > 400 and ended.figures["random_return"] < 60
+    assert ended.figures["env_steps"] == CART.total_steps
+    # through the other's interface: the same body, written in JAX
+    policy, ours = load_policy(ended.run_dir), registry.from_config(EnvConfig("gymnax/CartPole-v1", num_envs=10))
+    state, obs = ours.reset(jax.random.key(0))
+
+    @jax.jit
+    def whole(state, obs):
+        def step(carry, key):
+            state, obs = carry
+            state, obs, said = ours.step(key, state, policy(obs))
+            return (state, obs), said.terminated
+
+        return jax.lax.scan(step, (state, obs), jax.random.split(jax.random.key(1), 400))[1]
+
+    assert whole(state, obs).sum() < 20, "random actions end some 180"
+
+
+def test_what_remembers_learns_on_the_host_too(tmp_path):
+    short = replace(CART, total_steps=8 * 128 * 2, core="gru", core_size=8, hidden=(8,))
+    ended = run(short, 0, tmp_path / "run", schedule=Schedule(2, 1, 1), progress=False)
+    assert np.isfinite(ended.figures["return"])
+
+
+def test_the_first_ratio_is_one_and_the_value_bootstraps_at_a_time_limit(tmp_path):
+    env = EnvConfig("tests.helpers.hosted:constant", num_envs=16, eval_episodes=2)
+    learning = {"gamma": 0.9, "learning_rate": 1e-2, "hidden": (16,)}
+    config = PPO(env=env, num_steps=16, total_steps=16 * 16 * 60, **learning)
+    still = replace(config, learning_rate=0.0, total_steps=16 * 16 * 2, normalize_obs=True)
+    rows = read_metrics(run(still, 0, tmp_path / "still", progress=False).run_dir / "metrics.jsonl")
+    assert all(abs(row["approx_kl"]) < 1e-9 for row in rows)
+    learner = run(config, 0, tmp_path / "run", progress=False).state.learner
+    network = actor_critic(registry.from_config(env).spaces, hidden=(16,))
+    # 1 + γ + γ² + …, of which only bootstrapping beyond the tenth step knows
+    np.testing.assert_allclose(network.apply(learner.params, jnp.zeros((1, 1)))[1], [10.0], rtol=0.02)
+
+
+def test_a_run_goes_on_from_its_checkpoint_with_fresh_episodes(tmp_path):
+    short = replace(CART, total_steps=8 * 128 * 4)
+    ended = run(short, 0, tmp_path / "run", schedule=Schedule(4, 1, 4), progress=False)
+    longer = replace(short, total_steps=8 * 128 * 6)
+    kept = {"schedule": Schedule(6, 1, 6), "progress": False, "resume": True, "accept_changes": True}
+    again = run(longer, 0, ended.run_dir, **kept)
+    assert again.figures["env_steps"] == 8 * 128 * 6
+    other = run(short, 0, tmp_path / "other", schedule=Schedule(4, 1, 4), progress=False)
+    for a, b in zip(jax.tree.leaves(ended.state.learner), jax.tree.leaves(other.state.learner), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_fails_is_said_and_all_that_was_learned_is_saved(tmp_path):
+    env = EnvConfig(SCRIPT, num_envs=2, options={"ends": 99, "fails": 20}, time_limit=99, eval_episodes=2)
+    config = A2C(env=env, num_steps=8, total_steps=16 * 10)
+    with pytest.raises(HostFailed, match=r"script failed on the host \(KeyError: 'a wheel'\); all that was learned"):
+        run(config, 0, tmp_path / "run", schedule=Schedule(10, 0, 1), progress=False)
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+
+
+def test_processes_step_as_one_does_and_a_dead_one_is_a_sentence():
+    here, there = opened(SCRIPT), opened(SCRIPT, processes=True)
+    np.testing.assert_array_equal(here.reset(5), there.reset(5))
+    for _ in range(6):
+        (a, said), (b, also) = here.step(zeros()), there.step(zeros())
+        np.testing.assert_array_equal(said.next_obs, also.next_obs)
+        np.testing.assert_array_equal(a[:, 1], b[:, 1])
+    there.close()
+    dying = opened(SCRIPT, processes=True, options={"dies": 2})
+    dying.reset(0)
+    dying.step(zeros())
+    with pytest.raises(HostFailed, match="script failed on the host"):
+        dying.step(zeros())
+
+
+def test_evaluation_plays_as_many_episodes_as_asked_each_environment_as_often():
+    env = EnvConfig(SCRIPT, num_envs=3, time_limit=50)
+    p = program(PPO(env=env, num_steps=8, num_minibatches=1, total_steps=24))
+    learner = p.algorithm.init(jax.random.key(0))
+    found = evaluate(env, p.algorithm, learner, jax.random.key(0), num_episodes=7, behaviour="random")
+    assert found.episode_length.tolist() == [5] * 7 and found.episode_return.tolist() == [15.0] * 7
+
+
+def test_an_object_of_our_own_contract_is_no_gymnasium_environment():
+    assert not getattr(Counter(), "hosted", False) and not getattr(make("gymnax/CartPole-v1"), "hosted", False)

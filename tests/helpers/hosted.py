@@ -1,0 +1,92 @@
+"""Gymnasium environments of our own, at the top of a module so that another process finds them."""
+
+import os
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Script(gymnasium.Env):
+    """Counts its steps from a seeded start; ends by terminated after `ends` steps, or truncated after `cut`."""
+
+    def __init__(self, ends=5, cut=None, fails=None, dies=None, nan=None):
+        self.ends, self.cut, self.fails, self.dies, self.nan = ends, cut, fails, dies, nan
+        self.observation_space, self.action_space = spaces.Box(-np.inf, np.inf, (2,), np.float64), spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.start = 0, self.np_random.uniform(100, 200)
+        return self.obs(), {}
+
+    def obs(self):
+        return np.array([self.start, self.t])
+
+    def step(self, action):
+        self.t += 1
+        if self.t == self.fails:
+            raise KeyError("a wheel")
+        if self.t == self.dies:
+            os._exit(3)
+        obs = np.full(2, np.nan) if self.t == self.nan else self.obs()
+        return obs, float(self.t), self.t == self.ends, self.t == self.cut, {}
+
+
+class Everything(gymnasium.Env):
+    """An observation of every kind; pays for the action that its parts name."""
+
+    observation_space = spaces.Dict(
+        {
+            "name": spaces.Discrete(3, start=2),
+            "names": spaces.MultiDiscrete([2, 3]),
+            "flags": spaces.MultiBinary(2),
+            "pair": spaces.Tuple((spaces.Box(0, 1, (1,)), spaces.Discrete(2))),
+        }
+    )
+    action_space = spaces.MultiDiscrete([2, 2], start=[5, 7])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.names = self.np_random.integers(0, 2, 2)
+        return self.obs(), {}
+
+    def obs(self):
+        return {
+            "name": np.int64(4),
+            "names": self.names,
+            "flags": np.array([0, 1], np.int8),
+            "pair": (np.ones(1, np.float32), np.int64(1)),
+        }
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        return self.obs(), float((action - [5, 7] == self.names).mean()), True, False, {}
+
+
+class Constant(gymnasium.Env):
+    """Pays 1 for ever, and shows always the same."""
+
+    observation_space, action_space = spaces.Box(-1, 1, (1,)), spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+
+def constant():
+    return gymnasium.wrappers.TimeLimit(Constant(), 10)
+
+
+def script(**options):
+    return Script(**options)
+
+
+def limited(**options):
+    return gymnasium.wrappers.TimeLimit(Script(ends=10**9, **options), 3)
+
+
+def everything():
+    return Everything()
