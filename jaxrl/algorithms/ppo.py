@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl.algorithms.programs import control_program
 from jaxrl.networks import actor_critic, check_outputs, remembers, successor_value, with_memory
@@ -33,7 +33,7 @@ from jaxrl.ops.normalization import (
 )
 from jaxrl.ops.optimizers import unless
 from jaxrl.ops.returns import gae
-from jaxrl.ops.schedules import linear, remaining
+from jaxrl.ops.schedules import Scalar, linear, remaining
 from jaxrl.ops.successors import next_values, values
 from jaxrl.settings import EnvConfig, check_unread, config, leaf, static
 from jaxrl.sources import rollouts
@@ -77,6 +77,11 @@ class PPO:
     """Adam's step size at the start."""
     lr_final: float = leaf(0.0, 0.0, 1.0)
     """Share of the learning rate left after the last update, reached linearly: 0 anneals to zero, 1 is constant."""
+    lr_schedule: str = static("linear", choices=("linear", "adaptive"))
+    """"adaptive" divides the rate by 1.5 after a minibatch whose approx_kl is above 2 kl_goal, and multiplies it by 1.5
+    after one below kl_goal / 2, between 1e-5 and 1e-2."""
+    kl_goal: float = leaf(0.01, 0.0)
+    """The approx_kl that an adaptive learning rate aims at."""
     clip_eps: float = leaf(0.2, 0.0)
     """ε of the clipped surrogate: how far the ratio may move from 1."""
     clip_final: float = leaf(1.0, 0.0, 1.0)
@@ -100,6 +105,8 @@ class PPO:
     target_kl: float = leaf(float("inf"), 0.0)
     """Skip an update's remaining gradient steps once approx_kl exceeds this; inf is off."""
 
+    recompute_advantages: bool = static(False)
+    """Estimate values and advantages anew before each epoch, by the parameters as they are then."""
     normalize_obs: bool = static(False)
     """Standardise observations by running statistics, clipped to ±10."""
     normalize_return: bool = static(False)
@@ -131,6 +138,10 @@ class PPO:
         """Raises InputError, naming the nearest valid numbers, where the sizes do not divide."""
         if self.core == "none":
             check_unread(self, ("core_size",), "without a core", "set core = 'gru'")
+        if self.lr_schedule == "linear":
+            check_unread(self, ("kl_goal",), "by a linear lr_schedule", "set lr_schedule = 'adaptive'")
+        else:
+            check_unread(self, ("lr_final",), "by an adaptive lr_schedule", "set lr_schedule = 'linear'")
         self.check_minibatches(self.core != "none")
         rows = self.env.num_envs * self.num_steps // self.num_minibatches
         if rows < 2 and self.normalize_advantage:
@@ -180,13 +191,23 @@ class PPO:
 
 
 class PPOLearner(NamedTuple):
-    """All that PPO carries from update to update. Statistics that are switched off are None."""
+    """All that PPO carries from update to update. What is switched off is None: statistics, and a rate that adapts."""
 
     params: Params
     opt_state: PyTree
     obs_stats: RunningStats | None
     return_scale: ReturnScale | None
     num_updates: Int[Array, ""]
+    learning_rate: Float[Array, ""] | None = None
+
+
+class Now(NamedTuple):
+    """Where the gradient steps on one rollout have come to. stopped: by target_kl."""
+
+    params: Params
+    opt_state: PyTree
+    learning_rate: Float[Array, ""]
+    stopped: Bool[Array, ""]
 
 
 class Samples(NamedTuple):
@@ -228,7 +249,8 @@ def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
         params = network.init(key)
         obs_stats = init_obs_stats(spaces.observation, c.normalize_obs)
         return_scale = init_return_scale(c.env.num_envs) if c.normalize_return else None
-        return PPOLearner(params, optimizer.init(params), obs_stats, return_scale, jnp.zeros((), jnp.int32))
+        rate = jnp.asarray(c.learning_rate, jnp.float32) if c.lr_schedule == "adaptive" else None
+        return PPOLearner(params, optimizer.init(params), obs_stats, return_scale, jnp.zeros((), jnp.int32), rate)
 
     def policy(learner: PPOLearner, memory: Memory, obs: PyTree, first: Bool[Array, " N"]):
         distribution, _, memory = network.apply(learner.params, normalize(learner.obs_stats, obs), first, memory)
@@ -242,17 +264,30 @@ def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
             return_scale = update_return_scale(return_scale, reward, done, c.gamma)
             reward = scale_reward(return_scale, reward)
 
-        samples = estimate(c, spaces, network, learner, batch, reward)
-        rows = (sequences(samples), batch.memory) if by_env else (flatten(samples), ())
-        params, opt_state, metrics = fit(c, network, optimizer, key, learner, *rows)
+        def learn(key: Key, now: Now, num_epochs: int) -> tuple[Now, Metrics]:
+            samples = estimate(c, spaces, network, learner._replace(params=now.params), batch, reward)
+            rows = (sequences(samples), batch.memory) if by_env else (flatten(samples), ())
+            now, metrics = fit(c, network, optimizer, key, now, learner.num_updates, num_epochs, *rows)
+            return now, metrics | {"explained_variance": m.explained_variance(samples.value, samples.target)}
+
+        rate = linear(c.learning_rate, c.lr_final, remaining(c, learner.num_updates))
+        rate = rate if learner.learning_rate is None else learner.learning_rate
+        now = Now(learner.params, learner.opt_state, rate, jnp.zeros((), bool))
+        if c.recompute_advantages:
+            now, metrics = jax.lax.scan(lambda now, key: learn(key, now, 1), now, jax.random.split(key, c.num_epochs))
+            metrics = m.total(metrics)
+            metrics["gradient_steps"] = m.mean(metrics["gradient_steps"].total)  # of all epochs, not of one
+        else:
+            now, metrics = learn(key, now, c.num_epochs)
 
         # Statistics move only now: the ratios above were taken with those that the rollout was acted with.
         obs_stats = learner.obs_stats
         if obs_stats is not None:
             obs_stats = update_stats(obs_stats, batch.obs)
         metrics |= m.episode_metrics(batch)
-        metrics["explained_variance"] = m.explained_variance(samples.value, samples.target)
-        return PPOLearner(params, opt_state, obs_stats, return_scale, learner.num_updates + 1), metrics
+        rate = None if learner.learning_rate is None else now.learning_rate
+        done = learner.num_updates + 1
+        return PPOLearner(now.params, now.opt_state, obs_stats, return_scale, done, rate), metrics
 
     return Algorithm(init, update, policy, network.memory)
 
@@ -281,18 +316,25 @@ def estimate(
     return Samples(obs, batch.action, batch.log_prob, value, advantage, advantage + value, batch.first)
 
 
-def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner, samples: Samples, memory: Memory):
-    """The epochs of gradient steps on one rollout. Returns (params, optimiser state, metrics).
+def fit(
+    c: PPO,
+    network: Network,
+    optimizer: Any,
+    key: Key,
+    start: Now,
+    num_updates: Int[Array, ""],
+    num_epochs: int,
+    samples: Samples,
+    memory: Memory,
+) -> tuple[Now, Metrics]:
+    """The epochs of gradient steps on one rollout.
 
     samples: rows that are steps [T·N], or environments' sequences [N, T], each then with its `memory` [N] at the start.
     """
     by_env = samples.log_prob.ndim == 2
-    steps = c.num_steps if by_env else 1
-    N = num_rows(samples)
-    micro_batch_size = c.micro_batch_size or 0
-    micro_batch_size = micro_batch_size // steps or rows_at_once(N // c.num_minibatches, steps)
-    left = remaining(c, learner.num_updates)
-    learning_rate = linear(c.learning_rate, c.lr_final, left)
+    steps, N = c.num_steps if by_env else 1, num_rows(samples)
+    micro_batch_size = (c.micro_batch_size or 0) // steps or rows_at_once(N // c.num_minibatches, steps)
+    left = remaining(c, num_updates)
     clip_eps = linear(c.clip_eps, c.clip_final, left)
     ent_coef = linear(c.ent_coef, c.ent_final, left)
 
@@ -313,33 +355,37 @@ def fit(c: PPO, network: Network, optimizer: Any, key: Key, learner: PPOLearner,
         }
         return m.mean(policy_loss + c.vf_coef * value_loss - ent_coef * entropy), metrics
 
-    def gradient_step(carry, step):
-        (params, opt_state, stopped), (rows, key) = carry, step
+    def gradient_step(now: Now, step: tuple[Array, Key]) -> tuple[Now, tuple[m.Packed, Array]]:
+        rows, key = step
         batch, remembered = take((samples, memory), rows)
         if c.normalize_advantage:
             # Not in the paper. Per minibatch, as everybody's PPO: the scale of rewards then leaves the step alone.
             advantage = batch.advantage
             batch = batch._replace(advantage=(advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8))
-        grads, metrics = accumulate(loss, params, (batch, remembered), micro_batch_size, key)
-        norm = m.grad_norm(grads)
+        grads, metrics = accumulate(loss, now.params, (batch, remembered), micro_batch_size, key)
+        norm, kl = m.grad_norm(grads), metrics["approx_kl"].value
         bad = ~jnp.isfinite(norm.total)
-        metrics |= {"grad_norm": norm, "learning_rate": m.mean(learning_rate), "skipped_updates": m.mean(bad)}
+        rate = adapted(now.learning_rate, kl, c.kl_goal) if c.lr_schedule == "adaptive" else now.learning_rate
+        metrics |= {"grad_norm": norm, "learning_rate": m.mean(rate), "skipped_updates": m.mean(bad)}
         # The minibatch that trips target_kl is not learned from, but measured: it is what a person wants to see.
-        trips = stopped | (metrics["approx_kl"].value > c.target_kl)
-        updates, next_opt_state = optimizer.update(grads, opt_state)
+        trips = now.stopped | (kl > c.target_kl)
+        updates, opt_state = optimizer.update(grads, now.opt_state)
         # The learning rate is applied here, not by optax, so that it may be traced and swept.
-        next_params = optax.apply_updates(params, optax.tree.scale(-learning_rate, updates))
-        before, after = (params, opt_state), (next_params, next_opt_state)
-        kept = unless(trips | bad, before, after)
-        metrics = jax.tree.map(lambda x: jnp.where(stopped, 0.0, x), m.pack(metrics))
-        return (*kept, trips), (metrics, ~trips)
+        params = optax.apply_updates(now.params, optax.tree.scale(-rate, updates))
+        after = unless(trips | bad, now, Now(params, opt_state, rate, now.stopped))
+        metrics = jax.tree.map(lambda x: jnp.where(now.stopped, 0.0, x), m.pack(metrics))
+        return after._replace(stopped=trips), (metrics, ~trips)
 
     # All epochs are shuffled at once: one batched sort instead of num_epochs small ones between gradient steps.
-    keys = jax.random.split(key, c.num_epochs * (1 + c.num_minibatches))
-    k_shuffle, k_entropy = keys[: c.num_epochs], keys[c.num_epochs :]
+    keys = jax.random.split(key, num_epochs * (1 + c.num_minibatches))
+    k_shuffle, k_entropy = keys[:num_epochs], keys[num_epochs:]
     rows = jax.vmap(lambda key: minibatch_rows(key, N, c.num_minibatches))(k_shuffle)
-    rows = rows.reshape(len(k_entropy), -1)
-    start = (learner.params, learner.opt_state, jnp.zeros((), bool))
-    steps = (rows, k_entropy)
-    (params, opt_state, _), (metrics, taken) = jax.lax.scan(gradient_step, start, steps)
-    return params, opt_state, {**m.unpack(m.total(metrics)), "gradient_steps": m.mean(jnp.sum(taken))}
+    end, (metrics, taken) = jax.lax.scan(gradient_step, start, (rows.reshape(len(k_entropy), -1), k_entropy))
+    return end, {**m.unpack(m.total(metrics)), "gradient_steps": m.mean(jnp.sum(taken))}
+
+
+def adapted(rate: Float[Array, ""], kl: Float[Array, ""], goal: Scalar) -> Float[Array, ""]:
+    """The learning rate after a minibatch with this KL, as in Rudin et al. 2021 (arXiv 2109.11978). One of about 0, as
+    the first of every rollout has it, says nothing."""
+    factor = jnp.where(kl > 2 * goal, 1 / 1.5, jnp.where((kl < goal / 2) & (kl > 1e-6), 1.5, 1.0))
+    return jnp.clip(rate * factor, 1e-5, 1e-2)

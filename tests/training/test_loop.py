@@ -22,6 +22,7 @@ from jaxrl import (
     train,
     vectorize,
 )
+from jaxrl.algorithms.ppo import adapted
 from jaxrl.ops.distributions import Categorical, DiagGaussian, TanhDiagGaussian
 from jaxrl.ops.losses import approx_kl
 from jaxrl.spaces import Box, Discrete
@@ -183,6 +184,48 @@ def test_the_minibatch_that_trips_target_kl_is_seen_in_the_metrics(key):
     state, metrics = jax.jit(train)(fast, key)
     assert metrics["gradient_steps"].value[0] == 1
     assert metrics["approx_kl"].value[0] > 1e-4, "0 would be the first minibatch alone"
+
+
+@pytest.mark.parametrize(
+    ("kl", "factor"), [(0.021, 1 / 1.5), (0.02, 1.0), (0.01, 1.0), (0.005, 1.0), (0.0049, 1.5), (1e-7, 1.0)]
+)
+def test_an_adaptive_rate_follows_the_kl(kl, factor):
+    assert float(adapted(jnp.float32(1e-3), jnp.float32(kl), 0.01)) == pytest.approx(1e-3 * factor)
+    assert float(adapted(jnp.float32(9e-3), jnp.float32(0.001), 0.01)) == pytest.approx(1e-2)
+    assert float(adapted(jnp.float32(1.1e-5), jnp.float32(1.0), 0.01)) == pytest.approx(1e-5)
+
+
+def test_an_adaptive_rate_is_carried_on_and_seen_in_the_metrics(key):
+    config = replace(CARTPOLE, lr_schedule="adaptive", kl_goal=1e-4, learning_rate=5e-3, total_steps=4 * 16 * 4)
+    state, metrics = jax.jit(train)(config, key)
+    rates = metrics["learning_rate"].value
+    assert float(state.learner.learning_rate) < 5e-3 and rates[-1] < rates[0]
+    assert jax.jit(train)(CARTPOLE, key)[0].learner.learning_rate is None
+
+
+def test_advantages_are_estimated_anew_before_each_epoch(key):
+    short = replace(CARTPOLE, total_steps=4 * 16, num_epochs=3)
+    state, metrics = jax.jit(train)(replace(short, recompute_advantages=True), key)
+    assert metrics["gradient_steps"].value[0] == 3 * short.num_minibatches
+    # what does not move is estimated the same: then only the draws of minibatches differ, and those not at all in one
+    still = replace(short, learning_rate=0.0, num_minibatches=1)
+    once, anew = (jax.jit(train)(replace(still, recompute_advantages=on), key)[1] for on in (False, True))
+    assert_trees_close(once["value_loss"].value, anew["value_loss"].value, 1e-5, 1e-6)
+    moved = jax.jit(train)(replace(short, num_minibatches=1), key)[0].learner.params
+    other = jax.jit(train)(replace(short, num_minibatches=1, recompute_advantages=True), key)[0].learner.params
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(other), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kl_goal": 0.02}, "kl_goal = 0.02 is not read by a linear lr_schedule"),
+        ({"lr_schedule": "adaptive", "lr_final": 0.5}, "lr_final = 0.5 is not read by an adaptive lr_schedule"),
+    ],
+)
+def test_a_schedule_refuses_what_it_does_not_read(changes, words):
+    with pytest.raises(ValueError, match=words):
+        program(replace(CARTPOLE, **changes))
 
 
 @pytest.mark.parametrize("by", ["step", "env"])
