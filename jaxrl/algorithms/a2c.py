@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Int
 
 from jaxrl.algorithms.programs import control_program
-from jaxrl.networks import actor_critic, check_outputs, successor_values, with_memory
+from jaxrl.networks import check_outputs, network_of, successor_values, with_memory
 from jaxrl.networks.heads import HEADS
 from jaxrl.networks.recurrent import CORES
 from jaxrl.networks.torsos import TORSOS
@@ -109,16 +109,7 @@ class A2CLearner(NamedTuple):
 def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
     """The three functions of A2C."""
     if network is None:
-        network = actor_critic(
-            spaces,
-            hidden=c.hidden,
-            activation=c.activation,
-            head=c.head,
-            init_std=c.init_std,
-            torso=c.torso,
-            core=c.core,
-            core_size=c.core_size,
-        )
+        network = network_of(c, spaces)
     else:
         check_outputs(network, spaces)
     network = with_memory(network)

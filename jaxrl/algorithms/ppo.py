@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl.algorithms.programs import control_program
-from jaxrl.networks import actor_critic, check_outputs, remembers, successor_value, with_memory
+from jaxrl.networks import check_outputs, network_of, remembers, successor_value, with_memory
 from jaxrl.networks.heads import HEADS
 from jaxrl.networks.recurrent import CORES
 from jaxrl.networks.torsos import TORSOS
@@ -225,17 +225,7 @@ class Samples(NamedTuple):
 def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
     """PPO's init, update and policy."""
     if network is None:
-        network = actor_critic(
-            spaces,
-            hidden=c.hidden,
-            critic_hidden=c.critic_hidden,
-            activation=c.activation,
-            head=c.head,
-            init_std=c.init_std,
-            torso=c.torso,
-            core=c.core,
-            core_size=c.core_size,
-        )
+        network = network_of(c, spaces, critic_hidden=c.critic_hidden)
     else:
         check_outputs(network, spaces)
         c.check_minibatches(remembers(network))

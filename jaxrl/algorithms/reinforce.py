@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Bool, Int
 
 from jaxrl.algorithms.programs import control_program
-from jaxrl.networks import actor_critic, check_outputs, with_memory
+from jaxrl.networks import check_outputs, network_of, with_memory
 from jaxrl.networks.heads import HEADS
 from jaxrl.networks.recurrent import CORES
 from jaxrl.networks.torsos import TORSOS
@@ -134,16 +134,7 @@ class ReinforceLearner(NamedTuple):
 def make(c: Reinforce, spaces: Spaces, network: Network | None) -> Algorithm:
     """The three functions of REINFORCE."""
     if network is None:
-        network = actor_critic(
-            spaces,
-            hidden=c.hidden,
-            activation=c.activation,
-            head=c.head,
-            init_std=c.init_std,
-            torso=c.torso,
-            core=c.core,
-            core_size=c.core_size,
-        )
+        network = network_of(c, spaces)
     else:
         check_outputs(network, spaces)
     network = with_memory(network)

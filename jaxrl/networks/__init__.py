@@ -10,3 +10,4 @@ from jaxrl.networks.memory import with_memory as with_memory
 from jaxrl.networks.mlp import MLP as MLP
 from jaxrl.networks.mlp import ActorCritic as ActorCritic
 from jaxrl.networks.mlp import actor_critic as actor_critic
+from jaxrl.networks.mlp import network_of as network_of

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -177,6 +178,12 @@ def actor_critic(
     if core == "none":
         return Network(init, apply)
     return Network(init, apply_core, lambda num_envs: no_memory_of(core, core_size, num_envs))
+
+
+def network_of(config: Any, spaces: Spaces, **more: Any) -> Network:
+    """`actor_critic` with the settings that a config of control has by the same names."""
+    names = ("hidden", "activation", "head", "init_std", "torso", "core", "core_size")
+    return actor_critic(spaces, **{name: getattr(config, name) for name in names}, **more)
 
 
 def _check_choices(activation: str, torso: str, core: str) -> None:
