@@ -76,20 +76,36 @@ def orthogonal_layers(
     ]
 
 
+class Remembering(nnx.Module):
+    """A dense layer, and a core of `recurrent` after it."""
+
+    def __init__(self, core: str, n_in: int, size: int, activation: Callable, key: Key):
+        k_embed, k_core = jax.random.split(key)
+        (kernels,) = orthogonal_layers(k_embed, ((n_in, size),), (2**0.5,))
+        self.embedding, self.core, self.activation = (
+            MLP(kernels, activation),
+            make_core(core, size, size, k_core),
+            activation,
+        )
+
+    def __call__(self, x: Float[Array, "*b f"], first: Bool[Array, "*b"], memory: Memory):
+        return self.core(self.activation(self.embedding(x)), first, memory)
+
+
 class ActorCritic(nnx.Module):
-    """The parameters of an actor and a critic, and a state-independent log std if there is one. They share nothing but
-    what comes before: torsos, one for each picture of an observation; and a core that remembers, with its embedding.
+    """The parameters of an actor and a critic, each perhaps with a memory of its own, and a log std that depends on no
+    state if there is one. They share nothing but the torsos, one for each picture of an observation.
     """
 
-    def __init__(self, actor: MLP, critic: MLP, log_std: Array | None, torsos: Sequence, core: Sequence | None):
+    def __init__(self, actor: MLP, critic: MLP, log_std: Array | None, torsos: Sequence, cores: Sequence):
         self.actor = actor
         self.critic = critic
         self.log_std = None if log_std is None else nnx.Param(log_std)
         # Not even an empty list where there are none: a checkpoint of a plain network holds what it always held.
         if torsos:
             self.torsos = nnx.List(torsos)
-        if core is not None:
-            self.embedding, self.core = core
+        if cores:
+            self.actor_memory, self.critic_memory = cores
 
     def features(self, space: Space, obs: PyTree) -> Float[Array, "*b f"]:
         """What actor and critic, or the core, see of an observation."""
@@ -126,8 +142,8 @@ def actor_critic(
     of half the range, at most 0.577, the uniform.
     torso: what sees pictures, which actor and critic share: one of `torsos.make_torso`, "auto" by their size, or "flat"
     for none, which takes their pixels as a vector.
-    core: "gru", "lstm" or "linear", of core_size, between a dense layer of as many units, or the torso, and the hidden
-    layers; actor and critic share it. "none" for none.
+    core: "gru", "lstm" or "linear", of core_size, after a dense layer of as many units and before the hidden layers,
+    in actor and critic each: one for both is pulled at by values that are larger than policies are. "none" for none.
     Raises InputError for an unknown activation, head, torso or core, for a head that does not suit the actions, a torso
     that does not suit the observations, and for widths below 1.
     """
@@ -142,42 +158,38 @@ def actor_critic(
         raise InputError(f"torso = {torso!r} is for pictures [height, width, channels], not {seen}; leave it out")
     kinds = [(torso_kind(torso, part), part) for part in pictures]
 
-    def shared(key: Key) -> tuple[list, list | None, int]:
-        """Torsos, embedding and core, and the length of what they give."""
-        k_torso, k_embed, k_core = jax.random.split(key, 3)
-        torsos = [make_torso(*one, jax.random.fold_in(k_torso, i)) for i, one in enumerate(kinds)]
-        flat = [part for part in jax.tree.leaves(seen) if torso == "flat" or not is_image(part)]
-        n_in = sum(num_features(part) for part in flat) + sum(one.size for one in torsos)
-        if core == "none":
-            return torsos, None, n_in
-        ((kernel,),) = orthogonal_layers(k_embed, ((n_in, core_size),), (2**0.5,))
-        return torsos, [MLP((kernel,), act), make_core(core, core_size, core_size, k_core)], core_size
-
     def init(key: Key) -> ActorCritic:
         # The key of a plain network is its own, so that its first parameters are what they always were.
-        torsos, remembering, n_in = shared(jax.random.fold_in(key, 1))
+        k_torso, k_actor, k_critic = jax.random.split(jax.random.fold_in(key, 1), 3)
+        torsos = [make_torso(*one, jax.random.fold_in(k_torso, i)) for i, one in enumerate(kinds)]
+        flat = [part for part in jax.tree.leaves(seen) if torso == "flat" or not is_image(part)]
+        n_in, cores = sum(num_features(part) for part in flat) + sum(one.size for one in torsos), []
+        if core != "none":
+            cores, n_in = [Remembering(core, n_in, core_size, act, k) for k in (k_actor, k_critic)], core_size
         widths = (n_in, *hidden, made.num_outputs), (n_in, *(hidden if critic_hidden is None else critic_hidden), 1)
         actor, critic = (MLP(kernels, act) for kernels in orthogonal_layers(key, widths, (0.01, 1.0)))
         bias = made.bias(init_std)
         if bias is not None:
             actor.layers[-1].bias[...] = bias
-        return ActorCritic(actor, critic, made.log_std(init_std), torsos, remembering)
+        return ActorCritic(actor, critic, made.log_std(init_std), torsos, cores)
 
-    def judged(params: ActorCritic, obs: PyTree, x: Array) -> tuple[Distribution, Float[Array, "*b"]]:
+    def judged(params: ActorCritic, obs: PyTree, of_actor: Array, of_critic: Array) -> tuple[Distribution, Array]:
         log_std = None if params.log_std is None else params.log_std[...]
-        return made.distribution(params.actor(x), log_std, obs), params.critic(x)[..., 0]
+        return made.distribution(params.actor(of_actor), log_std, obs), params.critic(of_critic)[..., 0]
 
     def apply(params: ActorCritic, obs: PyTree) -> tuple[Distribution, Float[Array, "*b"]]:
-        return judged(params, obs, params.features(seen, without_mask(obs)))
+        x = params.features(seen, without_mask(obs))
+        return judged(params, obs, x, x)
 
     def apply_core(params: ActorCritic, obs: PyTree, first: Bool[Array, "*b"], memory: Memory):
-        x = act(params.embedding(params.features(seen, without_mask(obs))))
-        x, memories = params.core(x, first, memory)
-        return *judged(params, obs, x), memories
+        x = params.features(seen, without_mask(obs))
+        of_actor, actor = params.actor_memory(x, first, memory[0])
+        of_critic, critic = params.critic_memory(x, first, memory[1])
+        return *judged(params, obs, of_actor, of_critic), (actor, critic)
 
     if core == "none":
         return Network(init, apply)
-    return Network(init, apply_core, lambda num_envs: no_memory_of(core, core_size, num_envs))
+    return Network(init, apply_core, lambda num_envs: (no_memory_of(core, core_size, num_envs),) * 2)
 
 
 def network_of(config: Any, spaces: Spaces, **more: Any) -> Network:
