@@ -19,17 +19,22 @@ from jaxrl.envs.wrappers import Wrapper, wrapped
 from jaxrl.settings import EnvConfig
 from jaxrl.types import InputError
 
-SUITES = {suite: f"jaxrl.envs.suites.{suite}" for suite in ("gymnax", "brax", "gymnasium", "probe")}
-EXTRAS = {"gymnasium": "gymnasium"}  # suites whose package is none of jaxrl's own -> the extra that installs it
+_SUITES = ("gymnax", "brax", "gymnasium", "playground", "probe")
+SUITES = {suite: f"jaxrl.envs.suites.{suite}" for suite in _SUITES}
+# Suites whose package is none of jaxrl's own -> the extra that installs it.
+EXTRAS = {suite: suite for suite in ("gymnasium", "playground")}
 
 
 def make(name: str, /, **options: Any) -> Any:
-    """The environment "suite/name", unbatched, or the one that a class of your own makes: "package.module:Class".
+    """The environment "suite/name", unbatched; or the one that a class of your own makes, "package.module:Class"; or a
+    robot of your own on MJX, "mjcf:path/to/robot.xml", with task="package.module:Task" (`suites.mjcf`).
 
     `options` go to its constructor, or to its parameters, such as backend="spring" for Brax or max_torque=8.0 for
     gymnax/Pendulum-v1. Only the suite asked for is imported.
     Raises InputError naming the nearest for an unknown name, and for an option that nothing takes.
     """
+    if name.startswith("mjcf:"):
+        return importlib.import_module("jaxrl.envs.suites.mjcf").make(name.removeprefix("mjcf:"), **options)
     if ":" in name:
         return custom.make(name, **options)
     suite, _, env_name = name.partition("/")
@@ -80,6 +85,8 @@ def name_of(env: Any) -> str:
         return name_of(env.env)
     if is_hosted(env):
         return env.name
+    if type(env).__module__ == "jaxrl.envs.suites.mjcf":
+        return f"mjcf:{env.path}"
     kind = type(env)
     suites = [suite for suite, path in SUITES.items() if path == kind.__module__]
     return f"{suites[0]}/{env.name}" if suites and env.name else f"{kind.__module__}:{kind.__qualname__}"
@@ -136,7 +143,7 @@ def _ours(env: Any, options: dict[str, Any]) -> Any:
 
 def environment(config: EnvConfig) -> Any:
     """The environment that a config names, unbatched. Raises InputError for one of yours that breaks its contract."""
-    if ":" in config.name:
+    if ":" in config.name and not config.name.startswith("mjcf:"):
         return custom.checked(config.name, config.env_axis, **given_options(config))
     return make(config.name, **given_options(config))
 

@@ -18,6 +18,7 @@ from jaxrl.ops.masks import without_mask
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
 from jaxrl.types import InputError, Key, Memory, Network, PyTree
 
+PRIVILEGED = "privileged_state"
 ACTIVATIONS: dict[str, Callable] = {
     "tanh": jnp.tanh,
     "relu": jax.nn.relu,
@@ -45,6 +46,12 @@ def features(space: Space, obs: PyTree) -> Float[Array, "*b f"]:
 def num_features(space: Space) -> int:
     """Length of that vector."""
     return jax.eval_shape(lambda: features(space, jax.tree.map(lambda part: part.zero(), space))).shape[-1]
+
+
+def privileged(space: Space) -> list[bool]:
+    """Of each part of an observation, in the order of the space's leaves, whether only the critic sees it."""
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(space)]
+    return [bool(path) and getattr(path[0], "key", None) == PRIVILEGED for path in paths]
 
 
 class MLP(nnx.Module):
@@ -107,13 +114,14 @@ class ActorCritic(nnx.Module):
         if cores:
             self.actor_memory, self.critic_memory = cores
 
-    def features(self, space: Space, obs: PyTree) -> Float[Array, "*b f"]:
-        """What actor and critic, or the core, see of an observation."""
+    def features(self, space: Space, obs: PyTree) -> tuple[Float[Array, "*b f"], Float[Array, "*b g"]]:
+        """What the actor sees of an observation, and what the critic does."""
         torsos = iter(getattr(self, "torsos", ()))
         parts = zip(jax.tree.leaves(space), jax.tree.structure(space).flatten_up_to(obs), strict=True)
         pictures = hasattr(self, "torsos")
         made = [next(torsos)(x) if pictures and is_image(part) else features(part, x) for part, x in parts]
-        return jnp.concatenate(made, axis=-1)
+        of_actor = [x for x, hidden in zip(made, privileged(space), strict=True) if not hidden]
+        return jnp.concatenate(of_actor, axis=-1), jnp.concatenate(made, axis=-1)
 
 
 def actor_critic(
@@ -142,6 +150,8 @@ def actor_critic(
     of half the range, at most 0.577, the uniform.
     torso: what sees pictures, which actor and critic share: one of `torsos.make_torso`, "auto" by their size, or "flat"
     for none, which takes their pixels as a vector.
+    An observation's entry "privileged_state", as Playground names it, is for the critic alone: what a simulator knows
+    and a robot does not.
     core: "gru", "lstm" or "linear", of core_size, after a dense layer of as many units and before the hidden layers,
     in actor and critic each: one for both is pulled at by values that are larger than policies are. "none" for none.
     Raises InputError for an unknown activation, head, torso or core, for a head that does not suit the actions, a torso
@@ -151,7 +161,7 @@ def actor_critic(
     _check_widths(hidden=hidden, critic_hidden=critic_hidden or (), core_size=(core_size,))
     act, made = ACTIVATIONS[activation], policy_head(spaces, head)
     seen = without_mask(spaces.observation)
-    if not jax.tree.leaves(seen):
+    if all(privileged(seen)):
         raise InputError(f"observation space {spaces.observation} shows nothing to see; pass a Network of your own")
     pictures = [part for part in jax.tree.leaves(seen) if is_image(part)] if torso != "flat" else []
     if torso not in ("auto", "flat") and not pictures:
@@ -162,11 +172,17 @@ def actor_critic(
         # The key of a plain network is its own, so that its first parameters are what they always were.
         k_torso, k_actor, k_critic = jax.random.split(jax.random.fold_in(key, 1), 3)
         torsos = [make_torso(*one, jax.random.fold_in(k_torso, i)) for i, one in enumerate(kinds)]
-        flat = [part for part in jax.tree.leaves(seen) if torso == "flat" or not is_image(part)]
-        n_in, cores = sum(num_features(part) for part in flat) + sum(one.size for one in torsos), []
+        of_torsos = iter(torsos)
+        sizes = [
+            next(of_torsos).size if torsos and is_image(part) else num_features(part) for part in jax.tree.leaves(seen)
+        ]
+        n_actor = sum(size for size, hidden in zip(sizes, privileged(seen), strict=True) if not hidden)
+        n_critic, cores = sum(sizes), []
         if core != "none":
-            cores, n_in = [Remembering(core, n_in, core_size, act, k) for k in (k_actor, k_critic)], core_size
-        widths = (n_in, *hidden, made.num_outputs), (n_in, *(hidden if critic_hidden is None else critic_hidden), 1)
+            cores = [Remembering(core, n, core_size, act, k) for n, k in ((n_actor, k_actor), (n_critic, k_critic))]
+            n_actor = n_critic = core_size
+        of_critic = hidden if critic_hidden is None else critic_hidden
+        widths = (n_actor, *hidden, made.num_outputs), (n_critic, *of_critic, 1)
         actor, critic = (MLP(kernels, act) for kernels in orthogonal_layers(key, widths, (0.01, 1.0)))
         bias = made.bias(init_std)
         if bias is not None:
@@ -178,13 +194,12 @@ def actor_critic(
         return made.distribution(params.actor(of_actor), log_std, obs), params.critic(of_critic)[..., 0]
 
     def apply(params: ActorCritic, obs: PyTree) -> tuple[Distribution, Float[Array, "*b"]]:
-        x = params.features(seen, without_mask(obs))
-        return judged(params, obs, x, x)
+        return judged(params, obs, *params.features(seen, without_mask(obs)))
 
     def apply_core(params: ActorCritic, obs: PyTree, first: Bool[Array, "*b"], memory: Memory):
-        x = params.features(seen, without_mask(obs))
-        of_actor, actor = params.actor_memory(x, first, memory[0])
-        of_critic, critic = params.critic_memory(x, first, memory[1])
+        of_actor, of_critic = params.features(seen, without_mask(obs))
+        of_actor, actor = params.actor_memory(of_actor, first, memory[0])
+        of_critic, critic = params.critic_memory(of_critic, first, memory[1])
         return *judged(params, obs, of_actor, of_critic), (actor, critic)
 
     if core == "none":

@@ -50,15 +50,13 @@ def record_episodes(
     behaviour: "mode" (deterministic) or "sample". given: as for `train`. Raises InputError for an environment whose
     episodes need not end, and for an unknown behaviour.
     """
-    from jaxrl.envs.suites import brax
-
     if behaviour not in BEHAVIOURS:
         raise InputError(f"behaviour = {behaviour!r} is not one of {', '.join(BEHAVIOURS)}")
     env = _body(config, given.get("env"))
-    if isinstance(env, brax.BraxEnv) and not callable(getattr(env, "render", None)):
+    if callable(getattr(env, "frame", None)) and not callable(getattr(env, "render", None)):
 
         def look(state: PyTree, result: Step) -> PyTree:
-            return *brax.frame(env, state), result.info.get("x_velocity")
+            return *env.frame(state), result.info.get("x_velocity")
 
         play = _player(config, env, learner, look, behaviour, given)
         return _as_motion(config, env, [play(key) for key in keys])

@@ -78,6 +78,8 @@ def saved_run(run_dir: str | Path) -> SavedRun:
 def _check_there(saved: SavedRun) -> None:
     """Raises NotHere for an environment of one's own whose module is not here, with where it was."""
     module, colon, _ = saved.config.env.name.partition(":")
+    if module == "mjcf":  # then the task is what is imported
+        module, colon, _ = str(saved.config.env.options.get("task", "")).partition(":")
     package = module.partition(".")[0]
     if colon and package and package not in sys.modules and importlib.util.find_spec(package) is None:
         folder = saved.about.get("folder", f"FOLDER_THAT_HOLDS_{package}")

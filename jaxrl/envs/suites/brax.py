@@ -83,6 +83,11 @@ class BraxEnv:
         terminated = state.done.astype(bool)
         return state, Step(state.obs, state.reward, terminated, jnp.zeros((), bool), dict(state.metrics))
 
+    def frame(self, state: PyTree) -> tuple[jax.Array, jax.Array]:
+        """(poses [..., bodies, 7] as position and quaternion wxyz, joint positions qpos [..., nq]), for drawing."""
+        x = state.pipeline_state.x
+        return jnp.concatenate([x.pos, x.rot], axis=-1), state.pipeline_state.q
+
     def _body(self) -> Any:
         body = copy.copy(self.raw)
         body.sys = self.sys
@@ -108,9 +113,3 @@ def make(name: str, /, backend: str = "generalized", **options: Any) -> BraxEnv:
         warnings.filterwarnings("ignore", message="Brax System, piplines and environments")
         raw = construct(f"brax/{name}", _envs[name], {"backend": backend, **options})
     return BraxEnv(raw.sys, raw, name=name)
-
-
-def frame(env: BraxEnv, state: PyTree) -> tuple[jax.Array, jax.Array]:
-    """(poses [..., bodies, 7] as position and quaternion wxyz, joint positions qpos [..., nq]), for drawing."""
-    x = state.pipeline_state.x
-    return jnp.concatenate([x.pos, x.rot], axis=-1), state.pipeline_state.q

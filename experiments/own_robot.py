@@ -1,0 +1,63 @@
+"""A robot of one's own learns to walk: a small four-legged one, from its MJCF file, on MJX.
+
+    scripts/run experiments/own_robot.py                       # CPU, two cores: minutes
+    scripts/run experiments/own_robot.py --total-steps 500000
+
+The robot is experiments/robots/quadruped.xml; what it is to do are the twenty lines of `Walk`. Both are where a robot
+of yours begins. Ends with a film of the policy, run_dir/episode.html, that opens in any browser.
+"""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from jaxrl import PPO, EnvConfig, cli, run
+from jaxrl.envs.suites.mjcf import Task
+from jaxrl.reports.episode import record_episodes, save_recording
+from jaxrl.runs.judging import eval_key
+
+ROBOT = Path(__file__).parent / "robots" / "quadruped.xml"
+
+
+class Walk(Task):
+    """Forward, at up to 1 m/s, upright, and without waste."""
+
+    time_limit, substeps = 500, 4  # 10 s, 50 decisions a second
+
+    def reward(self, model, before, after, action):
+        speed = (after.qpos[0] - before.qpos[0]) / (self.substeps * model.opt.timestep)
+        return jnp.clip(speed, -1.0, 1.0) - 0.05 * jnp.mean(jnp.square(action)) - 0.1 * jnp.abs(after.qvel[5])
+
+    def terminated(self, model, data):
+        upright = 1 - 2 * (data.qpos[4] ** 2 + data.qpos[5] ** 2)  # of the body's axis that points up
+        return (upright < 0.5) | (data.qpos[2] < 0.1)
+
+
+CONFIG = PPO(
+    env=EnvConfig(f"mjcf:{ROBOT}", num_envs=128, resets="pool", options={"task": "own_robot:Walk"}, eval_episodes=64),
+    total_steps=1_966_080,
+    num_steps=16,
+    num_epochs=6,
+    num_minibatches=8,
+    learning_rate=1e-3,
+    gamma=0.97,
+    ent_coef=3e-3,
+    ent_final=0.0,
+    normalize_obs=True,
+    head="tanh_normal",
+    init_std=0.5,
+    activation="swish",
+)
+
+
+def main() -> None:
+    config, options = cli.parse(CONFIG, __doc__)
+    with cli.sentences():
+        result = run(config, **options)
+    played = record_episodes(config, result.state.learner, [eval_key(options["seed"], int(result.state.num_steps))])
+    print(f"film        {save_recording(result.run_dir / 'episode.html', played)}")
+    cli.report(result)
+
+
+if __name__ == "__main__":
+    main()
