@@ -24,18 +24,20 @@ class Walk(Task):
 
     time_limit, substeps = 500, 4  # 10 s, 50 decisions a second
 
-    def reward(self, model, before, after, action):
-        speed = (after.qpos[0] - before.qpos[0]) / (self.substeps * model.opt.timestep)
-        return jnp.clip(speed, -1.0, 1.0) - 0.05 * jnp.mean(jnp.square(action)) - 0.1 * jnp.abs(after.qvel[5])
+    def reward(self, robot, before, now, action):
+        speed, turning = (now.qpos[0] - before.qpos[0]) / robot.dt, jnp.abs(now.qvel[5])
+        return jnp.clip(speed, -1.0, 1.0) - 0.1 * turning - 0.05 * jnp.mean(jnp.square(action))
 
-    def terminated(self, model, data):
-        upright = 1 - 2 * (data.qpos[4] ** 2 + data.qpos[5] ** 2)  # of the body's axis that points up
-        return (upright < 0.5) | (data.qpos[2] < 0.1)
+    def terminated(self, robot, now):
+        upright = 1 - 2 * (now.qpos[4] ** 2 + now.qpos[5] ** 2)  # of the axis of the body that points up
+        return (upright < 0.5) | (now.qpos[2] < 0.1)
 
 
 CONFIG = PPO(
-    env=EnvConfig(f"mjcf:{ROBOT}", num_envs=128, resets="pool", options={"task": "own_robot:Walk"}, eval_episodes=64),
-    total_steps=1_966_080,
+    env=EnvConfig(
+        f"mjcf:{ROBOT}", backend="positional", num_envs=128, resets="pool", options={"task": "own_robot:Walk"}
+    ),
+    total_steps=983_040,
     num_steps=16,
     num_epochs=6,
     num_minibatches=8,

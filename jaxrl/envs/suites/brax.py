@@ -3,8 +3,10 @@
 import contextlib
 import copy
 import functools
+import importlib
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 
 with contextlib.redirect_stdout(io.StringIO()):  # mujoco.mjx prints that an optional package is absent
     from brax.envs import _envs
+    from brax.io import mjcf
 
 from jaxrl.envs.base import strong
 from jaxrl.envs.options import construct
@@ -92,6 +95,16 @@ class BraxEnv:
         body = copy.copy(self.raw)
         body.sys = self.sys
         return body
+
+
+def simulator(path: str, backend: str) -> tuple[Any, Callable, Callable, Callable]:
+    """An MJCF file on a backend of Brax: (system, init, step, now), as `suites.mjcf.Simulator` has them."""
+    pipeline = importlib.import_module(f"brax.{backend}.pipeline")
+
+    def now(state: Any) -> tuple[jax.Array, ...]:
+        return state.q, state.qd, state.x.pos, state.x.rot
+
+    return mjcf.load(path), pipeline.init, pipeline.step, now
 
 
 @functools.cache
