@@ -98,7 +98,7 @@ class BraxEnv:
 
 
 def simulator(path: str, backend: str) -> tuple[Any, Callable, Callable, Callable]:
-    """An MJCF file on a backend of Brax: (system, init, step, now), as `suites.mjcf.Simulator` has them."""
+    """An MJCF file on a backend of Brax: (system, init, step, now), as in `suites.mjcf.Simulator`."""
     pipeline = importlib.import_module(f"brax.{backend}.pipeline")
 
     def now(state: Any) -> tuple[jax.Array, ...]:

@@ -60,12 +60,14 @@ class Now(NamedTuple):
 
 class Simulator(NamedTuple):
     """model: arrays, which may differ from body to body. init(model, qpos, qvel) -> state; step(model, state, control)
-    -> state, control in the actuators' own ranges; now(state) -> (qpos, qvel, xpos, xquat).
+    -> state, control in the actuators' own ranges; settled(model, state) -> the state with poses of these positions;
+    now(state) -> (qpos, qvel, xpos, xquat).
     """
 
     model: Any
     init: Callable[[Any, Array, Array], PyTree]
     step: Callable[[Any, PyTree, Array], PyTree]
+    settled: Callable[[Any, PyTree], PyTree]
     now: Callable[[PyTree], tuple[Array, Array, Array, Array]]
 
 
@@ -156,6 +158,7 @@ class MjcfEnv:
         control = low + (high - low) * 0.5 * (jnp.clip(action, -1.0, 1.0) + 1)
         step = self.about.simulator.step
         after = jax.lax.fori_loop(0, self.task.substeps, lambda _, s: strong(step(self.model, s, control)), state)
+        after = strong(self.about.simulator.settled(self.model, after))
         robot, before, now = self.about.robot, self._now(state), self._now(after)
         reward = jnp.asarray(self.task.reward(robot, before, now, action), jnp.float32)
         terminated = jnp.asarray(self.task.terminated(robot, now), bool)
@@ -240,13 +243,17 @@ def _mjx(mj_model: Any) -> Simulator:
     def step(model: Any, state: PyTree, control: Array) -> PyTree:
         return mjx.step(model, state.replace(ctrl=control))
 
+    def settled(model: Any, state: PyTree) -> PyTree:
+        return mjx.kinematics(model, state)  # MuJoCo's poses are those from before the last step
+
     def now(state: PyTree) -> tuple[Array, Array, Array, Array]:
         return state.qpos, state.qvel, state.xpos[..., 1:, :], state.xquat[..., 1:, :]  # without the world
 
-    return Simulator(mjx.put_model(mj_model), init, step, now)
+    return Simulator(mjx.put_model(mj_model), init, step, settled, now)
 
 
 def _brax(path: str, backend: str) -> Simulator:
     from jaxrl.envs.suites import brax
 
-    return Simulator(*brax.simulator(path, backend))
+    system, init, step, now = brax.simulator(path, backend)
+    return Simulator(system, init, step, lambda model, state: state, now)
