@@ -20,13 +20,13 @@ ROBOT = Path(__file__).parent / "robots" / "quadruped.xml"
 
 
 class Walk(Task):
-    """Forward, at up to 1 m/s, upright, and without waste."""
+    """Stay up, and go forward, at up to 1 m/s, straight and without waste."""
 
     time_limit, substeps = 500, 4  # 10 s, 50 decisions a second
 
     def reward(self, robot, before, now, action):
         speed, turning = (now.qpos[0] - before.qpos[0]) / robot.dt, jnp.abs(now.qvel[5])
-        return jnp.clip(speed, -1.0, 1.0) - 0.1 * turning - 0.05 * jnp.mean(jnp.square(action))
+        return 0.5 + jnp.clip(speed, -1.0, 1.0) - 0.1 * turning - 0.05 * jnp.mean(jnp.square(action))
 
     def terminated(self, robot, now):
         upright = 1 - 2 * (now.qpos[4] ** 2 + now.qpos[5] ** 2)  # of the axis of the body that points up

@@ -11,6 +11,7 @@ from jaxrl.networks.mlp import ACTIVATIONS, features, num_features
 from jaxrl.ops.distributions import Beta, Categorical, DiagGaussian, MultiCategorical, TanhDiagGaussian
 from jaxrl.ops.losses import policy_gradient_loss, value_loss
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Spaces
+from jaxrl.types import InputError
 
 VECTOR, BOUNDED = Box((3,)), Box((2,), -1.0, 2.0)
 SPACES = {
@@ -228,6 +229,31 @@ def test_features_are_one_float_vector_per_observation(space, obs, expected):
     result = features(space, obs)
     np.testing.assert_allclose(result, expected)
     assert result.dtype == jnp.float32 and num_features(space) == result.shape[-1]
+
+
+@pytest.mark.parametrize(
+    ("head", "init_std", "spread"), [("state_normal", 0.4, 0.4), ("beta", 0.3, 0.3), ("beta", 5.0, 3**-0.5)]
+)
+def test_the_first_policy_spreads_as_asked_in_units_of_half_the_range(head, init_std, spread):
+    # BOUNDED is [-1, 2]: half its range is 1.5, its middle 0.5
+    network = small(Spaces(VECTOR, BOUNDED), head=head, init_std=init_std)
+    d = network.apply(network.init(KEY), jnp.ones((4000, 3)))[0]
+    action = np.asarray(d.env_action(d.sample(jax.random.key(1)))) if head == "beta" else np.asarray(d.sample(KEY))
+    assert action.std() == pytest.approx(1.5 * spread, rel=0.05) and action.mean() == pytest.approx(0.5, abs=0.08)
+
+
+def test_what_is_privileged_only_the_critic_sees():
+    seen = {"state": VECTOR, "privileged_state": Box((5,))}
+    network = small(Spaces(seen, Discrete(3)))
+    params = network.init(KEY)
+    assert params.actor.layers[0].kernel.shape[0] == 3 and params.critic.layers[0].kernel.shape[0] == 8
+    obs = {"state": jnp.ones(3), "privileged_state": jnp.ones(5)}
+    other = {**obs, "privileged_state": jnp.full(5, 2.0)}
+    (d, value), (also, higher) = network.apply(params, obs), network.apply(params, other)
+    np.testing.assert_array_equal(d.logits, also.logits)
+    assert value != higher
+    with pytest.raises(InputError, match="shows nothing to see"):
+        small(Spaces({"privileged_state": VECTOR}, Discrete(3)))
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

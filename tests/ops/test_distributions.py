@@ -8,7 +8,7 @@ import scipy.special
 import scipy.stats
 from jax.test_util import check_grads
 
-from jaxrl.ops.distributions import Categorical, DiagGaussian, MultiCategorical, TanhDiagGaussian
+from jaxrl.ops.distributions import Beta, Categorical, DiagGaussian, MultiCategorical, TanhDiagGaussian
 
 INF = float("inf")
 LOGITS = [[0.0, 1.0, -1.0, 2.0], [3.0, 0.5, 0.0, -2.0]]
@@ -27,11 +27,12 @@ def make(name, shift=0.0):
         "categorical": lambda: Categorical(logits),
         "multicategorical": lambda: MultiCategorical((Categorical(logits), Categorical(logits[:, :3] * 2))),
         "gaussian": lambda: gaussian(DiagGaussian, jnp.asarray(MEAN) + shift, jnp.asarray(STD) * (1 + shift)),
+        "beta": lambda: gaussian(Beta, 1 + jnp.exp(jnp.asarray(MEAN) + shift), 1.5 + jnp.asarray(STD) * (1 - shift)),
         "tanh": lambda: gaussian(TanhDiagGaussian, jnp.asarray(MEAN) + shift, jnp.asarray(STD) * (1 + shift)),
     }[name]()
 
 
-FAMILIES = ("categorical", "multicategorical", "gaussian", "tanh")
+FAMILIES = ("categorical", "multicategorical", "gaussian", "tanh", "beta")
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
 
@@ -105,6 +106,21 @@ def test_tanh_gaussian_log_prob_is_scipys_with_the_jacobian():
         np.testing.assert_allclose(gaussian(TanhDiagGaussian).log_prob(u), expected.sum(-1), rtol=1e-9)
 
 
+def test_beta_is_scipys():
+    # the uniform: density 1, entropy 0, and its middle for a mode
+    uniform = Beta(jnp.ones(1), jnp.ones(1), jnp.full(1, -2.0), jnp.full(1, 4.0))
+    np.testing.assert_allclose(uniform.log_prob(jnp.array([0.3])), 0, atol=1e-6)
+    np.testing.assert_allclose(uniform.entropy(), 0, atol=1e-6)
+    assert uniform.env_action(uniform.mode()) == 1.0 and uniform.env_action(jnp.array([0.75])) == 2.5
+    alpha, beta, x = (np.array(v) for v in ([2.0, 1.5], [3.0, 1.0], [0.2, 0.9]))
+    d, oracle = Beta(*map(jnp.asarray, (alpha, beta)), jnp.zeros(2), jnp.ones(2)), scipy.stats.beta(alpha, beta)
+    np.testing.assert_allclose(d.log_prob(jnp.asarray(x)), oracle.logpdf(x).sum(), rtol=1e-5)
+    np.testing.assert_allclose(d.entropy(), oracle.entropy().sum(), rtol=1e-5)
+    np.testing.assert_allclose(d.mode(), [1 / 3, 1 - 1e-6], rtol=1e-6)
+    samples = np.asarray(draw(d, 20_000))
+    assert all(scipy.stats.kstest(samples[:, i], scipy.stats.beta(alpha[i], beta[i]).cdf).pvalue > 1e-3 for i in (0, 1))
+
+
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 0.5), (0.7, 0.3), (-0.2, 0.6)])
 def test_the_density_of_the_squashed_action_integrates_to_one(mean, std):
     with jax.enable_x64(True):
@@ -163,7 +179,7 @@ def test_the_entropy_of_tanh_gaussian_and_its_gradient_are_unbiased(mean, std):
     assert (z_score(grads, slopes) < 4).all()
 
 
-@pytest.mark.parametrize("name", ["categorical", "multicategorical", "gaussian"])
+@pytest.mark.parametrize("name", ["categorical", "multicategorical", "gaussian", "beta"])
 def test_entropy_is_the_mean_of_minus_log_prob(name):
     d = make(name)
     surprise = -jax.jit(jax.vmap(d.log_prob))(draw(d, 20_000))
@@ -252,7 +268,7 @@ def test_kl_is_the_mean_log_ratio_and_zero_to_itself(name):
     np.testing.assert_allclose(p.kl(p), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["categorical", "multicategorical", "gaussian"])
+@pytest.mark.parametrize("name", ["categorical", "multicategorical", "gaussian", "beta"])
 def test_no_sample_is_likelier_than_the_mode(name):
     d = make(name)
     log_prob = jax.jit(jax.vmap(d.log_prob))(draw(d, 20_000))

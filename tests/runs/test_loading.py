@@ -122,6 +122,23 @@ def test_an_environment_and_a_network_that_were_given_are_given_again(tmp_path):
         jaxrl.export(run_dir, tmp_path / "policy", **given)
 
 
+def test_a_policy_that_remembers_hands_its_memory_on_and_is_not_exported(tmp_path):
+    config = PPO(env=replace(CART, time_limit=20), num_steps=16, total_steps=64, core="lstm", core_size=4, hidden=(4,))
+    run_dir = run(config, 0, tmp_path / "run", schedule=Schedule(1, 0, 1), progress=False).run_dir
+    policy, loaded = jaxrl.load_policy(run_dir), load_run(run_dir)
+    obs = np.stack([observed(4, 2, 3) + t for t in range(3)])
+    memory, algorithm, whole = None, loaded.program.algorithm, loaded.program.algorithm.memory(6)
+    for t in range(3):
+        action, memory = policy(obs[t], None, memory)
+        flat = jnp.asarray(obs[t].reshape(6, 4), jnp.float32)
+        whole, d = algorithm.policy(loaded.state.learner, whole, flat, jnp.full(6, t == 0))
+        np.testing.assert_array_equal(action.reshape(6), d.mode())
+        for a, b in zip(jax.tree.leaves(memory), jax.tree.leaves(whole), strict=True):
+            np.testing.assert_allclose(a.reshape(6, -1), b, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match=r"remembers \(core = 'lstm'\), and only dense layers"):
+        jaxrl.export(run_dir, tmp_path / "policy")
+
+
 def test_the_best_checkpoint_is_the_one_that_scored_most(tmp_path):
     config = PPO(env=EnvConfig(num_envs=4, eval_episodes=4), num_steps=16, total_steps=1024, learning_rate=0.3)
     schedule = Schedule(logs=16, evals=16, saves=16)
