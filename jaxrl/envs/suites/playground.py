@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 
 with contextlib.redirect_stdout(io.StringIO()):  # mujoco.mjx prints that an optional package is absent
@@ -24,16 +25,18 @@ from jaxrl.types import InputError, Key, PyTree, Step
 IMPLS = ("jax", "warp")
 _HAVE_ASSETS = mjx_env.MENAGERIE_PATH.exists()
 _ROBOTS = (*locomotion.ALL_ENVS, *manipulation.ALL_ENVS)
-UNAVAILABLE = (
-    {}
-    if _HAVE_ASSETS
-    else dict.fromkeys(_ROBOTS, f"needs the models of mujoco_menagerie; clone it into {mjx_env.MENAGERIE_PATH.name}")
-)
+UNAVAILABLE: dict[str, str] = {}
+if not _HAVE_ASSETS:
+    UNAVAILABLE |= dict.fromkeys(_ROBOTS, "needs the models of mujoco_menagerie, which Playground clones by `git`")
+if not hasattr(mujoco.MjSpec, "find_body"):
+    UNAVAILABLE |= dict.fromkeys(
+        ("ReacherEasy", "ReacherHard"), "edits its model by a method that MuJoCo no longer has (MjSpec.find_body)"
+    )
 
 
 def names() -> list[str]:
     """The environments whose models are here."""
-    return [*dm_control_suite.ALL_ENVS, *(_ROBOTS if _HAVE_ASSETS else ())]
+    return [name for name in (*dm_control_suite.ALL_ENVS, *_ROBOTS) if name not in UNAVAILABLE]
 
 
 @jax.tree_util.register_dataclass

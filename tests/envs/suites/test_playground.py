@@ -28,7 +28,7 @@ def test_every_listed_name_is_made_and_traced(suite):
         assert jax.tree.all(same), name
         assert jax.tree.map(lambda x: x.shape, said.next_obs) == jax.tree.map(lambda x: x.shape, env.observation_space)
         assert not env.truncates and env.time_limit == 1000 and name_of(env) == f"playground/{name}"
-    assert all("mujoco_menagerie" in why for why in suite.UNAVAILABLE.values())
+    assert "mujoco_menagerie" in suite.UNAVAILABLE["Go1Getup"]
 
 
 def test_steps_are_playgrounds_own(suite):
