@@ -21,6 +21,10 @@ class Bodies(Protocol):
         """(true successors, rewards, terminated, truncated) of all."""
         ...
 
+    def render(self) -> list[Any]:
+        """A picture of each, where that was asked for."""
+        ...
+
     def close(self) -> None:
         """End them."""
         ...
@@ -76,9 +80,10 @@ class HostVectorEnv:
         self._bad_start = _not_finite(obs, self.num_envs)
         return _zero_where(self._bad_start, obs)
 
-    def step(self, action: np.ndarray) -> tuple[PyTree, Step]:
+    def step(self, action: np.ndarray, reset: bool = True) -> tuple[PyTree, Step]:
         """(obs to act on next, Step), as `VectorEnv.step` says, in NumPy: true successors, numbers that are not finite
-        contained, returns and lengths counted up to and including this step.
+        contained, returns and lengths counted up to and including this step. reset: whether what has ended begins anew;
+        if not, it is not to be stepped again before a `reset`.
         """
         next_obs, reward, terminated, truncated = self._asked(lambda: self._bodies.step(action))
         next_obs, reward = self._typed(next_obs), reward.astype(np.float32)
@@ -97,7 +102,7 @@ class HostVectorEnv:
         }
         done = terminated | truncated
         shown = next_obs
-        if done.any():
+        if done.any() and reset:
             fresh = self._typed(self._asked(lambda: self._bodies.reset(done, None)))
             bad = _not_finite(fresh, self.num_envs) & done
             shown = jax.tree.map(lambda x, y: np.where(_wide(done, x), x, y), _zero_where(bad, fresh), next_obs)
@@ -106,6 +111,10 @@ class HostVectorEnv:
         else:
             self._bad_start = np.zeros(self.num_envs, bool)
         return shown, Step(next_obs, reward, terminated, truncated, info)
+
+    def render(self) -> list[Any]:
+        """A picture of each."""
+        return self._asked(self._bodies.render)
 
     def close(self) -> None:
         """End them; a reset opens others."""

@@ -13,10 +13,13 @@ from jaxtyping import Array, Bool
 
 from jaxrl.envs.base import select, truncates
 from jaxrl.envs.check import beyond, check_environment, random_action
+from jaxrl.envs.hosted import HostVectorEnv, is_hosted
 from jaxrl.envs.vector import VectorEnv, VectorState, vectorize
 from jaxrl.ops.masks import random_actions
+from jaxrl.spaces import Spaces
 from jaxrl.types import Finding, InputError, Key, PyTree, Step
 
+_HOSTED = 4  # copies of an environment that lives on the host
 _COPIES, _STARTS, _DRAWS, _CHUNKS, _CLOSE = 16, 64, 6, 4, 1e-4
 
 
@@ -46,6 +49,9 @@ def try_environment(env: Any, *, num_steps: int = 10_000, seed: int = 0) -> Iter
 
     num_steps: with random actions, of 16 copies together. Raises InputError for fewer than make four steps of each.
     """
+    if is_hosted(env):
+        yield from _hosted(env, num_steps, seed)
+        return
     if num_steps < _COPIES * _CHUNKS:
         raise InputError(f"steps = {num_steps} are too few to tell anything; give at least {_COPIES * _CHUNKS}")
     wrong = _protocol(env)
@@ -70,6 +76,29 @@ def try_environment(env: Any, *, num_steps: int = 10_000, seed: int = 0) -> Iter
     yield _flags(vector, played.steps)
     yield _alone(env, played.last)
     yield _successors(env, played, different)
+
+
+def _hosted(env: Any, num_steps: int, seed: int) -> Iterator[Finding]:
+    """Of one that lives on the host, which has its own contract: that it steps, and as its spaces say."""
+    vector, spaces = HostVectorEnv(env, _HOSTED, None, False), Spaces(env.observation_space, env.action_space)
+    try:
+        obs = vector.reset(seed)
+        same = _equal(obs, vector.reset(seed))
+        yield Finding("the same seed gives the same start", None if same else "take it from reset(seed=...) alone")
+        shown, invalid, ends = [obs], 0, 0
+        for key in jax.random.split(jax.random.key(seed), max(1, num_steps // _HOSTED)):
+            obs, said = vector.step(np.asarray(random_actions(spaces, key, obs, _HOSTED)))
+            shown.append(said.next_obs)
+            invalid, ends = invalid + said.info["invalid"].sum(), ends + (said.terminated | said.truncated).sum()
+    except InputError as error:
+        yield Finding("it steps with random actions", str(error))
+        return
+    finally:
+        vector.close()
+    yield Finding("it steps with random actions", note=f"{num_steps:,} steps, {ends:,} ends")
+    yield Finding("its numbers are finite", f"{invalid:,} steps gave others" if invalid else None)
+    wrong = beyond(env.observation_space, jax.tree.map(lambda *x: np.stack(x), *shown))
+    yield Finding("observations lie inside their space", wrong and f"an observation {wrong}")
 
 
 def play(vector: VectorEnv, key: Key, num_steps: int) -> Played:

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.envs import registry
+from jaxrl.envs.hosted import is_hosted
 from jaxrl.envs.wrappers import bare, wrapped
 from jaxrl.reports.animation import Scene, save_html, save_video, scene_geoms
 from jaxrl.reports.drawing import Episode, picture, step_seconds
+from jaxrl.reports.filmed import Filmed, film, pictures
 from jaxrl.reports.video import in_time, write_video
 from jaxrl.training import program
 from jaxrl.types import InputError, Key, Learner, PyTree, Step
@@ -44,7 +46,7 @@ class Played(NamedTuple):
 
 def record_episodes(
     config: Any, learner: Learner, keys: Sequence[Key], behaviour: str = "mode", **given: Any
-) -> Recording | Played:
+) -> Recording | Played | Filmed:
     """Play an episode for each key in the environment of `config`; each stops where it ended.
 
     behaviour: "mode" (deterministic) or "sample". given: as for `train`. Raises InputError for an environment whose
@@ -53,6 +55,8 @@ def record_episodes(
     if behaviour not in BEHAVIOURS:
         raise InputError(f"behaviour = {behaviour!r} is not one of {', '.join(BEHAVIOURS)}")
     env = _body(config, given.get("env"))
+    if is_hosted(env):
+        return film(config, env, learner, keys, behaviour, **given)
     if callable(getattr(env, "frame", None)) and not callable(getattr(env, "render", None)):
 
         def look(state: PyTree, result: Step) -> PyTree:
@@ -67,7 +71,7 @@ def record_episodes(
     return Played(env, episodes, dt, returns, lengths)
 
 
-def save_recording(path: str | Path, recorded: Recording | Played) -> Path | None:
+def save_recording(path: str | Path, recorded: Recording | Played | Filmed) -> Path | None:
     """Write .gif, .mp4 or, of a Brax body, an .html that opens in any browser; the suffix chooses.
 
     Returns the path, or None with a warning where a body would need an OpenGL context and none can be made. Raises
@@ -79,10 +83,14 @@ def save_recording(path: str | Path, recorded: Recording | Played) -> Path | Non
             return save_html(path, recorded.scene)
         return save_video(path, recorded.mj_model, recorded.qpos, recorded.scene.dt)
     if path.suffix == ".html":
-        name = registry.name_of(recorded.env)
+        name = "what lives on the host" if isinstance(recorded, Filmed) else registry.name_of(recorded.env)
         raise InputError(f"{path.name}: {name} is drawn as pictures, not as a body in space; use .gif or .mp4")
     period = in_time(2, recorded.dt)[1]
-    return write_video(path, _pictures(recorded, round(_PAUSE / period)), period)
+    pause = round(_PAUSE / period)
+    if isinstance(recorded, Filmed):
+        shown = [in_time(length + 1, recorded.dt)[0] for length in recorded.lengths]
+        return write_video(path, pictures(recorded, shown, pause), period)
+    return write_video(path, _pictures(recorded, pause), period)
 
 
 class _Seen(NamedTuple):

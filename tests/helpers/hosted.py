@@ -10,7 +10,10 @@ from gymnasium import spaces
 class Script(gymnasium.Env):
     """Counts its steps from a seeded start; ends by terminated after `ends` steps, or truncated after `cut`."""
 
-    def __init__(self, ends=5, cut=None, fails=None, dies=None, nan=None):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  # as Gymnasium has it
+
+    def __init__(self, ends=5, cut=None, fails=None, dies=None, nan=None, render_mode=None):
+        self.render_mode = render_mode
         self.ends, self.cut, self.fails, self.dies, self.nan = ends, cut, fails, dies, nan
         self.observation_space, self.action_space = spaces.Box(-np.inf, np.inf, (2,), np.float64), spaces.Discrete(2)
 
@@ -21,6 +24,9 @@ class Script(gymnasium.Env):
 
     def obs(self):
         return np.array([self.start, self.t])
+
+    def render(self):
+        return np.full((8, 12, 3), self.t, np.uint8)
 
     def step(self, action):
         self.t += 1
@@ -82,6 +88,12 @@ def constant():
 
 def script(**options):
     return Script(**options)
+
+
+def blank(render_mode=None):
+    made = Script()
+    made.render = lambda: None
+    return made
 
 
 def limited(**options):

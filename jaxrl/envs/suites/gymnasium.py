@@ -11,7 +11,7 @@ import functools
 import importlib.util
 import multiprocessing
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
@@ -63,11 +63,12 @@ class GymnasiumEnv:
     observation_space: Space = field(compare=False)
     action_space: Space = field(compare=False)
     time_limit: int | None
+    fps: float | None = None
     hosted: bool = True
 
-    def make(self, **more: Any) -> gymnasium.Env:
-        """One environment."""
-        return self.function(**self.options, **more)
+    def filmed(self) -> "GymnasiumEnv":
+        """The same, making pictures."""
+        return replace(self, options=EnvOptions({**self.options, "render_mode": "rgb_array"}))
 
     def open(self, num_envs: int, processes: bool) -> "GymnasiumBodies":
         """So many of them; each in a process of its own if asked for."""
@@ -104,6 +105,10 @@ class GymnasiumBodies:
         action = (np.asarray(action).reshape(self._shape) + self._start).astype(self._dtype)
         obs, reward, terminated, truncated, _ = self.envs.step(action)
         return self._shown(obs), reward, terminated, truncated
+
+    def render(self) -> list[Any]:
+        """As `Bodies`."""
+        return list(self.envs.render())
 
     def close(self) -> None:
         """As `Bodies`."""
@@ -158,8 +163,9 @@ def from_function(function: Callable[..., Any], name: str, options: EnvOptions) 
         raise InputError(f"{name} cannot be made ({type(error).__name__}: {error})") from error
     with contextlib.closing(one):
         limit = _time_limit(one)
+        fps = one.metadata.get("render_fps")
         spaces = as_space(one.observation_space), as_space(one.action_space, action=True)
-    return GymnasiumEnv(function, options, name, *spaces, limit)
+    return GymnasiumEnv(function, options, name, *spaces, limit, fps)
 
 
 def _time_limit(env: gymnasium.Env) -> int | None:

@@ -152,10 +152,11 @@ def described(loaded: LoadedRun, spaces: Spaces) -> tuple[dict[str, Any], dict[s
 
 def described_env(env: EnvConfig, given: bool) -> dict[str, Any]:
     """gymnasium: its name for the very same environment, None where it has none. given: it was, as an object."""
-    name = env.name.removeprefix("gymnax/")
-    changed = given or env.options or not env.name.startswith("gymnax/")
+    suite, _, name = env.name.partition("/")
+    changed = given or env.options or suite not in ("gymnax", "gymnasium")
+    known = suite == "gymnasium" or name in IN_GYMNASIUM
     told = {"options": dict(env.options), "backend": env.backend, "action_repeat": env.action_repeat}
-    return {"name": env.name, "gymnasium": None if changed or name not in IN_GYMNASIUM else name, **told}
+    return {"name": env.name, "gymnasium": None if changed or not known else name, **told}
 
 
 def _parts(space: Space, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Space]]:

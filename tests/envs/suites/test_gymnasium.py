@@ -9,8 +9,10 @@ import pytest
 from jaxrl import A2C, PPO, EnvConfig, Reinforce, Schedule, load_policy, make, program, replace, run, train
 from jaxrl.envs import registry
 from jaxrl.envs.suites import gymnasium as suite
+from jaxrl.envs.trial import try_environment
 from jaxrl.evaluators import evaluate
 from jaxrl.networks import actor_critic
+from jaxrl.reports.episode import record_episodes, save_recording
 from jaxrl.reports.rows import read_metrics
 from jaxrl.spaces import Box, Discrete, MultiDiscrete
 from jaxrl.sweeps import Plan, sweep
@@ -250,6 +252,31 @@ def test_evaluation_plays_as_many_episodes_as_asked_each_environment_as_often():
     learner = p.algorithm.init(jax.random.key(0))
     found = evaluate(env, p.algorithm, learner, jax.random.key(0), num_episodes=7, behaviour="random")
     assert found.episode_length.tolist() == [5] * 7 and found.episode_return.tolist() == [15.0] * 7
+
+
+def test_an_episode_is_filmed_by_its_own_render(tmp_path):
+    env = EnvConfig(SCRIPT, num_envs=2, time_limit=50)
+    config = PPO(env=env, num_steps=8, num_minibatches=1, total_steps=16)
+    learner = program(config).algorithm.init(jax.random.key(0))
+    filmed = record_episodes(config, learner, [jax.random.key(0)])
+    assert [frame[0, 0, 0] for frame in filmed.episodes[0]] == [0, 1, 2, 3, 4, 5]
+    assert (filmed.lengths, filmed.returns, filmed.dt) == ([5], [15.0], 0.1)
+    assert save_recording(tmp_path / "film.gif", filmed).stat().st_size > 0
+    with pytest.raises(InputError, match="drawn as pictures"):
+        save_recording(tmp_path / "film.html", filmed)
+    with pytest.raises(InputError, match="makes no pictures"):
+        record_episodes(
+            replace(config, env=replace(env, name="tests.helpers.hosted:blank")), learner, [jax.random.key(0)]
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"), [({}, None), ({"fails": 3}, "KeyError: 'a wheel'"), ({"nan": 3}, "steps gave")]
+)
+def test_a_trial_plays_what_lives_on_the_host(options, wrong):
+    findings = list(try_environment(make(SCRIPT, **options), num_steps=100))
+    found = [finding.wrong for finding in findings if finding.wrong]
+    assert found == [] if wrong is None else wrong in found[0]
 
 
 def test_an_object_of_our_own_contract_is_no_gymnasium_environment():
