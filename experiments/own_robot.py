@@ -26,7 +26,7 @@ class Walk(Task):
 
     def reward(self, robot, before, now, action):
         speed, turning = (now.qpos[0] - before.qpos[0]) / robot.dt, jnp.abs(now.qvel[5])
-        return 0.5 + jnp.clip(speed, -1.0, 1.0) - 0.1 * turning - 0.05 * jnp.mean(jnp.square(action))
+        return 1.0 + jnp.clip(speed, -1.0, 1.0) - 0.1 * turning - 0.05 * jnp.mean(jnp.square(action))
 
     def terminated(self, robot, now):
         upright = 1 - 2 * (now.qpos[4] ** 2 + now.qpos[5] ** 2)  # of the axis of the body that points up
@@ -39,12 +39,14 @@ CONFIG = PPO(
     ),
     total_steps=983_040,
     num_steps=16,
-    num_epochs=6,
+    num_epochs=4,
     num_minibatches=8,
-    learning_rate=1e-3,
+    learning_rate=3e-4,
+    lr_final=0.3,
     gamma=0.97,
-    ent_coef=3e-3,
+    ent_coef=1e-2,
     ent_final=0.0,
+    reward_scale=0.1,
     normalize_obs=True,
     head="tanh_normal",
     init_std=0.5,

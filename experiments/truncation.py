@@ -198,6 +198,7 @@ def draw(path: Path, found: dict[str, dict[str, dict[str, list[float]]]]) -> Non
                 ax.errorbar([i + 0.12], [mean], [half], fmt="o", ms=5, capsize=3, color=f"C{i}")
             ax.set_xticks(range(len(arms)), arms, rotation=30, ha="right", fontsize=8)
             ax.set_ylabel({"return": "final return", "value_error": "error of V (rms)"}[name], fontsize=9)
+            ax.ticklabel_format(axis="y", useOffset=False)
             ax.spines[["top", "right"]].set_visible(False)
         axes[0, column].set_title(task.replace("_", " "), fontsize=10)
     figure.savefig(path, dpi=130)
