@@ -39,7 +39,7 @@ def make(name: str, /, **options: Any) -> Any:
         return custom.make(name, **options)
     suite, _, env_name = name.partition("/")
     if suite not in SUITES or not env_name:
-        known = {} if suite in SUITES else {one.rpartition("/")[2]: one for one in names()}
+        known = {} if suite in SUITES else {one.rpartition("/")[2]: one for one in reversed(names())}
         near = [known[one] for one in difflib.get_close_matches(env_name or suite, known, n=1)]
         raise InputError(
             f'environment {name!r} is not of the form "suite/name" with a suite of {", ".join(SUITES)}, '

@@ -20,7 +20,7 @@ from tests.helpers.environments import Counter
     [
         ("gymnax/Cartpole-v1", "the nearest are gymnax/CartPole-v1"),
         ("brax/humanoit", "the nearest are brax/humanoid"),
-        ("atari/Pong", "a suite of gymnax, brax, probe"),
+        ("atari/Pong", "a suite of gymnax, brax, gymnasium, playground, probe"),
         ("CartPole-v1", 'not of the form "suite/name".*did you mean .gymnax/CartPole-v1.'),
         ("gym/Pendulm-v1", "did you mean .gymnax/Pendulum-v1."),
     ],
