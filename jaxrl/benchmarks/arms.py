@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from jaxrl.envs.registry import from_config
 from jaxrl.envs.vector import VectorEnv
+from jaxrl.ops.masks import random_actions
 from jaxrl.training import program
 from jaxrl.types import Carry, Key, Learner, Program, PyTree
 

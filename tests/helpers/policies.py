@@ -27,7 +27,7 @@ KINDS = {
         Spaces(VECTOR, Box((2,), np.array([-1.0, -2.0]), np.array([3.0, 0.5]))),
         {"head": "tanh_normal", "activation": "gelu", "normalize_obs": True},
     ),
-    "nested observation": (Spaces(NESTED, Discrete(5)), {"normalize_obs": True, "hidden": (16,)}),
+    "nested observation": (Spaces(NESTED, Discrete(5)), {"normalize_obs": True, "hidden": (16,), "torso": "flat"}),
 }
 
 

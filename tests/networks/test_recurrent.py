@@ -81,6 +81,7 @@ def test_a_successor_is_seen_with_the_memory_after_its_own_step(kind, key):
     network = actor_critic(Spaces(Box((F,)), Discrete(2)), hidden=(8,), core=kind, core_size=SIZE)
     params = network.init(key)
     _, x, first, memory = made(kind, key)
+    memory = (memory, memory)  # of the actor, of the critic
     next_obs = jax.random.normal(jax.random.key(1), (T, N, F))
     memories = network.apply(params, x, first, memory)[2]
     found = successor_values(network, params, next_obs, memories)

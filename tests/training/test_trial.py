@@ -54,9 +54,10 @@ def test_a_learner_of_a_third_kind_is_tried_with_what_it_is_given():
 def test_statistics_that_move_before_the_epochs_are_found(monkeypatch):
     from jaxrl.algorithms import ppo
 
-    def early(c, network, optimizer, key, learner, samples, fit=ppo.fit):
+    def early(*given, fit=ppo.fit):
+        *rest, samples, memory = given
         # as if the observations had been normalised by what this very batch taught
-        return fit(c, network, optimizer, key, learner, samples._replace(obs=samples.obs * 1.1))
+        return fit(*rest, samples._replace(obs=samples.obs * 1.1), memory)
 
     monkeypatch.setattr(ppo, "fit", early)
     ((name, sentence),) = wrong(SMALL_PPO)
