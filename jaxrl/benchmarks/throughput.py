@@ -11,7 +11,6 @@ from jaxrl.benchmarks import arms
 from jaxrl.benchmarks.ceilings import Sizes, floors, measure_ceilings
 from jaxrl.benchmarks.timing import free_memory, memory_of, reason, repeats, spread, timed
 from jaxrl.envs import registry
-from jaxrl.envs.hosted import is_hosted
 from jaxrl.ops.platform import compile_lowered, tuning
 from jaxrl.settings import replace
 from jaxrl.training import program
@@ -87,8 +86,10 @@ def endless(config: Any) -> Any:
     """The config, long enough that its schedules do not end while it is timed."""
     if not hasattr(config, "env"):
         raise InputError(f"{type(config).__name__} learns from data; what is measured here acts: PPO, A2C, REINFORCE")
-    if is_hosted(registry.environment(config.env)):
-        raise InputError(f"{config.env.name} lives on the host; what is measured here are compiled environments")
+    if registry.on_host(config.env):
+        raise InputError(
+            f"{config.env.name} lives on the host, and what is measured here is compiled; name one of ours"
+        )
     rollout = config.env.num_envs * config.num_steps
     return replace(config, total_steps=max(1, (2**31 - 1) // rollout) * rollout)
 

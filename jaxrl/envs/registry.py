@@ -141,6 +141,11 @@ def _ours(env: Any, options: dict[str, Any]) -> Any:
     return env
 
 
+def on_host(config: EnvConfig, env: Any = None) -> bool:
+    """Whether what `from_config` makes of these lives on the host."""
+    return is_hosted(environment(config) if env is None else env)
+
+
 def environment(config: EnvConfig) -> Any:
     """The environment that a config names, unbatched. Raises InputError for one of yours that breaks its contract."""
     if ":" in config.name and not config.name.startswith("mjcf:"):

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl.envs import registry
-from jaxrl.envs.hosted import is_hosted
 from jaxrl.evaluators.hosted import play
 from jaxrl.ops.masks import random_actions, zero_actions
 from jaxrl.settings import EnvConfig, replace
@@ -61,7 +60,7 @@ def evaluate(
     `behaviour` then is one of the words.
     Raises InputError for an unknown behaviour and for an environment without a time limit.
     """
-    hosted = is_hosted(registry.environment(env) if body is None else body)
+    hosted = registry.on_host(env, body)
     num_envs = min(env.num_envs, num_episodes) if hosted else num_episodes
     vector = registry.from_config(replace(env, num_envs=num_envs, resets="pool"), body)
     if vector.time_limit is None:
@@ -129,7 +128,7 @@ def whole_episodes(env: EnvConfig, algorithm: Algorithm, body: Any = None) -> Ev
         episodes = env.eval_episodes
         return read(case, evaluate(env, algorithm, learner, key, num_episodes=episodes, behaviour=case, body=body))
 
-    hosted = is_hosted(registry.environment(env) if body is None else body)
+    hosted = registry.on_host(env, body)
     returns = (
         Line("episode_return", "while training, actions sampled"),
         Line("eval_return", "evaluation, deterministic"),

@@ -190,6 +190,7 @@ class Beta(NamedTuple):
     high: Float[Array, "*#b a"]
 
     def sample(self, key: Key) -> Float[Array, "*b a"]:
+        """x of every dimension."""
         drawn = jax.random.beta(key, self.alpha, self.beta, dtype=self.alpha.dtype)
         return jnp.clip(drawn, _INSIDE, 1 - _INSIDE)
 
@@ -212,11 +213,13 @@ class Beta(NamedTuple):
         return jnp.clip(peak, _INSIDE, 1 - _INSIDE)
 
     def kl(self, other: "Beta") -> Float[Array, "*b"]:
+        """KL(self ‖ other) in nats: the sum over the dimensions."""
         a, b, c, d = self.alpha, self.beta, other.alpha, other.beta
         of_each = (a - c) * digamma(a) + (b - d) * digamma(b) + (c - a + d - b) * digamma(a + b)
         return jnp.sum(betaln(c, d) - betaln(a, b) + of_each, axis=-1)
 
     def env_action(self, action: Float[Array, "*b a"]) -> Float[Array, "*b a"]:
+        """Spread over the bounds."""
         return self.low + (self.high - self.low) * action
 
 

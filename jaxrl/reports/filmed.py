@@ -54,7 +54,9 @@ def film(config: Any, env: Any, learner: Learner, keys: Sequence[Key], behaviour
 def _picture(vector: HostVectorEnv, name: str) -> np.ndarray:
     frame = vector.render()[0]
     if not isinstance(frame, np.ndarray) or frame.ndim != 3:
-        raise InputError(f"{name} makes no pictures: its render() gives {type(frame).__name__}, not [height, width, 3]")
+        raise InputError(
+            f"{name} makes no pictures: its render() gives {type(frame).__name__}; let it give [height, width, 3]"
+        )
     return frame.astype(np.uint8)
 
 

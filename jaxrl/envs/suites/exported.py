@@ -12,13 +12,11 @@ from typing import Any
 
 import gymnasium
 import jax
-import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from jaxrl.envs import registry
-from jaxrl.envs.vector import VectorEnv as OurVectorEnv
 from jaxrl.envs.vector import vectorize
 from jaxrl.ops.masks import MASK
 from jaxrl.spaces import Discrete, MultiDiscrete, Space
@@ -103,7 +101,7 @@ class Single(gymnasium.Env):
         self.observation_space = as_gymnasium_space(env.observation_space)
         self.action_space = as_gymnasium_space(env.action_space)
         self._keys, self._state, self._over = _Keys(), None, True
-        self._reset, self._step = jax.jit(self._vector.reset), jax.jit(_stepped(self._vector))
+        self._reset, self._step = jax.jit(self._vector.reset), jax.jit(self._vector.step)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Gymnasium's: (obs, info)."""
@@ -135,13 +133,6 @@ class Single(gymnasium.Env):
         return _shown(self._env.observation_space, jax.tree.map(lambda x: x[0], obs))
 
 
-def _stepped(vector: OurVectorEnv) -> Any:
-    def step(key: jax.Array, state: PyTree, action: jax.Array) -> tuple:
-        return vector.step(key, state, jnp.asarray(action))
-
-    return step
-
-
 class Vector(VectorEnv):
     """As `registry.to_gymnasium_vector` says."""
 
@@ -153,7 +144,7 @@ class Vector(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._keys, self._state = _Keys(), None
-        self._reset, self._step = jax.jit(self._vector.reset), jax.jit(_stepped(self._vector))
+        self._reset, self._step = jax.jit(self._vector.reset), jax.jit(self._vector.step)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Gymnasium's: (obs, infos). seed: one number, of all."""

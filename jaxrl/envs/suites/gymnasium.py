@@ -24,6 +24,7 @@ from jaxrl.types import InputError, PyTree
 
 # Where an environment's code lies -> the packages that it needs beside Gymnasium.
 _NEEDS = {"gymnasium.envs.box2d": ("Box2D", "pygame"), "gymnasium.envs.mujoco": ("mujoco", "imageio")}
+_EXTRA = {"Box2D": "box2d", "pygame": "classic-control", "mujoco": "mujoco", "imageio": "mujoco"}  # of Gymnasium's own
 
 
 def _unavailable() -> dict[str, str]:
@@ -39,7 +40,7 @@ def _unavailable() -> dict[str, str]:
         elif name == "Pusher-v4":
             found[name] = "needs a MuJoCo older than 3; take Pusher-v5"
         elif absent:
-            found[name] = f"needs {' and '.join(absent)}, which is not installed"
+            found[name] = f"needs {' and '.join(absent)}; install gymnasium[{_EXTRA[absent[0]]}]"
         elif spec.entry_point is None:
             found[name] = "can only be made as a vector environment of its own"
     return found
