@@ -1,6 +1,7 @@
 """Convolutional torsos: from a picture [height, width, channels] to a vector."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxrl.networks.initializers import orthogonal
+from jaxrl.ops.platform import tuning
 from jaxrl.spaces import Box, Space
 from jaxrl.types import InputError, Key
 
@@ -53,10 +55,32 @@ def make_torso(kind: str, space: Box, key: Key) -> nnx.Module:
     return Stack(space.shape, scale, *plan, key)
 
 
-def _conv(key: Key, channels: int, filters: int, side: int, stride: int = 1, padding: str = "VALID") -> nnx.Conv:
+class Conv(nnx.Conv):
+    """A convolution of pictures; as `tuning` says, by XLA's or as patches times a matrix, which is the same sum."""
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j f"]:
+        if tuning().convolution == "native":
+            return super().__call__(x)
+        kernel = self.kernel[...]
+        patches = _patches(x, self.kernel_size, self.strides, self.padding)
+        return patches @ kernel.reshape(-1, kernel.shape[-1]) + self.bias[...]
+
+
+def _patches(
+    x: Float[Array, "b h w c"], sides: Sequence[int], strides: Sequence[int], padding: str
+) -> Float[Array, "b i j p"]:
+    pads = jax.lax.padtype_to_pads(x.shape[1:3], sides, strides, padding)
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    (down, right), (high, broad) = strides, sides
+    tall, wide = (x.shape[1] - high) // down * down + 1, (x.shape[2] - broad) // right * right + 1
+    starts = itertools.product(range(high), range(broad))
+    return jnp.concatenate([x[:, i : i + tall : down, j : j + wide : right] for i, j in starts], axis=-1)
+
+
+def _conv(key: Key, channels: int, filters: int, side: int, stride: int = 1, padding: str = "VALID") -> Conv:
     sizes, init = (side, side), orthogonal(_RELU)
     strides = (stride, stride)
-    return nnx.Conv(channels, filters, sizes, strides, padding=padding, kernel_init=init, rngs=nnx.Rngs(key))
+    return Conv(channels, filters, sizes, strides, padding=padding, kernel_init=init, rngs=nnx.Rngs(key))
 
 
 def _dense(key: Key, shape: tuple[int, ...], size: int) -> nnx.Linear:

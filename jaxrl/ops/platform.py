@@ -28,6 +28,8 @@ class Tuning(NamedTuple):
     """Rows of control whose gradient is taken at once where the config leaves it open; None takes a minibatch whole."""
     agents_in_turns: bool = False
     """Whether agents under `vmap` learn one after the other, each with a core's cache to itself."""
+    convolution: str = "native"
+    """How pictures are convolved: by XLA's "native" convolution, or as "patches" of them times a matrix."""
     remat: bool = False
     """Whether a language model's layers are recomputed in the backward pass where the config leaves it open."""
     halve_above: int | None = None
@@ -41,7 +43,15 @@ _CHOSEN = {
     # Activations of 2048 rows of two 64-wide layers stay in a core's cache; those of a language model's layers pass
     # through memory at a few GB/s, which takes about as long as computing them again.
     # Reading the weights of a small language model takes as long as multiplying them by some 16 rows.
-    "cpu": Tuning(micro_batch_rows=2048, agents_in_turns=True, remat=True, halve_above=16, plain_above=12_000),
+    # Inside a loop, where all learning is, XLA's convolution on CPU takes six times as long as patches times a matrix.
+    "cpu": Tuning(
+        micro_batch_rows=2048,
+        agents_in_turns=True,
+        convolution="patches",
+        remat=True,
+        halve_above=16,
+        plain_above=12_000,
+    ),
     # One large matmul is what accelerators are made for.
     "gpu": Tuning(),
     "tpu": Tuning(),

@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from jaxrl.networks import actor_critic
 from jaxrl.networks.torsos import make_torso
+from jaxrl.ops.platform import tuned
 from jaxrl.spaces import Box, Discrete, Spaces
 
 MINATAR = Box((10, 10, 4), 0, 1)
@@ -38,6 +40,23 @@ def test_a_convolution_is_that_of_a_loop_over_its_windows(key):
             by_hand[i, j] = np.einsum("hwc,hwcf->f", picture[i : i + 3, j : j + 3], kernel)
     hidden = np.maximum(by_hand, 0).reshape(-1) @ torso.dense.kernel[...]
     np.testing.assert_allclose(torso(picture), np.maximum(hidden, 0), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("minatar", (10, 10, 4)), ("nature", (40, 37, 3)), ("impala", (11, 14, 2))]
+)
+def test_patches_times_a_matrix_are_xlas_convolution(kind, shape, key):
+    with tuned(convolution="native"):
+        torso = make_torso(kind, Box(shape), key)
+        x = jax.random.uniform(key, (3, *shape))
+
+        def total(torso, x):
+            return jnp.mean(jnp.square(torso(x)))
+
+        expected = jax.value_and_grad(total, argnums=(0, 1))(torso, x)
+    with tuned(convolution="patches"):
+        found = jax.value_and_grad(total, argnums=(0, 1))(torso, x)
+    chex.assert_trees_all_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_bytes_are_shown_between_zero_and_one(key):
