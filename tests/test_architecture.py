@@ -60,7 +60,10 @@ ONLY_IN = {
     "PIL": {"reports/video.py", "reports/drawing/canvas.py"},
     "mujoco": {"reports/animation.py", "envs/suites/mjcf.py", "envs/suites/playground.py"},
     "mujoco_playground": {"envs/suites/playground.py"},
-    "gymnasium": {"envs/suites/gymnasium.py", "envs/suites/exported.py", "runs/exporting/play.py"},
+    "gymnasium": {
+        "runs/exporting/play.py",
+        *(f"envs/suites/gymnasium/{name}.py" for name in "__init__ bodies exported mask spaces".split()),
+    },
     "onnx": {"runs/exporting/graph.py"},
     "tokenizers": {"lm/text/tokenizer.py", "lm/text/bpe.py", "lm/text/sentencepiece.py"},
     "jinja2": {"lm/text/templates.py"},

@@ -45,7 +45,7 @@ def _checked(name: str, cls: Callable, options: EnvOptions, env_axis: int | None
 def _made(name: str, cls: Callable, options: EnvOptions) -> Any:
     made = construct(name, cls, dict(options))
     gymnasium = sys.modules.get("gymnasium")  # who has made one of its environments has imported it
-    if gymnasium is None or not isinstance(made, gymnasium.Env):
+    if gymnasium is None or not isinstance(made, gymnasium.Env | gymnasium.vector.VectorEnv):
         return made
     from jaxrl.envs.suites.gymnasium import from_function
 

@@ -127,7 +127,7 @@ def to_gymnasium_vector(env: Any, num_envs: int, **options: Any) -> Any:
 
 def _exporting() -> Any:
     _module("gymnasium")
-    return importlib.import_module("jaxrl.envs.suites.exported")
+    return importlib.import_module("jaxrl.envs.suites.gymnasium.exported")
 
 
 def _ours(env: Any, options: dict[str, Any]) -> Any:

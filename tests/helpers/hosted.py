@@ -6,6 +6,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from jaxrl.envs.suites.gymnasium.mask import ShowMask
+
 
 class Script(gymnasium.Env):
     """Counts its steps from a seeded start; ends by terminated after `ends` steps, or truncated after `cut`."""
@@ -96,8 +98,32 @@ def blank(render_mode=None):
     return made
 
 
+def many(num_envs=1, autoreset_mode="DISABLED", **options):
+    mode = gymnasium.vector.AutoresetMode[autoreset_mode]
+    return gymnasium.vector.SyncVectorEnv([lambda: Script(**options)] * num_envs, autoreset_mode=mode)
+
+
+class Masked(gymnasium.Env):
+    """Pays for the only action of three that info allows."""
+
+    observation_space, action_space = spaces.Box(-1, 1, (1,)), spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.allowed = int(self.np_random.integers(3))
+        return np.zeros(1, np.float32), {"action_mask": np.eye(3, dtype=np.int8)[self.allowed]}
+
+    def step(self, action):
+        paid = float(action == self.allowed)
+        return np.zeros(1, np.float32), paid, True, False, {"action_mask": np.ones(3, np.int8)}
+
+
 def limited(**options):
     return gymnasium.wrappers.TimeLimit(Script(ends=10**9, **options), 3)
+
+
+def masked():
+    return ShowMask(Masked())
 
 
 def everything():

@@ -10,8 +10,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import jaxrl
-from jaxrl.envs.suites.exported import as_gymnasium_space
 from jaxrl.envs.suites.gymnasium import as_space
+from jaxrl.envs.suites.gymnasium.spaces import as_gymnasium_space
 from jaxrl.spaces import Box, Discrete, MultiDiscrete
 from jaxrl.types import InputError
 from tests.helpers.environments import Counter

@@ -9,9 +9,12 @@ import pytest
 from jaxrl import A2C, PPO, EnvConfig, Reinforce, Schedule, load_policy, make, program, replace, run, train
 from jaxrl.envs import registry
 from jaxrl.envs.suites import gymnasium as suite
+from jaxrl.envs.suites.gymnasium.bodies import with_ends
+from jaxrl.envs.suites.gymnasium.spaces import as_space
 from jaxrl.envs.trial import try_environment
 from jaxrl.evaluators import evaluate
 from jaxrl.networks import actor_critic
+from jaxrl.ops.masks import random_actions
 from jaxrl.reports.episode import record_episodes, save_recording
 from jaxrl.reports.rows import read_metrics
 from jaxrl.spaces import Box, Discrete, MultiDiscrete
@@ -19,7 +22,7 @@ from jaxrl.sweeps import Plan, sweep
 from jaxrl.types import HostFailed, InputError
 from tests.helpers.environments import Counter
 
-SCRIPT = "tests.helpers.hosted:script"
+SCRIPT, MANY = "tests.helpers.hosted:script", "tests.helpers.hosted:many"
 
 
 def opened(name, n=2, **settings):
@@ -58,6 +61,54 @@ def test_an_end_shows_its_own_successor_and_then_a_fresh_start(options, time_lim
     np.testing.assert_array_equal(obs[:, 1], 0)
     assert (obs[:, 0] != first[:, 0]).all(), "another draw"
     assert env.step(zeros())[1].info["episode_return"].tolist() == [1.0] * 2
+
+
+@pytest.mark.parametrize("mode", ["DISABLED", "SAME_STEP"])
+@pytest.mark.parametrize("options", [{"ends": 3}, {"ends": 99, "cut": 2}])
+def test_a_vector_environment_of_ones_own_gives_what_gymnasiums_gives(mode, options):
+    ours, own = opened(SCRIPT, options=options), opened(MANY, options={"autoreset_mode": mode, **options})
+    np.testing.assert_array_equal(ours.reset(7), own.reset(7))
+    for _ in range(8):
+        (obs, said), (shown, told) = ours.step(zeros()), own.step(zeros())
+        np.testing.assert_array_equal(obs, shown)
+        jax.tree.map(np.testing.assert_array_equal, said, told)
+    np.testing.assert_array_equal(ours.reset(9), own.reset(9))
+
+
+def test_what_resets_itself_cannot_be_cut_from_outside():
+    env = opened(MANY, options={"autoreset_mode": "SAME_STEP", "ends": 99}, time_limit=1)
+    env.reset(0)
+    with pytest.raises(InputError, match=r"cannot be reset for a time limit of jaxrl's.*AutoresetMode.DISABLED"):
+        env.step(zeros())
+    with pytest.raises(InputError, match=r"env.processes = True: .* makes many as one itself; leave it out"):
+        opened(MANY, processes=True).reset(0)
+
+
+def test_ends_may_be_told_as_arrays_of_all_or_one_by_one():
+    shown, last = {"a": np.array([[1.0], [2.0]]), "b": np.array([3, 4])}, {"a": np.array([9.0]), "b": 7}
+    ended, expected = np.array([False, True]), {"a": [[1.0], [9.0]], "b": [3, 7]}
+    every = {"a": np.array([[5.0], [9.0]]), "b": np.array([6, 7])}
+    for final in (np.array([None, last], dtype=object), every):
+        jax.tree.map(np.testing.assert_array_equal, with_ends(shown, ended, final), jax.tree.map(np.array, expected))
+
+
+def test_a_mask_in_info_is_heeded(tmp_path):
+    env = opened("tests.helpers.hosted:masked", n=4)
+    obs = env.reset(0)
+    assert set(obs) == {"observation", "action_mask"}
+    action = random_actions(env.spaces, jax.random.key(0), obs, 4)
+    assert env.step(np.asarray(action))[1].reward.tolist() == [1.0] * 4, "only what is allowed"
+    env = EnvConfig("tests.helpers.hosted:masked", num_envs=2, time_limit=5, eval_episodes=20)
+    figures = run(PPO(env=env, num_steps=32, total_steps=256), 0, tmp_path / "run", progress=False).figures
+    assert figures["return"] == figures["random_return"] == 1.0
+
+
+def test_a_mask_in_info_is_shown_where_that_is_asked_for():
+    env = opened("gymnasium/Taxi-v4", options={"show_mask": True})
+    np.testing.assert_array_equal(env.reset(0)["action_mask"].shape, (2, 6))
+    assert opened("gymnasium/Taxi-v4").reset(0).shape == (2,)
+    with pytest.raises(InputError, match="show_mask = True: .* says no 'action_mask' in info; leave it out"):
+        opened("gymnasium/CartPole-v1", options={"show_mask": True}).reset(0)
 
 
 def test_seeds_make_starts_the_same_again_and_each_environments_own():
@@ -112,7 +163,7 @@ def test_a_policy_learns_from_every_kind_of_space_together(tmp_path):
 
 def test_a_space_that_has_no_like_is_said():
     with pytest.raises(InputError, match="no space here for Text.*wrap the environment"):
-        suite.as_space(gymnasium.spaces.Text(5))
+        as_space(gymnasium.spaces.Text(5))
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -141,6 +192,7 @@ def test_every_listed_name_is_made_and_steps():
         ({"name": SCRIPT, "action_repeat": 2}, "env.action_repeat = 2 is for environments that are compiled"),
         ({"name": SCRIPT, "frame_stack": 2}, "lives on the host; wrap it in a function of yours"),
         ({"name": "gymnax/CartPole-v1", "processes": True}, "env.processes = True is for environments on the host"),
+        ({"name": MANY, "options": {"autoreset_mode": "NEXT_STEP"}}, "an action does nothing after every end"),
     ],
 )
 def test_what_cannot_be_is_said(settings, words):

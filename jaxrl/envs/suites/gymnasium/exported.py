@@ -17,30 +17,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from jaxrl.envs import registry
+from jaxrl.envs.suites.gymnasium.spaces import as_gymnasium_space
 from jaxrl.envs.vector import vectorize
 from jaxrl.ops.masks import MASK
 from jaxrl.spaces import Discrete, MultiDiscrete, Space
 from jaxrl.types import InputError, PyTree
-
-
-def as_gymnasium_space(space: Space) -> gymnasium.Space:
-    """Gymnasium's for one of ours."""
-    kinds = gymnasium.spaces
-    if isinstance(space, dict):
-        return kinds.Dict({name: as_gymnasium_space(part) for name, part in space.items()})
-    if isinstance(space, tuple | list):
-        return kinds.Tuple([as_gymnasium_space(part) for part in space])
-    if isinstance(space, Discrete):
-        return kinds.Discrete(space.n, start=space.start)
-    if isinstance(space, MultiDiscrete):
-        return kinds.MultiDiscrete(space.nvec)
-    if np.dtype(space.dtype).kind != "f":  # a range of integers has ends
-        ends = np.iinfo(space.dtype) if np.dtype(space.dtype).kind in "iu" else None
-        low, high = (0, 1) if ends is None else (ends.min, ends.max)
-        low, high = (np.clip(bound, low, high).astype(space.dtype) for bound in space.static_bounds)
-        return kinds.Box(low, high, space.shape, space.dtype)
-    low, high = space.static_bounds
-    return kinds.Box(low, high, space.shape, np.dtype(space.dtype).type)
 
 
 def _shown(space: Space, obs: PyTree) -> PyTree:
