@@ -62,12 +62,7 @@ def evaluate(
     """
     hosted = registry.on_host(env, body)
     num_envs = min(env.num_envs, num_episodes) if hosted else num_episodes
-    vector = registry.from_config(replace(env, num_envs=num_envs, resets="pool"), body)
-    if vector.time_limit is None:
-        name = env.name if body is None else registry.name_of(body)
-        raise InputError(
-            f"evaluating {name} needs a time limit, lest an episode never end; set env.time_limit (--time-limit)"
-        )
+    vector = _limited(env, num_envs, body)
     choice = _number(behaviour)
     if hosted:
         return Evaluation(*play(vector, algorithm, learner, key, num_episodes, behaviour))
@@ -106,6 +101,16 @@ def evaluate(
     return sums._replace(info=jax.tree.map(lambda x: x / sums.episode_length, sums.info))
 
 
+def _limited(env: EnvConfig, num_envs: int, body: Any) -> Any:
+    vector = registry.from_config(replace(env, num_envs=num_envs, resets="pool"), body)
+    if vector.time_limit is None:
+        name = env.name if body is None else registry.name_of(body)
+        raise InputError(
+            f"evaluating {name} needs a time limit, lest an episode never end; set env.time_limit (--time-limit)"
+        )
+    return vector
+
+
 def whole_episodes(env: EnvConfig, algorithm: Algorithm, body: Any = None) -> Evaluator:
     """`env.eval_episodes` whole episodes of the deterministic policy; at the end those of the zero and of the random
     action too, for comparison: doing nothing scores well in some environments.
@@ -121,6 +126,7 @@ def whole_episodes(env: EnvConfig, algorithm: Algorithm, body: Any = None) -> Ev
         return {names[case]: found["return"]} if case in names else found
 
     def asked(key: Key, learner: Learner, case: Int[Array, ""]) -> tuple[Array, Learner]:
+        _limited(env, 1, body)  # said while all is traced, before anything is written
         return jax.random.key_data(key), learner
 
     def played(case: str, measured: tuple[Any, Learner]) -> dict[str, float]:

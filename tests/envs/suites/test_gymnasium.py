@@ -283,6 +283,13 @@ def test_what_fails_is_said_and_all_that_was_learned_is_saved(tmp_path):
     assert (tmp_path / "run" / "checkpoints").is_dir()
 
 
+def test_a_missing_time_limit_is_said_before_anything_is_written(tmp_path):
+    config = PPO(env=EnvConfig("tests.helpers.hosted:masked", num_envs=2), num_steps=32, total_steps=256)
+    with pytest.raises(InputError, match="needs a time limit"):
+        run(config, 0, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_processes_step_as_one_does_and_a_dead_one_is_a_sentence():
     here, there = opened(SCRIPT), opened(SCRIPT, processes=True)
     np.testing.assert_array_equal(here.reset(5), there.reset(5))
