@@ -10,8 +10,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import jaxrl
-from jaxrl.envs.suites.gymnasium import as_space
-from jaxrl.envs.suites.gymnasium.spaces import as_gymnasium_space
+from jaxrl import PPO, EnvConfig, Schedule, load_policy, run
+from jaxrl.envs.suites.gymnasium.spaces import as_gymnasium_space, as_space
 from jaxrl.spaces import Box, Discrete, MultiDiscrete
 from jaxrl.types import InputError
 from tests.helpers.environments import Counter
@@ -82,6 +82,27 @@ def test_a_vector_resets_in_the_same_step_and_gives_what_ended():
     np.testing.assert_allclose(np.stack(infos["final_obs"]), first + 3, rtol=1e-6)
     assert infos["_final_obs"].all() and (obs < 1).all() and reward.dtype == np.float64
     assert envs.observation_space.contains(obs) and envs.metadata["autoreset_mode"].value == "SameStep"
+
+
+def test_a_policy_trained_in_brax_plays_through_gymnasium(tmp_path):
+    config = PPO(
+        env=EnvConfig("brax/inverted_pendulum", backend="spring", num_envs=32, resets="pool", eval_episodes=8),
+        total_steps=131_072,
+        num_steps=32,
+        num_epochs=8,
+        learning_rate=3e-3,
+        gamma=0.97,
+        reward_scale=0.1,
+        normalize_obs=True,
+        hidden=(32, 32),
+    )
+    ended = run(config, 0, tmp_path / "run", schedule=Schedule(1, 1, 1), progress=False)
+    policy, env = load_policy(ended.run_dir), jaxrl.to_gymnasium("brax/inverted_pendulum", backend="spring")
+    (obs, _), paid, over = env.reset(seed=0), 0.0, False
+    while not over:
+        obs, reward, terminated, truncated, _ = env.step(policy(obs))
+        paid, over = paid + reward, terminated or truncated
+    assert min(paid, ended.figures["return"]) > 200 and ended.figures["random_return"] < 40
 
 
 def test_a_mask_is_in_the_info_too():
