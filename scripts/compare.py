@@ -3,11 +3,13 @@
     scripts/run scripts/compare.py throughput --purejaxrl CHECKOUT --cores 0
     scripts/run scripts/compare.py learning --purejaxrl CHECKOUT
     scripts/run scripts/compare.py solve --cores 0
+    scripts/run scripts/compare.py gymnasium --cores 0
     scripts/run scripts/compare.py humanoid --limit 3600
 
 - throughput: CartPole PPO with PureJaxRL's settings: steps per second of jaxrl, PureJaxRL and rejax
 - learning: whether all learn as well with them
 - solve: seconds from the start of a process to a return of 475, beside Stable-Baselines3 and SBX
+- gymnasium: steps per second beside Stable-Baselines3 in environments that Gymnasium steps
 - humanoid: beside Brax's PPO: physics alone, training, and seconds to a return
 
 Every arm is a process of its own, in an environment of its own with exact pins, made under runs/peers on first use
@@ -117,6 +119,26 @@ class Solve(Common):
 
 
 @dataclass
+class Gymnasium(Common):
+    """Steps per second in environments that Gymnasium steps, with Stable-Baselines3's settings."""
+
+    task: str = "Hopper-v5"
+    """Gymnasium's name."""
+    num_envs: tuple[int, ...] = (1, 8)
+    """Numbers of environments side by side."""
+    steps: int = 20_480
+    """Steps of a timed call."""
+    rounds: int = 5
+    """Timed rounds."""
+
+    def measure(self, bench: Bench) -> None:
+        """One table."""
+        columns, rows, figures = cartpole.on_host(bench, self.task, self.num_envs, self.steps, self.rounds)
+        title = f"{self.task} PPO with Stable-Baselines3's settings, {self.rounds} rounds"
+        finish(self, bench, "gymnasium", [(title, columns, rows)], figures)
+
+
+@dataclass
 class Humanoid(Common):
     """The humanoid beside Brax's PPO."""
 
@@ -173,7 +195,7 @@ def checked(options: Common) -> None:
         raise ValueError(f"--purejaxrl {checkout}: there is no {checkout / 'purejaxrl' / 'ppo.py'}; name its checkout")
 
 
-def main(options: Throughput | Learning | Solve | Humanoid) -> None:
+def main(options: Throughput | Learning | Solve | Gymnasium | Humanoid) -> None:
     """Pin, measure, report."""
     if options.cores:
         os.sched_setaffinity(0, options.cores)  # the arms inherit it
@@ -187,4 +209,4 @@ def main(options: Throughput | Learning | Solve | Humanoid) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Throughput | Learning | Solve | Humanoid, description=__doc__))
+    main(tyro.cli(Throughput | Learning | Solve | Gymnasium | Humanoid, description=__doc__))

@@ -1,9 +1,9 @@
-"""CartPole with PureJaxRL's settings: who is faster, and do all learn as well?"""
+"""CartPole with PureJaxRL's settings, and tasks that Gymnasium steps: who is faster, and do all learn as well?"""
 
 from peers.arithmetic import Interval, interval
 from peers.bench import COLUMNS, Bench, cells, compared, told
 from peers.environments import NotMeasured
-from peers.settings import CARTPOLE
+from peers.settings import CARTPOLE, SB3, SB3_STEPS
 
 
 def throughput(bench: Bench, arms: tuple[str, ...], cases: list[tuple[int, int]], steps: int, rounds: int):
@@ -25,6 +25,21 @@ def throughput(bench: Bench, arms: tuple[str, ...], cases: list[tuple[int, int]]
         figures.append({**case, "calls": found, "ratios": ratios})
         rows += [(str(num_envs), str(agents), arm, *cells(found, arm)) for arm in ("jaxrl", *usable)]
     return ("envs", "agents", "arm", *COLUMNS), rows, {"cases": figures, "settings": CARTPOLE}
+
+
+def on_host(bench: Bench, task: str, num_envs: tuple[int, ...], steps: int, rounds: int):
+    """The same beside Stable-Baselines3, with its settings, where Gymnasium steps the environments of both, one after
+    the other in the process that learns.
+    """
+    rows, figures = [], []
+    for n in num_envs:
+        settings = {**SB3, "num_steps": SB3_STEPS // n}
+        case = {"num_envs": n, "agents": 1, "updates": max(1, steps // SB3_STEPS), "task": task}
+        found = bench.rounds(("sb3",), {"measure": "speed", "settings": settings, **case}, rounds)
+        ratios = {clock: compared(found, "sb3", clock)._asdict() for clock in ("cpu", "wall")} if "sb3" in found else {}
+        figures.append({**case, "calls": found, "ratios": ratios})
+        rows += [(str(n), arm, *cells(found, arm)) for arm in ("jaxrl", "sb3")]
+    return ("envs", "arm", *COLUMNS), rows, {"cases": figures, "settings": SB3}
 
 
 def learning(bench: Bench, arms: tuple[str, ...], num_envs: int, steps: int, seeds: int):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 _JAX = ("jax==0.10.2", "jaxlib==0.10.2", "flax==0.12.8", "optax==0.2.8", "distrax==0.1.9", "numpy==2.4.6")
 _GYMNAX = ("gymnax==0.0.9", "gymnasium==1.4.0", "rejax==0.1.3", "brax==0.14.2", "mujoco==3.17.0", "mujoco-mjx==3.17.0")
-_TORCH = ("torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium==1.4.0", "numpy==2.4.6")
+_TORCH = ("torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium[mujoco]==1.3.0", "mujoco==3.17.0", "numpy==2.4.6")
 PINS = {  # PureJaxRL and rejax need gymnax < 1
     "gymnax-0": (*_JAX, *_GYMNAX),
     "sb3": _TORCH,

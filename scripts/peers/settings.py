@@ -31,6 +31,10 @@ ZOO = {
     "ent_coef": 0.0,
 }
 ZOO_STEPS = 100_096  # 391 whole updates of 256; rl-zoo asks for 100,000
+# Stable-Baselines3's own defaults, but for a learning rate that is annealed, by 2048 steps an update in all.
+SB3 = {name: value for name, value in CARTPOLE.items() if name != "value_clip"}
+SB3 |= {"num_epochs": 10, "num_minibatches": 32, "learning_rate": 3e-4, "ent_coef": 0.0}
+SB3_STEPS = 2048
 # Brax's humanoid, as its training notebook has it.
 BRAX_HUMANOID = {
     "num_envs": 2048,

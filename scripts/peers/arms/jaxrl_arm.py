@@ -12,11 +12,14 @@ from worker import serve
 
 from jaxrl import PPO, EnvConfig, cli, program, replace
 from jaxrl.envs.registry import from_config
+from jaxrl.training.compiled import trace
 
 
 def prepare(question: dict) -> Callable[[int], dict]:
     """See compare.py for what is asked."""
     arms = {"speed": speed, "return": final_return, "physics": physics}
+    if "task" in question:
+        return on_host(question)
     return arms[question["measure"]](question)
 
 
@@ -27,7 +30,8 @@ def config_of(question: dict) -> PPO:
         config = replace(config, env=replace(config.env, backend=question["backend"]))
     else:
         settings = {**question["settings"], "hidden": tuple(question["settings"]["hidden"])}
-        config = PPO(env=EnvConfig("gymnax/CartPole-v1", num_envs=question["num_envs"]), **settings)
+        name = f"gymnasium/{question['task']}" if "task" in question else "gymnax/CartPole-v1"
+        config = PPO(env=EnvConfig(name, num_envs=question["num_envs"]), **settings)
     return replace(config, total_steps=question["updates"] * config.num_steps * config.env.num_envs)
 
 
@@ -48,6 +52,20 @@ def speed(question: dict) -> Callable[[int], dict]:
         key = jax.random.key(seed)
         jax.block_until_ready(compiled(config, jax.random.split(key, agents) if agents > 1 else key))
         return {"steps": config.total_steps * agents}
+
+    return call
+
+
+def on_host(question: dict) -> Callable[[int], dict]:
+    """call(seed) trains from scratch in environments that Gymnasium steps, as `run` does between its logs."""
+    config = config_of(question)
+    p = program(config)
+    compiled = trace(config, {}, p)()
+
+    def call(seed: int) -> dict:
+        leaves = jax.tree.leaves(compiled.init(jax.random.key(seed)))
+        jax.block_until_ready(compiled.chunk(leaves, p.num_updates))
+        return {"steps": config.total_steps}
 
     return call
 

@@ -1,4 +1,4 @@
-"""The arm of Stable-Baselines3, and of SBX, its twin in JAX: PPO on Gymnasium's CartPole, stepped from Python.
+"""The arm of Stable-Baselines3, and of SBX, its twin in JAX: PPO on an environment of Gymnasium's, stepped from Python.
 
 SBX does not clip the value loss.
 """
@@ -31,7 +31,7 @@ def model_of(question: dict, seed: int):
             named["clip_range_vf"] = "value_clip"
     return PPO(
         "MlpPolicy",
-        make_vec_env("CartPole-v1", num_envs, seed=seed),
+        make_vec_env(question.get("task", "CartPole-v1"), num_envs, seed=seed),
         learning_rate=lambda left: rate * left,
         clip_range=lambda left: clip * (clip_final + (1 - clip_final) * left),
         batch_size=num_envs * settings["num_steps"] // settings["num_minibatches"],
