@@ -59,6 +59,10 @@ ZOO = {
     "ppo/ant": Entry("Brax ant", 3000, None, "4079 of MuJoCo's (Tianshou, 3M)", FEW),
     "ppo/humanoid_cpu": Entry("Brax humanoid", 3000, None, "1360 of MuJoCo's (Tianshou, 3M)", FEW),
     "ppo/breakout": Entry("MinAtar Breakout", 28, 40, "PureJaxRL, 10M, by eye; gymnax 28", FEW),
+    "ppo/breakout_cnn": Entry("MinAtar Breakout, convolution", 28, 40, "PureJaxRL, 10M, by eye; gymnax 28", FEW),
+    "ppo/space_invaders": Entry("MinAtar Space Invaders", 131, 131, "gymnax, 10M", FEW),
+    "ppo/freeway": Entry("MinAtar Freeway", 50, 58, "gymnax, 10M", FEW),
+    "ppo/asterix": Entry("MinAtar Asterix", 15, 15, "gymnax, 10M", FEW),
 }
 
 PENDULUM = """Of Pendulum-v1 no policy has a mean return above about -137, so -130 is what a few lucky starts show:

@@ -1,9 +1,10 @@
 """Checkpoints of a whole pytree, by Orbax, exact or refused.
 
-Orbax alone casts a wrong dtype silently, cannot restore a module that holds a list, and reads what a disk has changed
-without a word. So the tree is saved as a flat {key path: leaf} dict beside a manifest of paths, shapes, dtypes and a
-SHA-256 of every leaf, and of itself; names, shapes and dtypes are compared before anything is restored, the bytes
-before it is used. Arrays and JSON are all that is read: loading executes nothing.
+Orbax alone casts a wrong dtype silently, cannot restore a module that holds a list, refuses arrays without entries (as
+MJX has them where nothing can touch), and reads what a disk has changed without a word. So the tree is saved as a flat
+{key path: leaf} dict beside a manifest of paths, shapes, dtypes and a SHA-256 of every leaf, and of itself; names,
+shapes and dtypes are compared before anything is restored, the bytes before it is used. Arrays and JSON are all that is
+read: loading executes nothing.
 """
 
 import functools
@@ -83,7 +84,7 @@ class Checkpoints:
         manifest = {"leaves": leaves, "about": about, "score": score}
         manifest["sha256"] = _seal(manifest)
         ocp = _orbax()
-        parts = {"tree": ocp.args.StandardSave(dict(zip(names, arrays, strict=True)))}
+        parts = {"tree": ocp.args.StandardSave({n: x for n, x in zip(names, arrays, strict=True) if x.size})}
         try:
             written = self._manager.save(step, args=ocp.args.Composite(**parts, manifest=ocp.args.JsonSave(manifest)))
         except Exception as error:  # Orbax wraps what the disk says in kinds of its own
@@ -145,7 +146,9 @@ class Checkpoints:
         told = {path: flat.describe(leaf) for path, leaf in wanted.items()}
         flat.compare({path: what for path, (what, _) in saved.items()}, told)
         shapes = {path: flat.shape(leaf) for path, leaf in wanted.items()}
-        arrays = self._part(step, "tree", _orbax().args.StandardRestore(shapes))
+        written = {path: shape for path, shape in shapes.items() if shape.size}
+        arrays = self._part(step, "tree", _orbax().args.StandardRestore(written))
+        arrays |= {path: np.zeros(shapes[path].shape, shapes[path].dtype) for path in set(shapes) - set(written)}
         changed = [path for path in wanted if flat.digest(arrays[path]) != saved[path][1]]
         if changed:
             raise Damaged(

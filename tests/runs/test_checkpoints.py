@@ -25,6 +25,7 @@ def tree():
         "count": jnp.int32(2**31 - 1),
         "flag": jnp.array(True),
         "nan": jnp.array([jnp.nan, -0.0, jnp.inf, 1e-45]),
+        "empty": jnp.zeros((0, 3), jnp.int16),
         "nothing": (),
         "none": None,
     }

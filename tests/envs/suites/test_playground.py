@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import EnvConfig, make
+from jaxrl import PPO, EnvConfig, Schedule, load_policy, make, run, to_gymnasium
 from jaxrl.envs.registry import from_config, name_of
+from jaxrl.runs.checkpoints import Checkpoints
+from jaxrl.settings import check
 from jaxrl.types import InputError
 
 pytestmark = pytest.mark.extra("playground")
@@ -55,6 +57,33 @@ def test_a_time_limit_truncates_and_models_may_differ(suite):
     assert ends == [[False] * 2, [True] * 2]
     with pytest.raises(InputError, match="does not randomise CartpoleBalance"):
         suite.randomized(env.env, jax.random.key(0), 2)
+
+
+def test_a_run_is_resumed_and_its_policy_plays_through_gymnasium(tmp_path):
+    env = EnvConfig("playground/CartpoleBalance", num_envs=8, resets="pool", time_limit=20, eval_episodes=4)
+    config = PPO(env=env, num_steps=8, num_minibatches=2, total_steps=64 * 4, hidden=(8,))
+    whole = run(config, 0, tmp_path / "run", schedule=Schedule(2, 1, 2), progress=False)
+    Checkpoints(whole.run_dir / "checkpoints").delete(256)
+    again = run(config, 0, whole.run_dir, schedule=Schedule(2, 1, 2), progress=False, resume=True)
+    jax.tree.map(np.testing.assert_array_equal, again.state.learner, whole.state.learner)
+    policy, single = load_policy(whole.run_dir), to_gymnasium("playground/CartpoleBalance")
+    obs, _ = single.reset(seed=0)
+    paid = [single.step(policy(obs))[1] for _ in range(3)]
+    assert all(0 < reward <= 1 for reward in paid)
+
+
+def test_its_tuned_settings_are_told_in_our_names(suite):
+    from experiments.playground_ppo import tuned
+
+    for name in suite.names():
+        config = tuned(name)
+        check(config)
+        assert config.env.num_envs * config.num_steps == 1024 * 32 * 30, name
+    swing = tuned("PendulumSwingup")
+    assert (swing.env.action_repeat, swing.num_epochs, swing.gamma) == (4, 4, 0.995)
+    assert tuned("BallInCup").gamma == 0.95 and tuned("WalkerRun").total_steps == 101 * 1024 * 32 * 30
+    with pytest.raises(InputError, match="the nearest are"):
+        tuned("PendulumSwingUp")
 
 
 @pytest.mark.parametrize(
