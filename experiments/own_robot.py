@@ -32,12 +32,12 @@ class Walk(Task):
 
     def terminated(self, robot, now):
         upright = 1 - 2 * (now.qpos[4] ** 2 + now.qpos[5] ** 2)  # of the axis of the body that points up
-        return (upright < 0.5) | (now.qpos[2] < 0.1)
+        return (upright < 0.5) | (now.qpos[2] < 0.25)
 
 
 CONFIG = PPO(
     env=EnvConfig(
-        f"mjcf:{ROBOT}", backend="positional", num_envs=128, resets="pool", options={"task": "own_robot:Walk"}
+        f"mjcf:{ROBOT}", backend="spring", num_envs=128, resets="pool", options={"task": "own_robot:Walk"}
     ),
     total_steps=983_040,
     num_steps=16,
