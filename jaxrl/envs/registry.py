@@ -20,7 +20,7 @@ from jaxrl.settings import EnvConfig
 from jaxrl.types import InputError
 
 _SUITES = ("gymnax", "brax", "gymnasium", "playground", "probe")
-_EXTRA_SUITES = ("craftax", "xminigrid", "pgx", "envpool")
+_EXTRA_SUITES = ("jumanji", "craftax", "xminigrid", "pgx", "envpool")
 SUITES = {suite: f"jaxrl.envs.suites.{suite}" for suite in _SUITES} | {
     suite: f"jaxrl.envs.suites.extras.{suite}" for suite in _EXTRA_SUITES
 }
