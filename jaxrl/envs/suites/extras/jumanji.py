@@ -141,7 +141,7 @@ def _describe(raw: Any) -> Description:
             spaces[MASK] = Box((int(np.prod(mask)),), 0, 1, shown[MASK].dtype)
             if not action.shape:
                 return Description(spaces, Discrete(*mask), None)
-            if mask == tuple(np.asarray(action.maximum) + 1):
+            if mask == tuple(np.broadcast_to(action.maximum, action.shape).astype(int) + 1):
                 return Description(spaces, Discrete(int(np.prod(mask))), mask)
             return Description(spaces, MultiDiscrete((mask[1],) * actions[0]), None)
         if isinstance(action, specs.MultiDiscreteArray):

@@ -30,18 +30,18 @@ def test_steps_are_craftaxs_own_and_end_with_the_true_successor(key):
 
     env, raw = make(CLASSIC), make_craftax_env_from_name("Craftax-Classic-Symbolic-v1", auto_reset=False)
     theirs, params, ends = jax.jit(raw.step_env), raw.default_params, 0
-    for keys, state, action, _, said in played(env, key, 250, num_envs=4):
-        args = keys[0], jax.tree.map(lambda x: x[0], state), action[0], params
-        obs, after, reward, done, info = theirs(*args)
-        np.testing.assert_allclose(said.next_obs[0], obs, atol=1e-6)
-        assert float(said.reward[0]) == pytest.approx(float(reward), abs=1e-6)
-        assert bool(said.terminated[0]) == bool(done)
-        if done:
-            ends += 1
-            assert {k.split("/")[1]: v / 100 for k, v in info.items() if "/" in k} == {
-                k: v[0] for k, v in said.info.items()
-            }
-    assert ends > 0, "nobody lives for 250 steps of chance"
+    for keys, *moment, _, said in played(env, key, 300, num_envs=4):
+        ended = np.flatnonzero(said.terminated)
+        ends += len(ended)
+        for i in {0, *ended.tolist()}:
+            (state, action), ours = jax.tree.map(lambda x, i=i: x[i], (moment, said))
+            obs, _, reward, done, info = theirs(keys[i], state, action, params)
+            np.testing.assert_allclose(ours.next_obs, obs, atol=1e-6)
+            assert float(ours.reward) == pytest.approx(float(reward), abs=1e-6)
+            assert bool(ours.terminated) == bool(done) and not ours.truncated
+            unlocked = {name.split("/")[1]: x / 100 for name, x in info.items() if "/" in name}
+            assert not done or unlocked == ours.info
+    assert ends > 0, "few live for 300 steps of chance"
 
 
 def test_the_clock_truncates_and_is_no_termination(key):
