@@ -92,10 +92,10 @@ class PgxEnv:
 
     def _shown(self, state: Any) -> PyTree:
         picture = self.raw._observe(state, jnp.int32(_ME))  # after an end it need not be the agent's turn
-        return {"observation": picture, MASK: state.legal_action_mask} if has_mask(self.raw) else picture
+        return {"observation": picture, MASK: state.legal_action_mask} if _has_mask(self.raw) else picture
 
 
-def has_mask(raw: Any) -> bool:
+def _has_mask(raw: Any) -> bool:
     """Whether a game forbids moves: MinAtar's do not."""
     return not raw.id.startswith("minatar-")
 
@@ -107,7 +107,7 @@ def _num_actions(raw: Any) -> int:
 
 @functools.lru_cache(maxsize=None, typed=True)  # two raw objects hash differently and would compile everything twice
 def make(name: str, /, **options: Any) -> PgxEnv:
-    """Pgx's game `name`. `options` go to the constructor of a MinAtar game, such as sticky_action_prob 0.0, or of hex.
+    """Pgx's game `name`. `options` go to the constructor of a MinAtar game, such as sticky_action_prob 0.0.
     MinAtar's have a time limit of 2500 steps here: it is Freeway's own length, and some of the others need never end.
 
     Raises InputError for one that cannot work here, with the reason, and for an option that its constructor refuses.
@@ -115,7 +115,7 @@ def make(name: str, /, **options: Any) -> PgxEnv:
     title = f"pgx/{name}"
     if name in UNAVAILABLE:
         raise InputError(f"{title} is not available: it {UNAVAILABLE[name]}")
-    if name.startswith("go_"):
+    if not name.startswith("minatar-"):
         refuse_unknown(title, options, ())
     with jax.ensure_compile_time_eval(), warnings.catch_warnings():  # lest what is kept belong to another's trace
         warnings.simplefilter("ignore")
@@ -125,6 +125,6 @@ def make(name: str, /, **options: Any) -> PgxEnv:
         state = jax.eval_shape(raw.init, jax.random.key(0))
     bounds = (0, 1) if state.observation.dtype == bool else (-np.inf, np.inf)
     space: Space = Box(state.observation.shape, *bounds, state.observation.dtype)
-    if has_mask(raw):
+    if _has_mask(raw):
         space = {"observation": space, MASK: Box(state.legal_action_mask.shape, 0, 1, bool)}
-    return PgxEnv(raw, space, None if has_mask(raw) else 2500, name)
+    return PgxEnv(raw, space, None if _has_mask(raw) else 2500, name)

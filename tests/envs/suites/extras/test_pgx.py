@@ -101,7 +101,8 @@ def test_a_time_limit_truncates(key):
 
 
 def test_options_go_to_the_constructor():
-    assert make("pgx/hex", size=5).action_space == Discrete(26)
+    assert make("pgx/minatar-breakout").action_space == Discrete(3)
+    assert make("pgx/minatar-breakout", use_minimal_action_set=False).action_space == Discrete(6)
     assert make("pgx/minatar-breakout", sticky_action_prob=0.0).raw.sticky_action_prob == 0
 
 
