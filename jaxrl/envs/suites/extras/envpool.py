@@ -18,7 +18,12 @@ from jaxrl.settings import EnvOptions
 from jaxrl.spaces import Box, Space
 from jaxrl.types import InputError, PyTree
 
-UNAVAILABLE: dict[str, str] = {}
+_SUDOKU = "needs a file of puzzles that EnvPool's assets leave out"
+_SEVERAL = "shows each of several agents an observation of its own"
+UNAVAILABLE = {
+    **dict.fromkeys((f"{of}Sudoku-{kind}" for of in ("", "Jumanji/") for kind in ("v0", "very-easy-v0")), _SUDOKU),
+    **{f"{name}-v{i}": _SEVERAL for name in ("IntersectionMultiAgent", "intersection-multi-agent") for i in (0, 1)},
+}
 
 
 def names() -> list[str]:
@@ -122,13 +127,19 @@ def _leaves(obs: Any) -> list[np.ndarray]:
     return [obs]
 
 
-def _channels_last(space: Space) -> Space:
-    """The same with the channels of pictures last, where they are first."""
+def _as_shown(space: Space) -> Space:
+    """The same with the channels of pictures last, where they are first, and without bounds where none are meant."""
     if isinstance(space, dict):
-        return {name: _channels_last(part) for name, part in space.items()}
+        return {name: _as_shown(part) for name, part in space.items()}
     if isinstance(space, tuple):
-        return tuple(_channels_last(part) for part in space)
-    if not isinstance(space, Box) or len(space.shape) != 3 or np.dtype(space.dtype) != np.uint8:
+        return tuple(_as_shown(part) for part in space)
+    if not isinstance(space, Box):
+        return space
+    # In C++ the least number of a float type is the least positive one, and that is how some write "unbounded" there.
+    low = np.asarray(space.low)
+    if np.any((low > 0) & (low < 1e-30)):
+        return Box(space.shape, np.where((low > 0) & (low < 1e-30), -np.inf, low), space.high, space.dtype)
+    if len(space.shape) != 3 or np.dtype(space.dtype) != np.uint8:
         return space
     channels, *sides = space.shape
     if channels >= min(sides):
@@ -153,7 +164,7 @@ def make(name: str, /, **options: Any) -> EnvpoolEnv:
     except Exception as error:  # whatever EnvPool makes of the options
         raise InputError(f"{title} cannot be made with {options} ({type(error).__name__}: {error})") from error
     try:
-        spaces = _channels_last(as_space(pool.observation_space)), as_space(pool.action_space, action=True)
+        spaces = _as_shown(as_space(pool.observation_space)), as_space(pool.action_space, action=True)
         limit = pool.spec.config.max_episode_steps
     finally:
         pool.close()

@@ -30,6 +30,8 @@ def test_spaces_are_translated_and_pictures_have_their_channels_last():
     assert pong.observation_space == Box((84, 84, 4), 0, 255, np.uint8) and pong.action_space == Discrete(6)
     assert make("envpool/Ant-v4").action_space == Box((8,), -1.0, 1.0)
     assert make("envpool/Pong-v5", stack_num=1).observation_space.shape == (84, 84, 1)
+    lander = make("envpool/LunarLander-v3").observation_space
+    assert np.isinf(lander.static_bounds).all(), "EnvPool says from 1.2e-38 on, and means without bounds"
     assert (cartpole.time_limit, name_of(cartpole)) == (500, "envpool/CartPole-v1")
 
 
@@ -106,6 +108,7 @@ def test_the_same_seed_gives_the_same(opened):
     ("name", "options", "words"),
     [
         ("Pnog-v5", {}, "unknown environment.*envpool/Pong-v5"),
+        ("Sudoku-v0", {}, "not available: it needs a file of puzzles"),
         ("CartPole-v1", {"seed": 3}, "seed is not an option; set env.num_envs"),
         ("CartPole-v1", {"max_episode_stps": 3}, "cannot be made with {'max_episode_stps': 3}"),
     ],
