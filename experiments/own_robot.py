@@ -36,9 +36,7 @@ class Walk(Task):
 
 
 CONFIG = PPO(
-    env=EnvConfig(
-        f"mjcf:{ROBOT}", backend="spring", num_envs=128, resets="pool", options={"task": "own_robot:Walk"}
-    ),
+    env=EnvConfig(f"mjcf:{ROBOT}", backend="spring", num_envs=128, resets="pool", options={"task": "own_robot:Walk"}),
     total_steps=983_040,
     num_steps=16,
     num_epochs=4,

@@ -64,12 +64,13 @@ ONLY_IN = {
         "runs/exporting/play.py",
         *(f"envs/suites/gymnasium/{name}.py" for name in "__init__ bodies exported mask spaces".split()),
     },
+    **{suite: {f"envs/suites/extras/{suite}.py"} for suite in ("jumanji", "craftax", "xminigrid", "pgx", "envpool")},
     "onnx": {"runs/exporting/graph.py"},
     "tokenizers": {"lm/text/tokenizer.py", "lm/text/bpe.py", "lm/text/sentencepiece.py"},
     "jinja2": {"lm/text/templates.py"},
     "pyarrow": {"data/reading/files.py", "sweeps/table.py"},
 }
-PACKAGES = {"gymnasium": "gymnasium", "playground": "mujoco_playground"}  # of a suite that is an extra
+PACKAGES = {suite: suite for suite in EXTRAS} | {"playground": "mujoco_playground"}  # of a suite that is an extra
 FORBIDDEN = {"pickle", "distrax", "rlax", "torch", "transformers", "trl"}
 
 
@@ -148,7 +149,11 @@ def test_the_walk_finds_what_it_forbids(tmp_path, line):
 def test_no_module_shares_its_name_with_what_its_package_exports():
     for module in pkgutil.walk_packages(jaxrl.__path__, "jaxrl."):
         parent, _, name = module.name.rpartition(".")
-        if parent == "jaxrl.envs.suites" and name in EXTRAS and importlib.util.find_spec(PACKAGES[name]) is None:
+        if (
+            parent.startswith("jaxrl.envs.suites")
+            and name in EXTRAS
+            and importlib.util.find_spec(PACKAGES[name]) is None
+        ):
             continue  # of an extra that is not installed
         loaded = importlib.import_module(module.name)
         assert getattr(importlib.import_module(parent), name) is loaded, f"{module.name} is hidden by a function"

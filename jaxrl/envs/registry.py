@@ -20,9 +20,17 @@ from jaxrl.settings import EnvConfig
 from jaxrl.types import InputError
 
 _SUITES = ("gymnax", "brax", "gymnasium", "playground", "probe")
-SUITES = {suite: f"jaxrl.envs.suites.{suite}" for suite in _SUITES}
+_EXTRA_SUITES = ("jumanji", "craftax", "xminigrid", "pgx", "envpool")
+SUITES = {suite: f"jaxrl.envs.suites.{suite}" for suite in _SUITES} | {
+    suite: f"jaxrl.envs.suites.extras.{suite}" for suite in _EXTRA_SUITES
+}
 # Suites whose package is none of jaxrl's own -> the extra that installs it.
-EXTRAS = {suite: suite for suite in ("gymnasium", "playground")}
+EXTRAS = {suite: suite for suite in ("gymnasium", "playground", *_EXTRA_SUITES)}
+# Suites that one may look for -> why there is no adapter to them.
+WITHOUT_ADAPTER = {
+    "navix": "has no adapter: it needs rlax, and with it nightly builds of TensorFlow Probability; xminigrid has "
+    "MiniGrid's tasks too",
+}
 
 
 def make(name: str, /, **options: Any) -> Any:
@@ -38,6 +46,8 @@ def make(name: str, /, **options: Any) -> Any:
     if ":" in name:
         return custom.make(name, **options)
     suite, _, env_name = name.partition("/")
+    if suite in WITHOUT_ADAPTER:
+        raise InputError(f"{name} is not available: {suite} {WITHOUT_ADAPTER[suite]}")
     if suite not in SUITES or not env_name:
         known = {} if suite in SUITES else {one.rpartition("/")[2]: one for one in reversed(names())}
         near = [known[one] for one in difflib.get_close_matches(env_name or suite, known, n=1)]
@@ -98,8 +108,9 @@ def names() -> list[str]:
 
 
 def unavailable() -> dict[str, str]:
-    """The registered environments that do not work, and why. Imports every suite."""
-    found, modules = {}, _modules()
+    """The registered environments that do not work, and why; also whole suites, by their name alone. Imports every
+    suite."""
+    found, modules = dict(WITHOUT_ADAPTER), _modules()
     for suite in set(SUITES) - set(modules):
         found[suite] = f"needs the extra jaxrl[{EXTRAS[suite]}], which is not installed"
     return found | {
