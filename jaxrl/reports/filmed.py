@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxrl.envs.hosted import HostVectorEnv
 from jaxrl.training import program
-from jaxrl.types import InputError, Key, Learner
+from jaxrl.types import HostFailed, InputError, Key, Learner
 
 _SECONDS = 1 / 30  # of a step whose environment does not say
 
@@ -52,7 +52,10 @@ def film(config: Any, env: Any, learner: Learner, keys: Sequence[Key], behaviour
 
 
 def _picture(vector: HostVectorEnv, name: str) -> np.ndarray:
-    frame = vector.render()[0]
+    try:
+        frame = vector.render()[0]
+    except HostFailed as error:
+        raise HostFailed(f"{error}; where it draws by OpenGL without a display, set MUJOCO_GL=egl or osmesa") from error
     if not isinstance(frame, np.ndarray) or frame.ndim != 3:
         raise InputError(
             f"{name} makes no pictures: its render() gives {type(frame).__name__}; let it give [height, width, 3]"

@@ -98,6 +98,12 @@ def blank(render_mode=None):
     return made
 
 
+def dark(render_mode=None):
+    made = Script()
+    made.render = lambda: 1 / 0
+    return made
+
+
 def many(num_envs=1, autoreset_mode="DISABLED", **options):
     mode = gymnasium.vector.AutoresetMode[autoreset_mode]
     return gymnasium.vector.SyncVectorEnv([lambda: Script(**options)] * num_envs, autoreset_mode=mode)
