@@ -9,15 +9,17 @@ import pytest
 
 from jaxrl import PPO, cli
 from jaxrl.algorithms import ALGORITHMS
+from jaxrl.envs import registry
 from jaxrl.training.programs import program
 
 ROOT = Path(__file__).parents[2]
+UNAVAILABLE = set(registry.unavailable())  # those of extras that are not installed here
 
 
 @pytest.mark.parametrize("name", cli.names())
 def test_every_shipped_config_is_valid_and_says_what_to_expect(name):
     config = cli.named(name)
-    if hasattr(config, "env"):
+    if hasattr(config, "env") and not {config.env.name, config.env.name.partition("/")[0]} & UNAVAILABLE:
         program(config)
     header = (ROOT / "configs" / f"{name}.yaml").read_text().split("algorithm:")[0]
     expected = "return" if hasattr(config, "env") else "reward"
