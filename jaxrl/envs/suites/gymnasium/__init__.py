@@ -97,7 +97,7 @@ def from_function(function: Callable[..., Any], name: str, options: EnvOptions) 
     with contextlib.closing(one):
         if many:
             _check_resets(one, name)
-        limit = None if many else _time_limit(one)
+        limit = _time_limit(one)
         fps = one.metadata.get("render_fps")
         seen, done = (
             (one.single_observation_space, one.single_action_space)
@@ -117,7 +117,7 @@ def _check_resets(envs: VectorEnv, name: str) -> None:
         )
 
 
-def _time_limit(env: gymnasium.Env) -> int | None:
+def _time_limit(env: gymnasium.Env | VectorEnv) -> int | None:
     while isinstance(env, gymnasium.Wrapper):
         if isinstance(env, gymnasium.wrappers.TimeLimit):
             return env._max_episode_steps
