@@ -1,8 +1,9 @@
-"""PPO with the settings that MuJoCo Playground was tuned with, on any of its environments. Needs the extra.
+# needs: playground
+"""PPO with the settings that MuJoCo Playground was tuned with, on any of its environments.
 
-    NEEDS=playground scripts/run experiments/playground_ppo.py CartpoleBalance        # sized for one GPU
-    NEEDS=playground scripts/run experiments/playground_ppo.py PendulumSwingup --total-steps 983040
-    NEEDS=playground scripts/run experiments/playground_ppo.py Go1JoystickFlatTerrain --randomize --options impl warp
+    scripts/run experiments/playground_ppo.py CartpoleBalance        # sized for one GPU
+    scripts/run experiments/playground_ppo.py PendulumSwingup --total-steps 983040
+    scripts/run experiments/playground_ppo.py Go1JoystickFlatTerrain --randomize --options impl warp
 
 The settings are read from the package, and told in jaxrl's names; any of them may be changed after the name. What
 Playground means for PendulumSwingup, and never applies, for it asks for "PendulumSwingUp", is applied. Critics see
