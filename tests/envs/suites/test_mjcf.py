@@ -1,6 +1,7 @@
 """A robot of one's own, on MuJoCo's physics and on Brax's."""
 
 from dataclasses import replace as replaced
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jaxrl.envs.registry import name_of
 from jaxrl.envs.suites.mjcf import BACKENDS, Task
 from jaxrl.types import InputError
 
+ROBOT = Path(__file__).parents[3] / "experiments" / "robots" / "quadruped.xml"
 CART = """
 <mujoco>
   <option timestep="0.01"/>
@@ -128,3 +130,14 @@ def test_files_that_cannot_be_are_said(tmp_path):
     (tmp_path / "still.xml").write_text(CART[: CART.index("  <actuator>")] + "</mujoco>")
     with pytest.raises(InputError, match="has no actuators"):
         make(f"mjcf:{tmp_path / 'still.xml'}", task=task)
+
+
+def test_the_shipped_robot_stands_where_nothing_moves_it(key):
+    env = make(f"mjcf:{ROBOT}", task="experiments.own_robot:Walk", backend="spring")
+
+    def step(state, key):
+        state, said = env.step(key, state, jnp.zeros(8))
+        return state, (said.terminated, env.about.simulator.now(state)[0][2])
+
+    _, (fallen, height) = jax.jit(lambda key: jax.lax.scan(step, env.reset(key)[0], jax.random.split(key, 25)))(key)
+    assert not fallen.any() and jnp.all(jnp.abs(height - 0.49) < 0.02)
