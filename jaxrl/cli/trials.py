@@ -12,6 +12,7 @@ import tyro
 
 from jaxrl.cli.experiment import paragraphs, parse
 from jaxrl.envs import make
+from jaxrl.envs.registry import names_class
 from jaxrl.envs.trial import try_environment
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.training.trial import try_algorithm
@@ -43,6 +44,7 @@ def check(argv: list[str]) -> None:
 
         jaxrl check my_mazes:Maze
         jaxrl check my_mazes:Maze --options size 5 --steps 100000
+        jaxrl check mjcf:my_robot.xml --options task my_tasks:Walk backend spring
         jaxrl check my_algorithms:RLOO
         jaxrl check my_algorithms:RLOO --num-envs 4 --num-steps 100
 
@@ -58,7 +60,7 @@ def check(argv: list[str]) -> None:
     if not argv or argv[0].startswith("-"):
         raise InputError("name what to check first, as in jaxrl check my_mazes:Maze")
     name, rest = argv[0], argv[1:]
-    found = _class(name) if ":" in name else None
+    found = _class(name) if names_class(name) else None
     if callable(getattr(found, "program", None)):
         config, options = parse(found(), check.__doc__, rest, Algorithm())
         wrong = _told(name, try_algorithm(config, **options))

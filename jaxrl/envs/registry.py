@@ -33,6 +33,11 @@ WITHOUT_ADAPTER = {
 }
 
 
+def names_class(name: str) -> bool:
+    """Whether it is "package.module:Class", and not a robot's "mjcf:path"."""
+    return ":" in name and not name.startswith("mjcf:")
+
+
 def make(name: str, /, **options: Any) -> Any:
     """The environment "suite/name", unbatched; or the one that a class of your own makes, "package.module:Class"; or a
     robot of your own on MJX, "mjcf:path/to/robot.xml", with task="package.module:Task" (`suites.mjcf`).
@@ -41,10 +46,10 @@ def make(name: str, /, **options: Any) -> Any:
     gymnax/Pendulum-v1. Only the suite asked for is imported.
     Raises InputError naming the nearest for an unknown name, and for an option that nothing takes.
     """
+    if names_class(name):
+        return custom.make(name, **options)
     if name.startswith("mjcf:"):
         return importlib.import_module("jaxrl.envs.suites.mjcf").make(name.removeprefix("mjcf:"), **options)
-    if ":" in name:
-        return custom.make(name, **options)
     suite, _, env_name = name.partition("/")
     if suite in WITHOUT_ADAPTER:
         raise InputError(f"{name} is not available: {suite} {WITHOUT_ADAPTER[suite]}")
@@ -159,7 +164,7 @@ def on_host(config: EnvConfig, env: Any = None) -> bool:
 
 def environment(config: EnvConfig) -> Any:
     """The environment that a config names, unbatched. Raises InputError for one of yours that breaks its contract."""
-    if ":" in config.name and not config.name.startswith("mjcf:"):
+    if names_class(config.name):
         return custom.checked(config.name, config.env_axis, **given_options(config))
     return make(config.name, **given_options(config))
 

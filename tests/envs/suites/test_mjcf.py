@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrl import make
+from jaxrl.cli import command
 from jaxrl.envs.registry import name_of
 from jaxrl.envs.suites.mjcf import BACKENDS, Task
 from jaxrl.types import InputError
@@ -130,6 +131,13 @@ def test_files_that_cannot_be_are_said(tmp_path):
     (tmp_path / "still.xml").write_text(CART[: CART.index("  <actuator>")] + "</mujoco>")
     with pytest.raises(InputError, match="has no actuators"):
         make(f"mjcf:{tmp_path / 'still.xml'}", task=task)
+
+
+def test_a_robot_is_checked_by_name(path, capsys):
+    options = ["task", "tests.envs.suites.test_mjcf:Push", "backend", "spring"]
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["check", f"mjcf:{path}", "--steps", "300", "--options", *options])
+    assert stopped.value.code == 0 and '"wrong": []' in capsys.readouterr().out
 
 
 def test_the_shipped_robot_stands_where_nothing_moves_it(key):
