@@ -5,7 +5,10 @@
 
 The robot is experiments/robots/quadruped.xml; what it is to do are the twenty lines of `Walk`. Both are where a robot
 of yours begins. Ends with a film of the policy, run_dir/episode.html, that opens in any browser.
-FIGURES
+
+Seen only with seed 0, by which the settings were chosen: it walked at 0.83 m/s through all of 128 episodes, a return of
+1037 of at most 1100 (500 for standing still), after 202 s of training and 141 s of compiling on one core of an AMD EPYC
+that had other work too, 2026-11-29.
 """
 
 from pathlib import Path
