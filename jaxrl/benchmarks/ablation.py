@@ -22,6 +22,7 @@ CHOICES = {
     "next_values": ("truncated", "all"),
     "micro_batch_rows": (2048, None),
     "agents_in_turns": (True, False),
+    "convolution": ("patches", "native"),
 }
 
 
