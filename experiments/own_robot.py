@@ -1,7 +1,6 @@
 """A robot of one's own, from its MJCF file: a small four-legged one learns to walk.
 
-    scripts/run experiments/own_robot.py                       # CPU: some five minutes, of which two compile
-    scripts/run experiments/own_robot.py --total-steps 983040  # half as long: it walks, and may fall
+    scripts/run experiments/own_robot.py   # CPU: some five minutes, of which two compile
 
 The robot is experiments/robots/quadruped.xml; what it is to do are the twenty lines of `Walk`. Both are where a robot
 of yours begins. Ends with a film of the policy, run_dir/episode.html, that opens in any browser.

@@ -1,7 +1,7 @@
 """What a wrong bootstrap costs: PPO told the truth at a time limit, and told what other libraries tell it.
 
-    scripts/run experiments/truncation.py                      # pendulum, cartpole, mountain car: minutes
-    scripts/run experiments/truncation.py --tasks hopper       # an hour of one core
+    scripts/run experiments/truncation.py                      # pendulum, cartpole, mountain car
+    scripts/run experiments/truncation.py --tasks hopper       # much longer
     NEEDS=playground scripts/run experiments/truncation.py --tasks cartpole_balance
 
 A time limit cuts an episode that would have gone on: its last step is worth r + γ V(what it led to). Each arm is the

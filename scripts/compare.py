@@ -3,7 +3,7 @@
     scripts/run scripts/compare.py throughput --purejaxrl CHECKOUT --cores 0
     scripts/run scripts/compare.py learning --purejaxrl CHECKOUT
     scripts/run scripts/compare.py solve --cores 0
-    scripts/run scripts/compare.py gymnasium --cores 0
+    NEEDS=gymnasium scripts/run scripts/compare.py gymnasium --cores 0
     scripts/run scripts/compare.py humanoid --limit 3600
 
 - throughput: CartPole PPO with PureJaxRL's settings: steps per second of jaxrl, PureJaxRL and rejax

@@ -43,7 +43,7 @@ _CHOSEN = {
     # Activations of 2048 rows of two 64-wide layers stay in a core's cache; those of a language model's layers pass
     # through memory at a few GB/s, which takes about as long as computing them again.
     # Reading the weights of a small language model takes as long as multiplying them by some 16 rows.
-    # Inside a loop, where all learning is, XLA's convolution on CPU takes six times as long as patches times a matrix.
+    # XLA's convolution is slow inside a loop on CPU, and there all learning is (`jaxrl bench --ablate`, BENCHMARKS.md).
     "cpu": Tuning(
         micro_batch_rows=2048,
         agents_in_turns=True,

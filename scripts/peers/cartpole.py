@@ -35,7 +35,7 @@ def on_host(bench: Bench, task: str, num_envs: tuple[int, ...], steps: int, roun
     for n in num_envs:
         settings = {**SB3, "num_steps": SB3_STEPS // n}
         case = {"num_envs": n, "agents": 1, "updates": max(1, steps // SB3_STEPS), "task": task}
-        found = bench.rounds(("sb3",), {"measure": "speed", "settings": settings, **case}, rounds)
+        found = bench.rounds(("sb3",), {"measure": "on_host", "settings": settings, **case}, rounds)
         ratios = {clock: compared(found, "sb3", clock)._asdict() for clock in ("cpu", "wall")} if "sb3" in found else {}
         figures.append({**case, "calls": found, "ratios": ratios})
         rows += [(str(n), arm, *cells(found, arm)) for arm in ("jaxrl", "sb3")]

@@ -17,9 +17,7 @@ from jaxrl.training.compiled import trace
 
 def prepare(question: dict) -> Callable[[int], dict]:
     """See compare.py for what is asked."""
-    arms = {"speed": speed, "return": final_return, "physics": physics}
-    if "task" in question:
-        return on_host(question)
+    arms = {"speed": speed, "on_host": on_host, "return": final_return, "physics": physics}
     return arms[question["measure"]](question)
 
 

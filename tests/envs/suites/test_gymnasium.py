@@ -84,6 +84,15 @@ def test_what_resets_itself_cannot_be_cut_from_outside():
         opened(MANY, processes=True).reset(0)
 
 
+def test_an_end_that_is_not_shown_is_said(monkeypatch):
+    env = opened(MANY, options={"autoreset_mode": "SAME_STEP", "ends": 1})
+    env.reset(0)
+    own, step = env._bodies.envs, env._bodies.envs.step
+    monkeypatch.setattr(own, "step", lambda action: (*step(action)[:4], {}))
+    with pytest.raises(InputError, match=r"must say in info\['final_obs'\] what it was that ended; let it, or make it"):
+        env.step(zeros())
+
+
 def test_ends_may_be_told_as_arrays_of_all_or_one_by_one():
     shown, last = {"a": np.array([[1.0], [2.0]]), "b": np.array([3, 4])}, {"a": np.array([9.0]), "b": 7}
     ended, expected = np.array([False, True]), {"a": [[1.0], [9.0]], "b": [3, 7]}

@@ -63,7 +63,7 @@ class GymnasiumBodies:
         if autoreset_mode(self.envs) == AutoresetMode.SAME_STEP:
             self._ended, self._fresh = terminated | truncated, self._shown(obs)
             if self._ended.any():
-                obs = with_ends(obs, self._ended, info["final_obs"])
+                obs = with_ends(obs, self._ended, _final(info))
         return self._shown(obs), reward, terminated, truncated
 
     def render(self) -> list[Any]:
@@ -77,6 +77,15 @@ class GymnasiumBodies:
 
     def _shown(self, obs: Any) -> PyTree:
         return counted_from_zero(self.envs.single_observation_space, obs)
+
+
+def _final(info: dict[str, Any]) -> Any:
+    if "final_obs" not in info:
+        raise InputError(
+            "a vector environment that resets in the step that ended must say in info['final_obs'] what it was that "
+            "ended; let it, or make it with autoreset_mode=AutoresetMode.DISABLED"
+        )
+    return info["final_obs"]
 
 
 def with_ends(obs: PyTree, ended: np.ndarray, final: Any) -> PyTree:
