@@ -223,8 +223,8 @@ def main() -> None:
             began, found[task] = time.perf_counter(), {}
             for arm in ARMS:
                 found[task][arm] = measured(config, arm, seeds)
+                print(f"{task}, {arm}: {time.perf_counter() - began:.0f} s", flush=True)
             told(task, found[task])
-            print(f"{time.perf_counter() - began:.0f} s")
             (options.out / "truncation.json").write_text(json.dumps(found, indent=1) + "\n")
             draw(options.out / "truncation.png", found)
     print(json.dumps({"written": str(options.out), "seeds": options.seeds}))
