@@ -135,7 +135,7 @@ def first_token() -> dict[str, list[str]]:
             command = [
                 sys.executable,
                 "-m",
-                "jaxrl.cli.command",
+                "jaxrl",
                 "generate",
                 model,
                 "The sky is",

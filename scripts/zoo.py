@@ -86,7 +86,7 @@ def main(names: tyro.conf.Positional[tuple[str, ...]] = (), runs: Path = Path("r
         begun = (folder / "sweep.json").is_file()
         command = ["resume", str(folder)] if begun else [*words(name), "--run-dir", str(folder)]
         print(f"jaxrl {shlex.join(command)}", flush=True)
-        status = subprocess.run([sys.executable, "-m", "jaxrl.cli.command", *command], check=False).returncode
+        status = subprocess.run([sys.executable, "-m", "jaxrl", *command], check=False).returncode
         if status:
             return status
         if json.loads((folder / "sweep.json").read_text()).get("result") is None:  # asked to stop

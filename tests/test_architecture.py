@@ -34,6 +34,7 @@ ORDER = (
     "sweeps",
     "benchmarks",
     "cli",
+    "__main__",
 )
 MOST_FILES = 12
 ONLY_IN = {
@@ -119,7 +120,7 @@ def test_imports_point_inwards(path):
 
 def test_every_folder_has_its_place_and_nothing_else_lies_at_the_top():
     assert {p.relative_to(ROOT).parts[0].removesuffix(".py") for p in MODULES} == set(ORDER)
-    assert {p.stem for p in ROOT.glob("*.py")} == {"__init__", "types", "spaces", "settings", "config_file"}
+    assert {p.stem for p in ROOT.glob("*.py")} == {"__init__", "types", "spaces", "settings", "config_file", "__main__"}
 
 
 def test_no_folder_has_more_files_than_a_person_can_look_over():

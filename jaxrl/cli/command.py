@@ -101,7 +101,3 @@ def _listed(verb: Callable[..., None]) -> Callable[[], None]:
 
     shown.__doc__ = " ".join(inspect.cleandoc(verb.__doc__).split("\n\n")[0].split())
     return shown
-
-
-if __name__ == "__main__":
-    main()

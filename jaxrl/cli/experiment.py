@@ -134,7 +134,7 @@ def import_from_here() -> None:
 def _typed(argv: list[str] | None) -> str:
     """What was typed before the options: `--help` after it is the help that they are in."""
     before = 1 if argv is None else max(1, len(sys.argv) - len(argv))
-    own = Path(sys.argv[0]).stem in ("jaxrl", "command")  # installed, or as python -m jaxrl.cli.command
+    own = Path(sys.argv[0]).stem in ("jaxrl", "__main__")  # installed, or as python -m jaxrl
     program = ["jaxrl"] if own else ["scripts/run", sys.argv[0]]
     return " ".join([*program, *sys.argv[1:before]])
 

@@ -223,6 +223,6 @@ def test_merge_makes_one_model_of_an_adapter_and_its_base(folder, tmp_path, caps
 
 
 def test_who_reads_no_further_than_the_first_line_gets_it_and_no_traceback():
-    listed = f"{sys.executable} -m jaxrl.cli.command list | head -2"
+    listed = f"{sys.executable} -m jaxrl list | head -2"
     out = subprocess.run(listed, shell=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert out.stdout.splitlines()[0] == "environments:" and out.stderr == ""

@@ -118,7 +118,7 @@ def words(kind, run_dir, *more):
 
 def begun(home, argv, code=None, **env):
     """The command line as a process of its own, or `code` that calls it."""
-    start = [sys.executable, "-m", "jaxrl.cli.command"] if code is None else [sys.executable, "-c", CHILD, *code]
+    start = [sys.executable, "-m", "jaxrl"] if code is None else [sys.executable, "-c", CHILD, *code]
     env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{home}"} | env
     return subprocess.Popen(
         [*start, *argv], cwd=home, env=env, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

@@ -43,7 +43,7 @@ def test_all_that_is_read_beside_the_code_is_inside_once(unpacked):
 
 def test_the_command_trains_a_preset_outside_of_any_checkout(unpacked, tmp_path):
     small = "--total-steps 2048 --logs 1 --evals 0 --saves 1 --eval-episodes 4 --run-dir mine".split()
-    command = [sys.executable, "-m", "jaxrl.cli.command", "train", "ppo/cartpole", *small]
+    command = [sys.executable, "-m", "jaxrl", "train", "ppo/cartpole", *small]
     environ = {**os.environ, "PYTHONPATH": str(unpacked)}
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ def typed(about: Mapping[str, Any], *, whole: bool = False) -> str | None:
     python, script, *rest = map(str, command)
     arguments = [_short(word) for word in (rest if whole else _without_run_dir(rest))]
     place = PurePosixPath(script)
-    if place.name == "jaxrl" or place.parts[-3:] == ("jaxrl", "cli", "command.py"):
+    if place.name == "jaxrl" or place.parts[-2:] == ("jaxrl", "__main__.py"):
         return shlex.join(["jaxrl", *arguments])
     name = _short(script)
     if name.startswith(_OURS):

@@ -225,7 +225,7 @@ def test_an_animation_that_is_too_large_is_named_or_another_is_shown(tmp_path, m
         (["/v/bin/python", "/home/me/jaxrl/experiments/train.py", "/home/me/jaxrl/configs/ppo/x.yaml"],
          "scripts/run experiments/train.py configs/ppo/x.yaml"),
         (["/v/bin/python", "/v/bin/jaxrl", "train", "a b.yaml", "--run-dir=x", "--resume"], "jaxrl train 'a b.yaml'"),
-        (["/v/bin/python", "/home/me/jaxrl/cli/command.py", "train", "x"], "jaxrl train x"),
+        (["/v/bin/python", "/home/me/jaxrl/__main__.py", "train", "x"], "jaxrl train x"),
         (["/v/bin/python3.11", "mine.py", "--run-dir", "x"], "python3.11 mine.py --run-dir x"),
         (None, None),
     ],
