@@ -102,12 +102,21 @@ def parse(
     flat = tyro.conf.OmitArgPrefixes
     fields = [("config", flat[type(config)], config), ("options", flat[type(options)], options)]
     arguments = dataclasses.make_dataclass("Arguments", fields, frozen=True)
-    words = _apart(config, sys.argv[1:] if argv is None else argv)
+    words = _apart(config, _bare(config, sys.argv[1:] if argv is None else argv))
     parsed = tyro.cli(arguments, prog=_typed(argv), description=paragraphs(description), args=words)
     with sentences():
         check(parsed.config)
     options = parsed.options
     return parsed.config, {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+
+
+def _bare(config: Any, words: list[str]) -> list[str]:
+    """The words with options as they are listed, which may be typed as in a config's file and in what is said of one:
+    --env.num-envs, --algorithm.gamma.
+    """
+    sections = [f.name for f in dataclasses.fields(config) if dataclasses.is_dataclass(getattr(config, f.name))]
+    named = re.compile(f"^--({'|'.join(['algorithm', *sections])})[.]")
+    return [named.sub("--", word, count=1) for word in words]
 
 
 def _apart(config: Any, words: list[str]) -> list[str]:

@@ -83,6 +83,14 @@ def test_the_help_that_a_mistake_points_to_is_there(monkeypatch, capsys):
     assert "scripts/run experiments/train.py ppo/cartpole --help" in " ".join(capsys.readouterr().err.split())
 
 
+def test_options_may_be_typed_with_their_section():
+    """As the file has them, and as "set env.time_limit" says them."""
+    words = "--env.num-envs 3 --algorithm.gamma=0.9 --env.options max_torque 1.5 --env.name=my.own:Env"
+    config, _ = cli.parse(PPO(), None, words.split())
+    assert (config.env.num_envs, config.gamma, config.env.name) == (3, 0.9, "my.own:Env")
+    assert config.env.options == {"max_torque": 1.5}
+
+
 @pytest.mark.parametrize("typed", ["--hidden 8 16", "--hidden 8,16", "--hidden=8,16", "--hidden 8, 16"])
 def test_widths_are_typed_with_spaces_or_commas(typed):
     """As `--sweep.hidden "8,16;32"` has them."""
