@@ -1,5 +1,8 @@
 """Environments that no compiled program can hold: N as one, stepped by the host, on the terms of `VectorEnv`."""
 
+import sysconfig
+import traceback
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -8,6 +11,8 @@ from jaxtyping import Bool
 
 from jaxrl.spaces import Space, Spaces
 from jaxrl.types import HostFailed, InputError, PyTree, Step
+
+_INSTALLED = (Path(__file__).parents[1], *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
 
 
 class Bodies(Protocol):
@@ -134,7 +139,16 @@ class HostVectorEnv:
         except Exception as error:  # whatever the code of somebody else raises
             self._bodies = None  # what is left of them cannot be trusted
             what = f"{type(error).__name__}: {error}"
-            raise HostFailed(f"{self.env.name} failed on the host ({what:.500})") from error
+            raise HostFailed(f"{self.env.name} failed on the host ({what:.500}{_where(error)})") from error
+
+
+def _where(error: Exception) -> str:
+    """The innermost line of code that is of no installed package, for whoever wrote the environment."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if file.is_file() and not any(file.is_relative_to(place) for place in _INSTALLED):
+            return f", in {frame.name} at {file.name}:{frame.lineno}"
+    return ""
 
 
 def _wide(flag: np.ndarray, x: np.ndarray) -> np.ndarray:

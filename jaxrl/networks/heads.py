@@ -39,6 +39,8 @@ def policy_head(spaces: Spaces, head: str = "auto") -> PolicyHead:
     _check_head(space, head)
     if isinstance(space, Discrete | MultiDiscrete):
         return _discrete(spaces)
+    if isinstance(space, Box) and not jnp.issubdtype(space.dtype, jnp.floating):
+        raise InputError(f"no policy head for whole numbers in {space}; let the environment declare MultiDiscrete")
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise InputError(f"no policy head for actions of {space}; pass a Network of your own")
     return {"state_normal": _state_normal, "tanh_normal": _tanh_normal, "beta": _beta}.get(head, _normal)(space)

@@ -84,6 +84,17 @@ class Constant(gymnasium.Env):
         return np.zeros(1, np.float32), 1.0, False, False, {}
 
 
+class Told(Constant):
+    """Keeps the last action that it was told."""
+
+    def __init__(self, space):
+        self.action_space = space
+
+    def step(self, action):
+        self.told = action
+        return super().step(action)
+
+
 def constant():
     return gymnasium.wrappers.TimeLimit(Constant(), 10)
 

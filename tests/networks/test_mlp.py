@@ -278,6 +278,7 @@ def test_what_is_privileged_only_the_critic_sees():
         (Spaces(VECTOR, Discrete(2)), {"hidden": (0,)}, r"hidden = \(0,\): each width must be at least 1"),
         (Spaces(VECTOR, Discrete(2)), {"critic_hidden": [8, -1]}, r"critic_hidden = \(8, -1\): each width"),
         (Spaces(VECTOR, Box((2, 2), -1, 1)), {}, r"no policy head for actions of Box.*Network of your own"),
+        (Spaces(VECTOR, Box((2,), 0, 5, np.int32)), {}, "whole numbers in Box.*declare MultiDiscrete"),
     ],
 )
 def test_what_cannot_be_built_is_an_error_with_a_remedy(spaces, options, words):

@@ -17,10 +17,12 @@ from jaxrl.networks import actor_critic
 from jaxrl.ops.masks import random_actions
 from jaxrl.reports.episode import record_episodes, save_recording
 from jaxrl.reports.rows import read_metrics
+from jaxrl.settings import EnvOptions
 from jaxrl.spaces import Box, Discrete, MultiDiscrete
 from jaxrl.sweeps import Plan, sweep
 from jaxrl.types import HostFailed, InputError
 from tests.helpers.environments import Counter
+from tests.helpers.hosted import Told
 
 SCRIPT, MANY = "tests.helpers.hosted:script", "tests.helpers.hosted:many"
 
@@ -173,6 +175,45 @@ def test_a_policy_learns_from_every_kind_of_space_together(tmp_path):
 def test_a_space_that_has_no_like_is_said():
     with pytest.raises(InputError, match="no space here for Text.*wrap the environment"):
         as_space(gymnasium.spaces.Text(5))
+    with pytest.raises(InputError, match="choice between 18446744073709551616 whole numbers; wrap"):
+        as_space(gymnasium.spaces.Box(-(2**63), 2**63 - 1, (2,), np.int64), action=True)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "kept"),
+    [
+        (-5, 5, np.int64, np.int32),
+        (0, 2**31 - 1, np.uint64, np.int32),
+        (0, 2**31, np.int64, np.float32),
+        (-(2**63), 2**63 - 1, np.int64, np.float32),
+        (0, 2**32 - 1, np.uint32, np.uint32),
+        (0, 255, np.uint8, np.uint8),
+        (0, 1, np.float64, np.float32),
+    ],
+)
+def test_whole_numbers_of_64_bits_are_not_cut_off(low, high, dtype, kept):
+    assert as_space(gymnasium.spaces.Box(low, high, (2,), dtype)).dtype == kept
+
+
+@pytest.mark.parametrize(
+    ("space", "ours", "action", "given"),
+    [
+        (gymnasium.spaces.Box(-3, 4, (2, 2), np.int32), MultiDiscrete((8,) * 4), [0, 7, 3, 1], [[-3, 4], [0, -2]]),
+        (gymnasium.spaces.Box(-1, 1, (2, 2)), Box((4,), -1, 1), [0, 0.5, -1, 1], [[0, 0.5], [-1, 1]]),
+        (gymnasium.spaces.Box(0, 10, ()), Box((1,), 0, 10), [4.0], 4.0),
+        (gymnasium.spaces.MultiDiscrete([[2], [3]], start=[[1], [5]]), MultiDiscrete((2, 3)), [1, 0], [[2], [5]]),
+        (gymnasium.spaces.MultiBinary((1, 2)), MultiDiscrete((2, 2)), [1, 0], [[1, 0]]),
+    ],
+)
+def test_actions_have_one_axis_here_and_their_own_shape_there(space, ours, action, given):
+    env = suite.from_function(lambda: Told(space), "told", EnvOptions())
+    assert env.action_space == ours
+    bodies = env.open(1, processes=False)
+    bodies.reset(np.ones(1, bool), [0])
+    bodies.step(np.array([action], ours.dtype))
+    told = bodies.envs.envs[0].told
+    assert space.contains(told)
+    np.testing.assert_array_equal(told, np.array(given, space.dtype))
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -287,7 +328,7 @@ def test_a_run_goes_on_from_its_checkpoint_with_fresh_episodes(tmp_path):
 def test_what_fails_is_said_and_all_that_was_learned_is_saved(tmp_path):
     env = EnvConfig(SCRIPT, num_envs=2, options={"ends": 99, "fails": 20}, time_limit=99, eval_episodes=2)
     config = A2C(env=env, num_steps=8, total_steps=16 * 10)
-    with pytest.raises(HostFailed, match=r"script failed on the host \(KeyError: 'a wheel'\); all that was learned"):
+    with pytest.raises(HostFailed, match=r"host \(KeyError: 'a wheel', in step at hosted.py:\d+\); all that was"):
         run(config, 0, tmp_path / "run", schedule=Schedule(10, 0, 1), progress=False)
     assert (tmp_path / "run" / "checkpoints").is_dir()
 

@@ -104,7 +104,10 @@ def from_function(function: Callable[..., Any], name: str, options: EnvOptions) 
             if many
             else (one.observation_space, one.action_space)
         )
-        spaces = as_space(seen), as_space(done, action=True)
+        try:
+            spaces = as_space(seen), as_space(done, action=True)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
     return GymnasiumEnv(function, options, name, *spaces, limit, fps, many)
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from jaxrl.envs.suites.gymnasium.spaces import counted_from_zero
+from jaxrl.envs.suites.gymnasium.spaces import counted_from_zero, first_of
 from jaxrl.types import InputError, PyTree
 
 
@@ -38,7 +38,7 @@ class GymnasiumBodies:
 
     def __init__(self, envs: VectorEnv):
         self.envs, space = envs, envs.single_action_space
-        self._start = space.start if isinstance(space, gymnasium.spaces.MultiDiscrete) else 0
+        self._start = first_of(space)
         self._shape = (envs.num_envs, *space.shape)
         self._dtype = space.dtype
         self._fresh = None  # what they show that have reset themselves

@@ -8,6 +8,8 @@ import numpy as np
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
 from jaxrl.types import InputError, PyTree
 
+_MOST_CHOICES = 4096  # of an action; a policy gives a number for each
+
 
 def counted_from_zero(space: gymnasium.Space, obs: Any) -> PyTree:
     """Observations of many as ours: entries of MultiDiscrete from 0 on, as one axis."""
@@ -21,7 +23,11 @@ def counted_from_zero(space: gymnasium.Space, obs: Any) -> PyTree:
 
 
 def as_space(space: gymnasium.Space, action: bool = False) -> Space:
-    """Ours for one of Gymnasium's. Raises InputError for one that has none: of texts, graphs, or of varying length."""
+    """Ours for one of Gymnasium's; of actions as one axis, and those of whole numbers as MultiDiscrete.
+
+    Raises InputError for one that has none: of texts, graphs, or of varying length,
+    and for actions that are a choice between too many whole numbers.
+    """
     kinds = gymnasium.spaces
     if isinstance(space, kinds.Dict):
         return {name: as_space(part) for name, part in space.items()}
@@ -33,11 +39,40 @@ def as_space(space: gymnasium.Space, action: bool = False) -> Space:
         return MultiDiscrete(tuple(int(n) for n in space.nvec.reshape(-1)))
     if isinstance(space, kinds.MultiBinary):
         return MultiDiscrete((2,) * int(np.prod(space.shape))) if action else Box(space.shape, 0, 1, np.int8)
+    if isinstance(space, kinds.Box) and action and space.dtype.kind in "iu":
+        return _counted(space)
     if isinstance(space, kinds.Box):
-        dtype = np.float32 if space.dtype.kind == "f" else space.dtype
-        low, high = (_one_number(bound) for bound in (space.low, space.high))
-        return Box(space.shape, low, high, dtype)
+        shape = (int(np.prod(space.shape)),) if action else space.shape
+        low, high = (_one_number(bound.reshape(shape)) for bound in (space.low, space.high))
+        return Box(shape, low, high, _kept_as(space))
     raise InputError(f"no space here for {space} of Gymnasium; wrap the environment so that it shows arrays")
+
+
+def _counted(space: gymnasium.spaces.Box) -> MultiDiscrete:
+    sizes = [
+        high - low + 1 for low, high in zip(*(x.reshape(-1).tolist() for x in (space.low, space.high)), strict=True)
+    ]
+    if max(sizes) > _MOST_CHOICES:
+        raise InputError(
+            f"actions of {space} would be a choice between {max(sizes)} whole numbers; wrap the environment so that it "
+            "takes floats, which it rounds, or fewer choices"
+        )
+    return MultiDiscrete(tuple(sizes))
+
+
+def first_of(space: gymnasium.Space) -> Any:
+    """What actions of ours, which are counted from zero, are counted from in `space`."""
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        return space.start
+    return space.low if isinstance(space, gymnasium.spaces.Box) and space.dtype.kind in "iu" else 0
+
+
+def _kept_as(space: gymnasium.spaces.Box) -> Any:
+    """JAX has 32 bits, and would cut off what is beyond them: as floats such numbers are merely rounded."""
+    if space.dtype.kind in "iu" and space.dtype.itemsize == 8:
+        ends = np.iinfo(np.int32)
+        return np.int32 if space.low.min() >= ends.min and space.high.max() <= ends.max else np.float32
+    return np.float32 if space.dtype.kind == "f" else space.dtype
 
 
 def _one_number(bound: np.ndarray) -> Any:
