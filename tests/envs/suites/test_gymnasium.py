@@ -10,6 +10,7 @@ from jaxrl import A2C, PPO, EnvConfig, Reinforce, Schedule, load_policy, make, p
 from jaxrl.envs import registry
 from jaxrl.envs.suites import gymnasium as suite
 from jaxrl.envs.suites.gymnasium.bodies import with_ends
+from jaxrl.envs.suites.gymnasium.mask import ShowMask
 from jaxrl.envs.suites.gymnasium.spaces import as_space
 from jaxrl.envs.trial import try_environment
 from jaxrl.evaluators import evaluate
@@ -118,8 +119,23 @@ def test_a_mask_in_info_is_shown_where_that_is_asked_for():
     env = opened("gymnasium/Taxi-v4", options={"show_mask": True})
     np.testing.assert_array_equal(env.reset(0)["action_mask"].shape, (2, 6))
     assert opened("gymnasium/Taxi-v4").reset(0).shape == (2,)
-    with pytest.raises(InputError, match="show_mask = True: .* says no 'action_mask' in info; leave it out"):
+    with pytest.raises(InputError, match="show_mask = True: .* says no 'action_mask' in info, nor has it action_masks"):
         opened("gymnasium/CartPole-v1", options={"show_mask": True}).reset(0)
+
+
+@pytest.mark.parametrize(
+    "said", [[1, 0, 0, 1, 1], (np.array([1, 0]), np.array([0, 1, 1])), np.array([[1, 0, 0, 1, 1]])]
+)
+def test_masks_may_be_said_by_a_method_and_entry_by_entry(said):
+    env = Told(gymnasium.spaces.MultiDiscrete([2, 3]))
+    env.action_masks = lambda: said
+    obs, _ = ShowMask(gymnasium.wrappers.TimeLimit(env, 3)).reset(seed=0)
+    assert obs["action_mask"].tolist() == [1, 0, 0, 1, 1]
+    env.action_masks = lambda: np.ones(6)
+    with pytest.raises(InputError, match="a mask of 6 for actions of .* 5 choices"):
+        ShowMask(env).reset()
+    with pytest.raises(InputError, match="actions of Box.* have no mask"):
+        ShowMask(Told(gymnasium.spaces.Box(0, 1, (2,))))
 
 
 def test_seeds_make_starts_the_same_again_and_each_environments_own():
