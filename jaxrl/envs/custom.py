@@ -53,15 +53,20 @@ def _made(name: str, cls: Callable, options: EnvOptions) -> Any:
     return from_function(cls, name, options)
 
 
-def _find(name: str) -> Callable:
-    module_name, _, class_name = name.partition(":")
+def imported(module_name: str, name: str) -> Any:
+    """The module that the environment `name` is in. Raises InputError where it cannot be imported."""
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(module_name)
     except (ImportError, ValueError, TypeError) as error:  # the last two for names that are no names, as ".a"
         raise InputError(
             f"environment {name!r}: cannot import {module_name!r} ({error}); put the folder that holds it "
             f"on the path, as in PYTHONPATH=. jaxrl train ppo/cartpole --name {name}"
         ) from error
+
+
+def _find(name: str) -> Callable:
+    module_name, _, class_name = name.partition(":")
+    module = imported(module_name, name)
     found = getattr(module, class_name, None)
     if not callable(found):
         classes = [

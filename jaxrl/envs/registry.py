@@ -34,13 +34,14 @@ WITHOUT_ADAPTER = {
 
 
 def names_class(name: str) -> bool:
-    """Whether it is "package.module:Class", and not a robot's "mjcf:path"."""
-    return ":" in name and not name.startswith("mjcf:")
+    """Whether it is "package.module:Class", and not a robot's "mjcf:path" nor Gymnasium's "module:Name-v0"."""
+    return ":" in name and not name.startswith(("mjcf:", "gymnasium/"))
 
 
 def make(name: str, /, **options: Any) -> Any:
     """The environment "suite/name", unbatched; or the one that a class of your own makes, "package.module:Class"; or a
-    robot of your own on MJX, "mjcf:path/to/robot.xml", with task="package.module:Task" (`suites.mjcf`).
+    robot of your own on MJX, "mjcf:path/to/robot.xml", with task="package.module:Task" (`suites.mjcf`). Gymnasium's
+    may name the module that registers them, "gymnasium/package.module:Name-v0".
 
     `options` go to its constructor, or to its parameters, such as backend="spring" for Brax or max_torque=8.0 for
     gymnax/Pendulum-v1. Only the suite asked for is imported.
@@ -60,9 +61,11 @@ def make(name: str, /, **options: Any) -> Any:
             f'environment {name!r} is not of the form "suite/name" with a suite of {", ".join(SUITES)}, '
             'nor "package.module:Class"' + (f"; did you mean {near[0]!r}?" if near else "")
         )
-    module = _module(suite)
+    module, (registers, _, registered) = _module(suite), env_name.rpartition(":")
+    if registers:
+        custom.imported(registers, name)
     known = [*module.names(), *module.UNAVAILABLE]
-    if env_name not in known:
+    if registered not in known:
         near = difflib.get_close_matches(env_name, known, n=3, cutoff=0.3) or known
         raise InputError(f"unknown environment {name!r}; the nearest are {', '.join(f'{suite}/{n}' for n in near)}")
     if "backend" in options and not hasattr(module, "BACKENDS"):

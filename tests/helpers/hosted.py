@@ -145,3 +145,6 @@ def masked():
 
 def everything():
     return Everything()
+
+
+gymnasium.register("Told/Script-v0", entry_point="tests.helpers.hosted:Script", max_episode_steps=4)

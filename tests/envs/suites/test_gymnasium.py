@@ -235,6 +235,20 @@ def test_actions_have_one_axis_here_and_their_own_shape_there(space, ours, actio
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_name_may_say_which_module_registers_it():
+    name = "gymnasium/tests.helpers.hosted:Told/Script-v0"
+    env = make(name, ends=99)
+    assert (env.time_limit, registry.name_of(env)) == (4, name)
+    there = opened(name, options={"ends": 99}, processes=True)
+    there.reset(0)
+    assert [there.step(zeros())[1].truncated.all() for _ in range(5)] == [False, False, False, True, False]
+    there.close()
+    with pytest.raises(InputError, match="cannot import 'nowhere'.*PYTHONPATH"):
+        make("gymnasium/nowhere:Script-v0")
+    with pytest.raises(InputError, match="unknown environment.*the nearest are gymnasium/Told/Script-v0"):
+        make("gymnasium/tests.helpers.hosted:Script-v0")
+
+
 def test_every_listed_name_is_made_and_steps():
     failed = {}
     for name in suite.names():
