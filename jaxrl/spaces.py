@@ -41,9 +41,15 @@ class Discrete:
 
 @dataclass(frozen=True)
 class MultiDiscrete:
-    """A vector of integers; entry i lies in 0 … nvec[i]-1."""
+    """A vector of integers; entry i lies in start[i] … start[i] + nvec[i]-1. start: zeros where none is given."""
 
     nvec: tuple[int, ...]
+    start: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.start and len(self.start) != len(self.nvec):
+            raise InputError(f"start = {self.start} has {len(self.start)} entries for the {len(self.nvec)} of nvec")
+        object.__setattr__(self, "start", tuple(self.start) or (0,) * len(self.nvec))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,10 +60,12 @@ class MultiDiscrete:
         return np.int32
 
     def sample(self, key: PRNGKeyArray) -> Int[Array, " k"]:
-        return jax.random.randint(key, self.shape, 0, jnp.asarray(self.nvec, jnp.int32), jnp.int32)
+        first = jnp.asarray(self.start, jnp.int32)
+        return first + jax.random.randint(key, self.shape, 0, jnp.asarray(self.nvec, jnp.int32), jnp.int32)
 
     def zero(self) -> Int[Array, " k"]:
-        return jnp.zeros(self.shape, jnp.int32)
+        """The first of each."""
+        return jnp.asarray(self.start, jnp.int32)
 
 
 @dataclass(frozen=True, eq=False)  # bounds may be arrays, which dataclasses cannot compare

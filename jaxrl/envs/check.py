@@ -203,7 +203,7 @@ def _range(part: Discrete | MultiDiscrete | Box) -> tuple[Any, Any]:
     if isinstance(part, Discrete):
         return part.start, part.start + part.n - 1
     if isinstance(part, MultiDiscrete):
-        return 0, np.asarray(part.nvec) - 1
+        return np.asarray(part.start), np.add(part.start, part.nvec) - 1
     return part.static_bounds
 
 

@@ -54,9 +54,12 @@ def _discrete(spaces: Spaces) -> PolicyHead:
 
     def distribution(out: Array, log_std: None, obs: PyTree) -> Distribution:
         out = allowed_logits(sizes, out, action_mask(spaces, obs))
-        if isinstance(space, Discrete):
-            return Categorical(out, jnp.full(out.shape[:-1], space.start) if space.start else None)
-        return MultiCategorical(tuple(Categorical(x) for x in jnp.split(out, ends, axis=-1)))
+        starts = (space.start,) if isinstance(space, Discrete) else space.start
+        parts = [
+            Categorical(x, jnp.full(x.shape[:-1], start) if start else None)
+            for x, start in zip(jnp.split(out, ends, axis=-1), starts, strict=True)
+        ]
+        return parts[0] if isinstance(space, Discrete) else MultiCategorical(tuple(parts))
 
     return PolicyHead(sum(sizes), _nothing, _nothing, distribution)
 

@@ -37,7 +37,9 @@ def features(space: Space, obs: PyTree) -> Float[Array, "*b f"]:
     if isinstance(space, Discrete):
         return jax.nn.one_hot(obs - space.start, space.n)
     if isinstance(space, MultiDiscrete):
-        return jnp.concatenate([jax.nn.one_hot(obs[..., i], n) for i, n in enumerate(space.nvec)], axis=-1)
+        return jnp.concatenate(
+            [jax.nn.one_hot(obs[..., i] - space.start[i], n) for i, n in enumerate(space.nvec)], axis=-1
+        )
     if isinstance(space, Box):
         return obs.reshape(*obs.shape[: obs.ndim - len(space.shape)], -1).astype(jnp.float32)
     raise InputError(f"no MLP features for observation space {space}; pass a Network of your own")

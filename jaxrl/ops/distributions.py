@@ -89,8 +89,10 @@ class MultiCategorical(NamedTuple):
         return sum(p.kl(q) for p, q in zip(self.parts, other.parts, strict=True))
 
     def env_action(self, action: Int[Array, "*b k"]) -> Int[Array, "*b k"]:
-        """As it is."""
-        return action
+        """Each part counted from its `start`."""
+        if all(part.start is None for part in self.parts):
+            return action
+        return jnp.stack([part.env_action(action[..., i]) for i, part in enumerate(self.parts)], axis=-1)
 
 
 def _normal_log_prob(x: Array, mean: Array, std: Array) -> Array:

@@ -77,8 +77,8 @@ def _by_entry(space: Space, mask: Bool[Array, "*b n"]) -> list[Float[Array, "*b 
 
 
 def _joined(space: Space, entries: list[Array]) -> Array:
-    made = entries[0] + space.start if isinstance(space, Discrete) else jnp.stack(entries, axis=-1)
-    return made.astype(space.dtype)
+    made = entries[0] if isinstance(space, Discrete) else jnp.stack(entries, axis=-1)
+    return (made + jnp.asarray(space.start)).astype(space.dtype)
 
 
 def _sizes(space: Space) -> tuple[int, ...] | None:

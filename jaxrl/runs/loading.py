@@ -16,7 +16,9 @@ import numpy as np
 
 from jaxrl.algorithms import ALGORITHMS
 from jaxrl.config_file import load_config
+from jaxrl.envs.hosted import HostVectorEnv
 from jaxrl.envs.registry import from_config
+from jaxrl.envs.vector import VectorEnv
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.directory import ABOUT, CHECKPOINTS, CONFIG, check_given, read_about
 from jaxrl.runs.divergence import DUMP
@@ -165,8 +167,9 @@ def policy_of(loaded: LoadedRun, behaviour: str, env: Any = None) -> Callable[..
     """What `load_policy` gives, of what is loaded already. env: that the run was given, if it was."""
     if behaviour not in ("mode", "sample"):
         raise InputError(f"behaviour = {behaviour!r} is not one of 'mode', 'sample'")
-    spaces = from_config(loaded.saved.config.env, env).spaces
-    algorithm = loaded.program.algorithm
+    vector = from_config(loaded.saved.config.env, env)
+    spaces, algorithm = vector.spaces, loaded.program.algorithm
+    shape = action_shape(vector)
     leaves, structure = jax.tree.flatten(loaded.state.learner)  # once: a module's takes longer than to act
 
     remembers = bool(jax.tree.leaves(jax.eval_shape(lambda: algorithm.memory(1))))
@@ -174,7 +177,7 @@ def policy_of(loaded: LoadedRun, behaviour: str, env: Any = None) -> Callable[..
     @jax.jit
     def act(leaves: list[jax.Array], obs: PyTree, key: Key | None, memory: Memory | None) -> tuple[PyTree, Memory]:
         lead = _leading(spaces.observation, obs)
-        n, like = math.prod(lead), spaces.action.zero()
+        n, dtype = math.prod(lead), spaces.action.zero().dtype
         obs = jax.tree.map(lambda part, x: x.reshape(n, *part.shape), spaces.observation, obs)
         learner, begins = jax.tree.unflatten(structure, leaves), jnp.full(n, memory is None)
         if memory is None:
@@ -184,7 +187,7 @@ def policy_of(loaded: LoadedRun, behaviour: str, env: Any = None) -> Callable[..
         memory, distribution = algorithm.policy(learner, memory, obs, begins)
         action = distribution.env_action(distribution.mode() if key is None else distribution.sample(key))
         memory = jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), memory)
-        return action.astype(like.dtype).reshape(*lead, *like.shape), memory
+        return action.astype(dtype).reshape(*lead, *shape), memory
 
     def policy(obs: PyTree, key: Key | None = None, memory: Memory | None = None) -> PyTree:
         if behaviour == "sample" and key is None:
@@ -193,6 +196,11 @@ def policy_of(loaded: LoadedRun, behaviour: str, env: Any = None) -> Callable[..
         return act(leaves, obs, key, memory) if remembers else act(leaves, obs, key, None)[0]
 
     return policy
+
+
+def action_shape(vector: VectorEnv | HostVectorEnv) -> tuple[int, ...]:
+    """Of an action as the environment takes it: Gymnasium's may have several axes, or none, where ours have one."""
+    return getattr(vector.env, "action_shape", vector.action_space.zero().shape)
 
 
 def _typed(space: Space, obs: PyTree) -> PyTree:

@@ -95,6 +95,14 @@ class Told(Constant):
         return super().step(action)
 
 
+def wide():
+    return Told(spaces.Box(-1, 1, (2, 2)))
+
+
+def whole():
+    return Told(spaces.Box(-3, 4, (2, 2), np.int64))
+
+
 def constant():
     return gymnasium.wrappers.TimeLimit(Constant(), 10)
 

@@ -20,7 +20,7 @@ NESTED = {"b": (VECTOR, Box(())), "a": Discrete(3, start=1), "image": Box((4, 4,
 UNEVEN = Box((3,), np.array([-1.0, -2.0, 0.0]), np.array([3.0, 0.5, np.inf]))
 KINDS = {
     "discrete": (Spaces(VECTOR, Discrete(4, start=3)), {}),
-    "multidiscrete": (Spaces(VECTOR, MultiDiscrete((2, 3, 4))), {"activation": "relu"}),
+    "multidiscrete": (Spaces(VECTOR, MultiDiscrete((2, 3, 4), (5, 0, -2))), {"activation": "relu"}),
     "normal": (Spaces(VECTOR, UNEVEN), {"activation": "swish", "normalize_obs": True}),
     "normal, unbounded": (Spaces(VECTOR, Box((2,))), {"activation": "elu", "hidden": ()}),
     "tanh_normal": (

@@ -85,6 +85,21 @@ def test_each_part_of_a_multidiscrete_action_has_its_own_logits():
         np.testing.assert_allclose(part.logits, expected)
 
 
+def test_entries_of_an_action_are_counted_from_their_start():
+    space = MultiDiscrete((2, 3), (5, -1))
+    network = small(Spaces(VECTOR, space))
+    distribution = network.apply(network.init(KEY), jnp.ones((500, 3)))[0]
+    action = distribution.sample(KEY)
+    given = np.asarray(distribution.env_action(action))
+    np.testing.assert_array_equal(given - np.asarray(action), np.broadcast_to([5, -1], (500, 2)))
+    drawn = np.asarray(jax.vmap(space.sample)(jax.random.split(KEY, 500)))
+    for actions in (given, drawn):
+        assert {tuple(x) for x in actions.tolist()} == {(a, b) for a in (5, 6) for b in (-1, 0, 1)}
+    assert space.zero().tolist() == [5, -1] and MultiDiscrete((2, 3)) == MultiDiscrete((2, 3), (0, 0))
+    with pytest.raises(InputError, match=r"start = \(1,\) has 1 entries for the 2 of nvec"):
+        MultiDiscrete((2, 3), (1,))
+
+
 def test_the_widths_of_actor_and_critic_are_those_asked_for():
     def kernels(**options):
         params = jax.eval_shape(actor_critic(TO_DISCRETE, **options).init, KEY)
@@ -222,6 +237,7 @@ def test_only_tanh_normal_has_a_std_that_depends_on_the_state(head, depends):
         (Box((2, 2)), jnp.arange(4.0).reshape(1, 2, 2), [[0, 1, 2, 3]]),
         (Box((2,), 0, 255, np.uint8), jnp.array([7, 255], jnp.uint8), [7.0, 255.0]),
         (MultiDiscrete((2, 3)), jnp.array([1, 0]), [0.0, 1.0, 1.0, 0.0, 0.0]),
+        (MultiDiscrete((2, 3), (5, -1)), jnp.array([6, -1]), [0.0, 1.0, 1.0, 0.0, 0.0]),
     ],
     ids=repr,
 )

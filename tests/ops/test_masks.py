@@ -40,6 +40,7 @@ def test_a_group_of_which_nothing_is_allowed_is_left_as_it_was():
         (FOUR, [0, 1, 0, 1], {2, 4}),
         (FOUR, [0, 0, 0, 0], {1, 2, 3, 4}),
         (TWO_THREE, [0, 1, 1, 0, 1], {(1, 0), (1, 2)}),
+        (masked(MultiDiscrete((2, 3), (5, -1)), 5), [0, 1, 1, 0, 1], {(6, -1), (6, 1)}),
     ],
 )
 def test_random_actions_are_those_allowed_each_as_often(spaces, mask, allowed, key):

@@ -31,7 +31,7 @@ from jaxrl.runs.directory import CONFIG
 from jaxrl.runs.exporting import play
 from jaxrl.runs.exporting.graph import onnx_package, write_graph
 from jaxrl.runs.header import own_version
-from jaxrl.runs.loading import EXPORTED, LoadedRun, SavedRun, load_run, saved_run
+from jaxrl.runs.loading import EXPORTED, LoadedRun, SavedRun, action_shape, load_run, saved_run
 from jaxrl.settings import EnvConfig
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
 from jaxrl.types import InputError
@@ -73,7 +73,8 @@ def export_loaded(loaded: LoadedRun, folder: str | Path, *, onnx: bool = False, 
     """As `export`, of what is loaded already. env: that the run was given, if it was."""
     folder = Path(folder)
     _check_free(folder, onnx)
-    spaces = from_config(loaded.saved.config.env, env).spaces
+    vector = from_config(loaded.saved.config.env, env)
+    spaces = vector.spaces
     _check_plain(loaded.saved, spaces)
     about, arrays = described(loaded, spaces)
     try:
@@ -85,6 +86,7 @@ def export_loaded(loaded: LoadedRun, folder: str | Path, *, onnx: bool = False, 
     np.savez(folder / "policy.npz", **arrays)
     if onnx:
         write_graph(folder / "policy.onnx", about, arrays)
+    about["action"]["shape"] = list(action_shape(vector))  # play.py's; a graph has one axis
     (folder / EXPORTED).write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
     return Exported(folder, about, loaded.notes)
 
@@ -174,7 +176,7 @@ def _space(space: Space) -> dict[str, Any]:
     if isinstance(space, Discrete):
         return {"kind": "discrete", "n": space.n, "start": space.start, "sizes": [space.n], **like}
     if isinstance(space, MultiDiscrete):
-        return {"kind": "multidiscrete", "start": 0, "sizes": list(space.nvec), **like}
+        return {"kind": "multidiscrete", "start": list(space.start), "sizes": list(space.nvec), **like}
     low, high = (_bound(x) for x in space.static_bounds)
     return {"kind": "box", "low": low, "high": high, **like}
 

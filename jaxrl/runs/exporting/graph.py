@@ -114,7 +114,7 @@ def _action(nodes: Nodes, about: dict[str, Any], arrays: dict[str, np.ndarray], 
         ends = np.cumsum(space["sizes"])
         blocks = [nodes.columns(out, end - n, end) for end, n in zip(ends, space["sizes"], strict=True)]
         found = nodes.put("Concat", *(nodes.put("ArgMax", x, axis=1) for x in blocks), axis=1)
-        counted = nodes.put("Add", found, np.int64(space["start"]))
+        counted = nodes.put("Add", found, np.asarray(space["start"], np.int64))
         action = nodes.put("Cast", counted, to=nodes.type(space["dtype"]))
         return action if space["shape"] else nodes.put("Squeeze", action, np.array([1]))
     low, high = arrays["low"], arrays["high"]

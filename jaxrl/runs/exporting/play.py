@@ -68,7 +68,7 @@ class Policy:
         if head == "categorical":  # the largest after Gumbel noise is a sample
             logits = out if rng is None else out + rng.gumbel(size=out.shape)
             each = np.split(logits, np.cumsum(space["sizes"])[:-1], axis=-1)
-            action = space["start"] + np.stack([part.argmax(axis=-1) for part in each], axis=-1)
+            action = np.asarray(space["start"]) + np.stack([part.argmax(axis=-1) for part in each], axis=-1)
         elif head == "normal":
             u = noisy(a["middle"] + a["half"] * out, a["std"], rng)
             action = np.clip(u, a["low"], a["high"])

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import A2C, PPO, EnvConfig, Reinforce, Schedule, load_policy, make, program, replace, run, train
+from jaxrl import A2C, PPO, EnvConfig, Reinforce, Schedule, export, load_policy, make, program, replace, run, train
 from jaxrl.envs import registry
 from jaxrl.envs.suites import gymnasium as suite
 from jaxrl.envs.suites.gymnasium.bodies import with_ends
@@ -18,10 +18,12 @@ from jaxrl.networks import actor_critic
 from jaxrl.ops.masks import random_actions
 from jaxrl.reports.episode import record_episodes, save_recording
 from jaxrl.reports.rows import read_metrics
+from jaxrl.runs.exporting.play import Policy
 from jaxrl.settings import EnvOptions
 from jaxrl.spaces import Box, Discrete, MultiDiscrete
 from jaxrl.sweeps import Plan, sweep
 from jaxrl.types import HostFailed, InputError
+from tests.helpers import hosted
 from tests.helpers.environments import Counter
 from tests.helpers.hosted import Told
 
@@ -30,6 +32,10 @@ SCRIPT, MANY = "tests.helpers.hosted:script", "tests.helpers.hosted:many"
 
 def opened(name, n=2, **settings):
     return registry.from_config(EnvConfig(name, num_envs=n, **settings))
+
+
+def gymnasium_env(name):
+    return getattr(hosted, name)()
 
 
 def zeros(n=2):
@@ -172,12 +178,12 @@ def test_every_kind_of_space_has_its_like():
         "flags": Box((2,), 0, 1, np.int8),
         "pair": (Box((1,), 0, 1), Discrete(2)),
     }
-    assert env.action_space == MultiDiscrete((2, 2))
+    assert env.action_space == MultiDiscrete((2, 2), (5, 7))
     vector = registry.from_config(EnvConfig("tests.helpers.hosted:everything", num_envs=3))
     obs = vector.reset(0)
     shapes = {"name": (3,), "names": (3, 2), "flags": (3, 2), "pair": ((3, 1), (3,))}
     assert jax.tree.map(lambda x: x.shape, obs) == shapes
-    assert vector.step(np.array([[0, 1], [1, 0], [1, 1]]))[1].reward.shape == (3,)
+    assert vector.step(np.array([[5, 8], [6, 7], [6, 8]]))[1].reward.shape == (3,)
 
 
 def test_a_policy_learns_from_every_kind_of_space_together(tmp_path):
@@ -186,6 +192,25 @@ def test_a_policy_learns_from_every_kind_of_space_together(tmp_path):
     config = PPO(env=env, num_steps=16, total_steps=16 * 16 * 15, learning_rate=1e-2, hidden=(16,))
     figures = run(config, 0, tmp_path / "run", schedule=Schedule(2, 1, 1), progress=False).figures
     assert figures["return"] > 0.9 and figures["random_return"] < 0.9
+    # and plays on, with actions as the environment takes them
+    there, policy = gymnasium_env("everything"), load_policy(tmp_path / "run")
+    obs, _ = there.reset(seed=0)
+    for _ in range(10):
+        action = np.asarray(policy(obs))
+        assert there.action_space.contains(action) and (action - [5, 7] == there.unwrapped.names).all()
+        obs, _ = there.reset()
+
+
+@pytest.mark.parametrize("kind", ["wide", "whole"])
+def test_a_policy_of_actions_with_several_axes_plays_in_its_own_environment(tmp_path, kind):
+    env = EnvConfig(f"tests.helpers.hosted:{kind}", num_envs=2, time_limit=5, eval_episodes=2)
+    run(A2C(env=env, num_steps=8, total_steps=64), 0, tmp_path / "run", progress=False)
+    there = gymnasium_env(kind)
+    action = np.asarray(load_policy(tmp_path / "run")(np.zeros(1)))
+    assert there.action_space.contains(action)
+    assert load_policy(tmp_path / "run")(np.zeros((7, 1))).shape == (7, 2, 2)
+    export(tmp_path / "run", tmp_path / "policy")
+    np.testing.assert_allclose(Policy(tmp_path / "policy")(np.zeros(1)), action, rtol=1e-5)
 
 
 def test_a_space_that_has_no_like_is_said():
@@ -214,10 +239,20 @@ def test_whole_numbers_of_64_bits_are_not_cut_off(low, high, dtype, kept):
 @pytest.mark.parametrize(
     ("space", "ours", "action", "given"),
     [
-        (gymnasium.spaces.Box(-3, 4, (2, 2), np.int32), MultiDiscrete((8,) * 4), [0, 7, 3, 1], [[-3, 4], [0, -2]]),
+        (
+            gymnasium.spaces.Box(-3, 4, (2, 2), np.int32),
+            MultiDiscrete((8,) * 4, (-3,) * 4),
+            [-3, 4, 0, -2],
+            [[-3, 4], [0, -2]],
+        ),
         (gymnasium.spaces.Box(-1, 1, (2, 2)), Box((4,), -1, 1), [0, 0.5, -1, 1], [[0, 0.5], [-1, 1]]),
         (gymnasium.spaces.Box(0, 10, ()), Box((1,), 0, 10), [4.0], 4.0),
-        (gymnasium.spaces.MultiDiscrete([[2], [3]], start=[[1], [5]]), MultiDiscrete((2, 3)), [1, 0], [[2], [5]]),
+        (
+            gymnasium.spaces.MultiDiscrete([[2], [3]], start=[[1], [5]]),
+            MultiDiscrete((2, 3), (1, 5)),
+            [2, 5],
+            [[2], [5]],
+        ),
         (gymnasium.spaces.MultiBinary((1, 2)), MultiDiscrete((2, 2)), [1, 0], [[1, 0]]),
     ],
 )

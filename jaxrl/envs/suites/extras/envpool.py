@@ -13,7 +13,7 @@ from typing import Any
 import envpool
 import numpy as np
 
-from jaxrl.envs.suites.gymnasium.spaces import as_space, first_of
+from jaxrl.envs.suites.gymnasium import as_space
 from jaxrl.settings import EnvOptions
 from jaxrl.spaces import Box, Space
 from jaxrl.types import InputError, PyTree
@@ -78,7 +78,7 @@ class EnvpoolBodies:
     def step(self, action: np.ndarray) -> tuple[PyTree, np.ndarray, np.ndarray, np.ndarray]:
         """As `Bodies`."""
         space = self.pool.action_space
-        action = (np.asarray(action).reshape(self.num_envs, *space.shape) + first_of(space)).astype(space.dtype)
+        action = np.asarray(action).reshape(self.num_envs, *space.shape).astype(space.dtype)
         obs, reward, terminated, truncated, _ = self.pool.step(action)
         self.obs = self._shown(obs, self.num_envs)
         return self.obs, np.asarray(reward), np.asarray(terminated, bool), np.asarray(truncated, bool)

@@ -58,7 +58,7 @@ def names() -> list[str]:
 @dataclass(frozen=True)
 class GymnasiumEnv:
     """A kind of Gymnasium environment: `function(**options)` makes one of it; or, where `many`, N of them as one vector
-    environment, by `function(num_envs=N, **options)`.
+    environment, by `function(num_envs=N, **options)`. action_shape: of an action as it takes it; ours have one axis.
     """
 
     function: Callable[..., gymnasium.Env]
@@ -66,6 +66,7 @@ class GymnasiumEnv:
     name: str
     observation_space: Space = field(compare=False)
     action_space: Space = field(compare=False)
+    action_shape: tuple[int, ...] = field(compare=False)
     time_limit: int | None
     fps: float | None = None
     many: bool = False
@@ -108,7 +109,7 @@ def from_function(function: Callable[..., Any], name: str, options: EnvOptions) 
             spaces = as_space(seen), as_space(done, action=True)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-    return GymnasiumEnv(function, options, name, *spaces, limit, fps, many)
+    return GymnasiumEnv(function, options, name, *spaces, done.shape, limit, fps, many)
 
 
 def _check_resets(envs: VectorEnv, name: str) -> None:

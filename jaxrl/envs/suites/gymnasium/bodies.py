@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from jaxrl.envs.suites.gymnasium.spaces import counted_from_zero, first_of
+from jaxrl.envs.suites.gymnasium.spaces import flat
 from jaxrl.types import InputError, PyTree
 
 
@@ -38,7 +38,6 @@ class GymnasiumBodies:
 
     def __init__(self, envs: VectorEnv):
         self.envs, space = envs, envs.single_action_space
-        self._start = first_of(space)
         self._shape = (envs.num_envs, *space.shape)
         self._dtype = space.dtype
         self._fresh = None  # what they show that have reset themselves
@@ -58,7 +57,7 @@ class GymnasiumBodies:
 
     def step(self, action: np.ndarray) -> tuple[PyTree, np.ndarray, np.ndarray, np.ndarray]:
         """As `Bodies`."""
-        action = (np.asarray(action).reshape(self._shape) + self._start).astype(self._dtype)
+        action = np.asarray(action).reshape(self._shape).astype(self._dtype)
         obs, reward, terminated, truncated, info = self.envs.step(action)
         if autoreset_mode(self.envs) == AutoresetMode.SAME_STEP:
             self._ended, self._fresh = terminated | truncated, self._shown(obs)
@@ -76,7 +75,7 @@ class GymnasiumBodies:
             self.envs.close()
 
     def _shown(self, obs: Any) -> PyTree:
-        return counted_from_zero(self.envs.single_observation_space, obs)
+        return flat(self.envs.single_observation_space, obs)
 
 
 def _final(info: dict[str, Any]) -> Any:

@@ -11,15 +11,13 @@ from jaxrl.types import InputError, PyTree
 _MOST_CHOICES = 4096  # of an action; a policy gives a number for each
 
 
-def counted_from_zero(space: gymnasium.Space, obs: Any) -> PyTree:
-    """Observations of many as ours: entries of MultiDiscrete from 0 on, as one axis."""
+def flat(space: gymnasium.Space, obs: Any) -> PyTree:
+    """Observations of many as ours: those of MultiDiscrete as one axis."""
     if isinstance(space, gymnasium.spaces.Dict):
-        return {name: counted_from_zero(part, obs[name]) for name, part in space.items()}
+        return {name: flat(part, obs[name]) for name, part in space.items()}
     if isinstance(space, gymnasium.spaces.Tuple):
-        return tuple(counted_from_zero(part, x) for part, x in zip(space, obs, strict=True))
-    if isinstance(space, gymnasium.spaces.MultiDiscrete):
-        return (obs - space.start).reshape(len(obs), -1)
-    return obs
+        return tuple(flat(part, x) for part, x in zip(space, obs, strict=True))
+    return obs.reshape(len(obs), -1) if isinstance(space, gymnasium.spaces.MultiDiscrete) else obs
 
 
 def as_space(space: gymnasium.Space, action: bool = False) -> Space:
@@ -36,7 +34,7 @@ def as_space(space: gymnasium.Space, action: bool = False) -> Space:
     if isinstance(space, kinds.Discrete):
         return Discrete(int(space.n), int(space.start))
     if isinstance(space, kinds.MultiDiscrete):
-        return MultiDiscrete(tuple(int(n) for n in space.nvec.reshape(-1)))
+        return MultiDiscrete(*(tuple(x.reshape(-1).tolist()) for x in (space.nvec, space.start)))
     if isinstance(space, kinds.MultiBinary):
         return MultiDiscrete((2,) * int(np.prod(space.shape))) if action else Box(space.shape, 0, 1, np.int8)
     if isinstance(space, kinds.Box) and action and space.dtype.kind in "iu":
@@ -49,22 +47,14 @@ def as_space(space: gymnasium.Space, action: bool = False) -> Space:
 
 
 def _counted(space: gymnasium.spaces.Box) -> MultiDiscrete:
-    sizes = [
-        high - low + 1 for low, high in zip(*(x.reshape(-1).tolist() for x in (space.low, space.high)), strict=True)
-    ]
+    low, high = space.low.reshape(-1).tolist(), space.high.reshape(-1).tolist()
+    sizes = [b - a + 1 for a, b in zip(low, high, strict=True)]
     if max(sizes) > _MOST_CHOICES:
         raise InputError(
             f"actions of {space} would be a choice between {max(sizes)} whole numbers; wrap the environment so that it "
             "takes floats, which it rounds, or fewer choices"
         )
-    return MultiDiscrete(tuple(sizes))
-
-
-def first_of(space: gymnasium.Space) -> Any:
-    """What actions of ours, which are counted from zero, are counted from in `space`."""
-    if isinstance(space, gymnasium.spaces.MultiDiscrete):
-        return space.start
-    return space.low if isinstance(space, gymnasium.spaces.Box) and space.dtype.kind in "iu" else 0
+    return MultiDiscrete(tuple(sizes), tuple(low))
 
 
 def _kept_as(space: gymnasium.spaces.Box) -> Any:
@@ -90,7 +80,7 @@ def as_gymnasium_space(space: Space) -> gymnasium.Space:
     if isinstance(space, Discrete):
         return kinds.Discrete(space.n, start=space.start)
     if isinstance(space, MultiDiscrete):
-        return kinds.MultiDiscrete(space.nvec)
+        return kinds.MultiDiscrete(space.nvec, start=space.start)
     if np.dtype(space.dtype).kind != "f":  # a range of integers has ends
         ends = np.iinfo(space.dtype) if np.dtype(space.dtype).kind in "iu" else None
         low, high = (0, 1) if ends is None else (ends.min, ends.max)
