@@ -5,6 +5,7 @@ import pytest
 
 from jaxrl import EnvConfig, make
 from jaxrl.envs.registry import from_config, name_of
+from jaxrl.envs.suites.extras import envpool as adapter
 from jaxrl.spaces import Box, Discrete
 from jaxrl.types import InputError
 
@@ -33,6 +34,22 @@ def test_spaces_are_translated_and_pictures_have_their_channels_last():
     lander = make("envpool/LunarLander-v3").observation_space
     assert np.isinf(lander.static_bounds).all(), "EnvPool says from 1.2e-38 on, and means without bounds"
     assert (cartpole.time_limit, name_of(cartpole)) == (500, "envpool/CartPole-v1")
+
+
+def test_every_listed_name_is_made_and_steps():
+    failed = {}
+    for name in adapter.names():
+        env = None
+        try:
+            env = from_config(EnvConfig(f"envpool/{name}", num_envs=1))
+            env.reset(0)
+            said = env.step(np.stack([env.spaces.action.zero()]))[1]
+            assert np.isfinite(said.reward).all()
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+        if env is not None:
+            env.close()
+    assert not failed
 
 
 def test_steps_are_envpools_own_until_the_first_end(opened):
