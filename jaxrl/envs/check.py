@@ -1,5 +1,6 @@
 """Is this an environment? One traced look at its shapes and types, then one real step to hold it to its ranges."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +58,18 @@ def _first(x: Any) -> Any:
         return x[0]
 
 
+def of_gymnasium(env: Any) -> bool:
+    """Whether it is one of Gymnasium's environments: who has made one has imported Gymnasium."""
+    gymnasium = sys.modules.get("gymnasium")
+    return gymnasium is not None and isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv)
+
+
 def _check_fields(env: Any) -> None:
+    if of_gymnasium(env):
+        raise _Wrong(
+            "it is one of Gymnasium's, which are made when they are needed; name what makes it, in "
+            'EnvConfig("gymnasium/NAME") or EnvConfig("package.module:function")'
+        )
     if isinstance(env, type):
         raise _Wrong(f"this is the class; give an object of it, {env.__name__}(...)")
     for name, remedy in _FIELDS.items():

@@ -4,13 +4,12 @@ of Gymnasium's.
 
 import functools
 import importlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
-from jaxrl.envs.check import check_environment
+from jaxrl.envs.check import check_environment, of_gymnasium
 from jaxrl.envs.hosted import is_hosted
-from jaxrl.envs.options import construct
+from jaxrl.envs.options import accepted, construct
 from jaxrl.settings import EnvOptions, closest
 from jaxrl.types import InputError
 
@@ -43,21 +42,25 @@ def _checked(name: str, cls: Callable, options: EnvOptions, env_axis: int | None
 
 @functools.cache  # two objects may hash differently and would compile everything twice
 def _made(name: str, cls: Callable, options: EnvOptions) -> Any:
-    made = construct(name, cls, dict(options))
-    gymnasium = sys.modules.get("gymnasium")  # who has made one of its environments has imported it
-    if gymnasium is None or not isinstance(made, gymnasium.Env | gymnasium.vector.VectorEnv):
+    theirs = "show_mask" in accepted(cls)[0]
+    own = {option: value for option, value in options.items() if theirs or option != "show_mask"}
+    made = construct(name, cls, own)
+    if not of_gymnasium(made):
+        if len(own) < len(options):
+            raise InputError(f"{name} is none of Gymnasium's: it shows an 'action_mask' itself; leave show_mask out")
         return made
-    from jaxrl.envs.suites.gymnasium import from_function
+    from jaxrl.envs.suites.gymnasium import from_function, masked
 
     made.close()
-    return from_function(cls, name, options)
+    show = options.get("show_mask") and not theirs
+    return from_function(functools.partial(masked, cls) if show else cls, name, EnvOptions(own))
 
 
 def imported(module_name: str, name: str) -> Any:
     """The module that the environment `name` is in. Raises InputError where it cannot be imported."""
     try:
         return importlib.import_module(module_name)
-    except (ImportError, ValueError, TypeError) as error:  # the last two for names that are no names, as ".a"
+    except (ImportError, SyntaxError, ValueError, TypeError) as error:  # the last two of names that are none, as ".a"
         raise InputError(
             f"environment {name!r}: cannot import {module_name!r} ({error}); put the folder that holds it "
             f"on the path, as in PYTHONPATH=. jaxrl train ppo/cartpole --name {name}"

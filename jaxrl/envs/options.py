@@ -18,7 +18,7 @@ def construct(name: str, cls: Callable, options: dict[str, Any], also: Iterable[
     `name` is what the environment is called, `also` the options that something else takes, for the sentences.
     Raises InputError for an option that `cls` does not have, naming the closest, and with what `cls` says of others.
     """
-    names, takes_any = _accepted(cls)
+    names, takes_any = accepted(cls)
     if not takes_any:
         refuse_unknown(name, options, [*names, *also])
     try:
@@ -58,7 +58,7 @@ def _like(name: str, option: str, value: Any, default: Any) -> Any:
     return jnp.asarray(value, kind)
 
 
-def _accepted(cls: Callable) -> tuple[list[str], bool]:
+def accepted(cls: Callable) -> tuple[list[str], bool]:
     """The names of the keyword arguments of `cls`, and whether it takes any others."""
     parameters = inspect.signature(cls).parameters.values()
     named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]

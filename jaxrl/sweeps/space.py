@@ -163,7 +163,7 @@ def value_of(config: Any, field: str) -> Any:
 
 
 def _value(config: Any, field: str, f: dataclasses.Field, item: Any) -> Any:
-    if isinstance(item, str):
+    if isinstance(item, str) and f.type not in (str, "str"):  # of text, "none" is a word as any
         item = [_plain(part.strip()) for part in item.split(",")] if _of_lists(f) and item != "none" else _plain(item)
     value = from_dict(type(home_of(config, field)), {f.name: item}, default=home_of(config, field))
     return getattr(value, f.name)

@@ -26,6 +26,8 @@ CONFIG = PPO()
         ("num_envs", [8, 16], (8, 16)),
         ("normalize_obs", "true,false", (True, False)),
         ("activation", "tanh,relu", ("tanh", "relu")),
+        ("core", "gru,none", ("gru", "none")),
+        ("core", ["gru", "none"], ("gru", "none")),
         ("target_kl", "inf,.01", (math.inf, 0.01)),
         ("learning_rate", ["1e-3", 2], (1e-3, 2.0)),
         ("clip_eps", 0.3, (0.3,)),

@@ -201,9 +201,9 @@ def make(path: str, /, task: str | None = None, backend: str = "mjx", **options:
     title = f"mjcf:{path}"
     if backend not in BACKENDS:
         raise InputError(f"backend = {backend!r} is not one of {', '.join(BACKENDS)}")
-    made = _task(title, task, options)
     if not Path(path).is_file():
         raise InputError(f"{title}: there is no such file; the path is taken from where the program runs")
+    made = _task(title, task, options)
     try:
         mj_model = mujoco.MjModel.from_xml_path(path)
         with jax.ensure_compile_time_eval():
@@ -224,7 +224,10 @@ def make(path: str, /, task: str | None = None, backend: str = "mjx", **options:
 
 def _task(title: str, task: str | None, options: dict[str, Any]) -> Task:
     if task is None:
-        raise InputError(f'{title} needs a task, which says what is rewarded: task="package.module:Task"')
+        raise InputError(
+            f'{title} needs a task, which says what is rewarded: task="package.module:Task", or --options task '
+            "package.module:Task"
+        )
     module, _, name = task.partition(":")
     try:
         kind = getattr(importlib.import_module(module), name)

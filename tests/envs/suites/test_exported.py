@@ -31,7 +31,7 @@ def test_gymnasiums_own_checker_finds_nothing(name):
     "space",
     [
         Discrete(3, start=2),
-        MultiDiscrete((2, 3)),
+        MultiDiscrete((2, 3), (5, -1)),
         Box((2,), -1.0, np.array([1.0, np.inf])),
         Box((4, 4, 1), 0, 255, np.uint8),
         Box((2,), 0, 1, np.bool_),
@@ -41,6 +41,30 @@ def test_gymnasiums_own_checker_finds_nothing(name):
 )
 def test_a_space_there_and_back_is_itself(space):
     assert as_space(as_gymnasium_space(space)) == space
+
+
+@pytest.mark.parametrize(
+    ("name", "action", "words"),
+    [
+        ("gymnax/CartPole-v1", 2, "action = array.2. lies outside Discrete.2."),
+        ("gymnax/CartPole-v1", -1, "lies outside"),
+        ("gymnax/CartPole-v1", 0.5, "lies outside"),
+        ("gymnax/CartPole-v1", [1], r"has shape .1,.; Discrete.2. has .."),
+        ("gymnax/Pendulum-v1", 0.5, r"has shape ..; Box.* has .1,."),
+    ],
+)
+def test_an_action_that_is_none_is_refused(name, action, words):
+    env, many = jaxrl.to_gymnasium(name), jaxrl.to_gymnasium_vector(name, 3)
+    env.reset(seed=0)
+    many.reset(seed=0)
+    with pytest.raises(InputError, match=words):
+        env.step(action)
+    with pytest.raises(InputError, match="lies outside|has shape"):
+        many.step(np.stack([np.asarray(action)] * 3))
+    with pytest.raises(InputError, match="has shape"):
+        many.step(np.zeros((2, *many.single_action_space.shape), int))
+    with pytest.raises(InputError, match="leave reset_mask out"):
+        many.reset(options={"reset_mask": np.array([True, False, False])})
 
 
 def test_an_episode_is_that_of_the_environment_itself():

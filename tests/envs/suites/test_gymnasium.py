@@ -125,6 +125,12 @@ def test_a_mask_in_info_is_shown_where_that_is_asked_for():
     env = opened("gymnasium/Taxi-v4", options={"show_mask": True})
     np.testing.assert_array_equal(env.reset(0)["action_mask"].shape, (2, 6))
     assert opened("gymnasium/Taxi-v4").reset(0).shape == (2,)
+    with pytest.warns(UserWarning, match="info has an 'action_mask', which nobody heeds"):
+        opened("gymnasium/Taxi-v4").reset(0)
+    shown = opened("tests.helpers.hosted:Masked", options={"show_mask": True}).reset(0)
+    assert set(shown) == {"observation", "action_mask"}
+    with pytest.raises(InputError, match="none of Gymnasium's.*leave show_mask out"):
+        make("tests.helpers.environments:Counter", show_mask=True)
     with pytest.raises(InputError, match="show_mask = True: .* says no 'action_mask' in info, nor has it action_masks"):
         opened("gymnasium/CartPole-v1", options={"show_mask": True}).reset(0)
 
@@ -265,6 +271,13 @@ def test_actions_have_one_axis_here_and_their_own_shape_there(space, ours, actio
     told = bodies.envs.envs[0].told
     assert space.contains(told)
     np.testing.assert_array_equal(told, np.array(given, space.dtype))
+
+
+def test_what_has_no_spaces_and_objects_of_gymnasiums_are_said():
+    with pytest.raises(InputError, match="bare: .*observation_space"):
+        suite.from_function(gymnasium.Env, "bare", EnvOptions())
+    with pytest.raises(InputError, match="one of Gymnasium's.*EnvConfig"):
+        train(PPO(env=EnvConfig(num_envs=2), total_steps=64), jax.random.key(0), env=gymnasium.make("CartPole-v1"))
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

@@ -121,11 +121,11 @@ def test_what_cannot_be_is_said(path, changes, words):
 
 def test_files_that_cannot_be_are_said(tmp_path):
     task = "tests.envs.suites.test_mjcf:Push"
-    with pytest.raises(InputError, match="needs a task"):
-        make("mjcf:nowhere.xml")
     with pytest.raises(InputError, match="there is no such file"):
-        make("mjcf:nowhere.xml", task=task)
+        make("mjcf:nowhere.xml")
     (tmp_path / "bad.xml").write_text("<mujoco><worldbody><body/></mujoco>")
+    with pytest.raises(InputError, match="needs a task.*--options task package.module:Task"):
+        make(f"mjcf:{tmp_path / 'bad.xml'}")
     with pytest.raises(InputError, match="cannot be simulated by mjx"):
         make(f"mjcf:{tmp_path / 'bad.xml'}", task=task)
     (tmp_path / "still.xml").write_text(CART[: CART.index("  <actuator>")] + "</mujoco>")

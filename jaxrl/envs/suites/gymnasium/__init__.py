@@ -100,14 +100,11 @@ def from_function(function: Callable[..., Any], name: str, options: EnvOptions) 
             _check_resets(one, name)
         limit = _time_limit(one)
         fps = one.metadata.get("render_fps")
-        seen, done = (
-            (one.single_observation_space, one.single_action_space)
-            if many
-            else (one.observation_space, one.action_space)
-        )
+        single = "single_" if many else ""
         try:
+            seen, done = (getattr(one, f"{single}{which}_space") for which in ("observation", "action"))
             spaces = as_space(seen), as_space(done, action=True)
-        except InputError as error:
+        except (InputError, AttributeError) as error:  # the latter where it has no spaces
             raise InputError(f"{name}: {error}") from error
     return GymnasiumEnv(function, options, name, *spaces, done.shape, limit, fps, many)
 
@@ -129,9 +126,9 @@ def _time_limit(env: gymnasium.Env | VectorEnv) -> int | None:
     return None if env.spec is None else env.spec.max_episode_steps
 
 
-def _made(name: str, show_mask: bool, **options: Any) -> gymnasium.Env:
-    env = gymnasium.make(name, **options)
-    return ShowMask(env) if show_mask else env
+def masked(function: Callable[..., gymnasium.Env], **options: Any) -> gymnasium.Env:
+    """What `function` makes, showing its mask."""
+    return ShowMask(function(**options))
 
 
 @functools.lru_cache(maxsize=None, typed=True)
@@ -144,4 +141,5 @@ def make(name: str, /, show_mask: bool = False, **options: Any) -> GymnasiumEnv:
     title = f"gymnasium/{name}"
     if name in UNAVAILABLE:
         raise InputError(f"{title} is not available: it {UNAVAILABLE[name]}")
-    return from_function(functools.partial(_made, name, show_mask), title, EnvOptions(options))
+    function = functools.partial(gymnasium.make, name)
+    return from_function(functools.partial(masked, function) if show_mask else function, title, EnvOptions(options))

@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from jaxrl.envs.suites.gymnasium.spaces import flat
+from jaxrl.ops.masks import MASK, has_mask
 from jaxrl.types import InputError, PyTree
 
 
@@ -53,7 +55,10 @@ class GymnasiumBodies:
             return self._fresh
         some = None if which.all() else {"reset_mask": which}
         seed = None if seeds is None else seeds[0]  # environment i takes seed + i
-        return self._shown(self.envs.reset(seed=seed, options=some)[0])
+        obs, info = self.envs.reset(seed=seed, options=some)
+        if seed is not None and MASK in info and not has_mask(obs):
+            warnings.warn(f"info has an {MASK!r}, which nobody heeds: show it, by options show_mask True", stacklevel=2)
+        return self._shown(obs)
 
     def step(self, action: np.ndarray) -> tuple[PyTree, np.ndarray, np.ndarray, np.ndarray]:
         """As `Bodies`."""

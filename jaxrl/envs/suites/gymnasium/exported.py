@@ -40,6 +40,20 @@ def _tuples(obs: PyTree) -> PyTree:
     return tuple(map(_tuples, obs)) if isinstance(obs, tuple | list) else obs
 
 
+def _action(space: gymnasium.Space, dtype: Any, action: Any) -> np.ndarray:
+    """An action as ours. Raises InputError for one of another shape, and for a choice that there is not: nobody's step
+    may be taken with it, nor would a compiled one say so.
+    """
+    action = np.asarray(action)
+    if action.shape != space.shape:
+        raise InputError(f"action = {action!r:.200} has shape {action.shape}; {space} has {space.shape}")
+    if not isinstance(space, gymnasium.spaces.Box):
+        whole = action.astype(np.int64)
+        if (whole != action).any() or not space.contains(whole if whole.ndim else whole[()]):
+            raise InputError(f"action = {action!r:.200} lies outside {space}")
+    return action.astype(dtype)
+
+
 def _with_mask(info: dict[str, Any], obs: PyTree) -> dict[str, Any]:
     return {**info, MASK: obs[MASK].astype(np.int8)} if isinstance(obs, dict) and MASK in obs else info
 
@@ -96,7 +110,7 @@ class Single(gymnasium.Env):
         """Gymnasium's: (obs, reward, terminated, truncated, info)."""
         if self._over:
             raise gymnasium.error.ResetNeeded("the episode is over, or has not begun: call reset() before step()")
-        action = np.asarray(action, self._vector.action_space.dtype)[None]
+        action = _action(self.action_space, self._vector.action_space.dtype, action)[None]
         self._state, _, said = self._step(self._keys.next(), self._state, action)
         said = said._replace(next_obs=self._one(said.next_obs))
         terminated, truncated = bool(said.terminated[0]), bool(said.truncated[0])
@@ -131,6 +145,8 @@ class Vector(VectorEnv):
         """Gymnasium's: (obs, infos). seed: one number, of all."""
         if isinstance(seed, list | tuple):
             raise InputError("all environments are one program: give one seed, not one for each")
+        if options and "reset_mask" in options:
+            raise InputError("what ends is reset in the same step, and nothing else alone: leave reset_mask out")
         super().reset(seed=seed)
         self._keys.seeded(seed)
         self._state, obs = self._reset(self._keys.next())
@@ -141,7 +157,7 @@ class Vector(VectorEnv):
         """Gymnasium's: (obs, rewards, terminations, truncations, infos)."""
         if self._state is None:
             raise gymnasium.error.ResetNeeded("no episode has begun: call reset() before step()")
-        actions = np.asarray(actions, self._vector.action_space.dtype)
+        actions = _action(self.action_space, self._vector.action_space.dtype, actions)
         self._state, obs, said = self._step(self._keys.next(), self._state, actions)
         shown = functools.partial(_shown, self._env.observation_space)
         obs, (reward, terminated, truncated) = shown(obs), map(np.asarray, said[1:4])
