@@ -136,12 +136,20 @@ def to_gymnasium(env: Any, *, render_mode: str | None = None, **options: Any) ->
     return _exporting().Single(_ours(env, options), render_mode)
 
 
-def to_gymnasium_vector(env: Any, num_envs: int, **options: Any) -> Any:
-    """So many of an environment, stepped as one compiled program, as a gymnasium VectorEnv that resets in the same
-    step: where an episode ended the observation is a fresh start, and infos["final_obs"] has what ended it, as
-    Gymnasium wants it. env, options: as for `to_gymnasium`.
+def to_gymnasium_vector(env: Any, num_envs: int, *, autoreset_mode: Any = "SAME_STEP", **options: Any) -> Any:
+    """So many of an environment, stepped as one compiled program, as a gymnasium VectorEnv. env, options: as for
+    `to_gymnasium`.
+
+    autoreset_mode: of Gymnasium's. "SAME_STEP": where an episode ended the observation is a fresh start, and
+    infos["final_obs"] has what ended it. "NEXT_STEP", its own vector environments' default and some of its wrappers'
+    wish: what ended is shown, and the next step begins anew, whatever the action, with reward 0.
+    Raises InputError for another, and as `to_gymnasium`.
     """
-    return _exporting().Vector(_ours(env, options), num_envs)
+    mode = getattr(autoreset_mode, "name", autoreset_mode)
+    kinds = {"SAME_STEP": _exporting().Vector, "NEXT_STEP": _exporting().Waiting}
+    if mode not in kinds:
+        raise InputError(f"autoreset_mode = {mode!r} is not one of {', '.join(kinds)}")
+    return kinds[mode](_ours(env, options), num_envs)
 
 
 def _exporting() -> Any:

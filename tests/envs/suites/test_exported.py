@@ -108,6 +108,34 @@ def test_a_vector_resets_in_the_same_step_and_gives_what_ended():
     assert envs.observation_space.contains(obs) and envs.metadata["autoreset_mode"].value == "SameStep"
 
 
+def test_a_vector_may_wait_with_the_reset_as_gymnasiums_own_do():
+    envs = jaxrl.to_gymnasium_vector(Counter(time_limit=3), 2, autoreset_mode="NEXT_STEP")
+    first, _ = envs.reset(seed=0)
+    right = np.array([0, 1])  # the second environment's action 1 ends it
+    obs, _, terminated, _, _ = envs.step(right)
+    assert terminated.tolist() == [False, True]
+    np.testing.assert_allclose(obs, first + 1, rtol=1e-6)
+    obs, reward, terminated, truncated, infos = envs.step(right)
+    np.testing.assert_allclose(obs[0], first[0] + 2, rtol=1e-6)
+    assert obs[1] < 1 and obs[1] != first[1] and reward[1] == 0 and not (terminated | truncated)[1], "a fresh start"
+    assert infos["episode_length"].tolist() == [2, 0]
+    fresh = obs[1]
+    obs, reward, terminated, truncated, infos = envs.step(np.array([0, 0]))
+    np.testing.assert_allclose(obs, [first[0] + 3, fresh + 1], rtol=1e-6)
+    assert truncated.tolist() == [True, False] and infos["episode_length"].tolist() == [3, 1] and (reward != 0).all()
+    with pytest.raises(InputError, match="autoreset_mode = 'DISABLED' is not one of SAME_STEP, NEXT_STEP"):
+        jaxrl.to_gymnasium_vector(Counter(), 2, autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED)
+
+
+def test_gymnasiums_wrappers_of_vectors_take_one_that_waits():
+    envs = jaxrl.to_gymnasium_vector("gymnax/Pendulum-v1", 2, autoreset_mode="NEXT_STEP")
+    envs = gymnasium.wrappers.vector.RecordEpisodeStatistics(gymnasium.wrappers.vector.NormalizeObservation(envs))
+    envs.reset(seed=0)
+    told = [envs.step(np.zeros((2, 1), np.float32))[4] for _ in range(200)]
+    np.testing.assert_allclose(told[-1]["episode"]["r"], told[-1]["episode_return"], rtol=1e-4)
+    assert told[-1]["episode"]["l"].tolist() == [200, 200]
+
+
 def test_a_policy_trained_in_brax_plays_through_gymnasium(tmp_path):
     config = PPO(
         env=EnvConfig("brax/inverted_pendulum", backend="spring", num_envs=32, resets="pool", eval_episodes=8),

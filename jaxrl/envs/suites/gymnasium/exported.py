@@ -12,16 +12,18 @@ from typing import Any
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from jaxrl.envs import registry
+from jaxrl.envs.base import select
 from jaxrl.envs.suites.gymnasium.spaces import as_gymnasium_space
 from jaxrl.envs.vector import vectorize
 from jaxrl.ops.masks import MASK
 from jaxrl.spaces import Discrete, MultiDiscrete, Space
-from jaxrl.types import InputError, PyTree
+from jaxrl.types import InputError, PyTree, Step
 
 
 def _shown(space: Space, obs: PyTree) -> PyTree:
@@ -150,14 +152,13 @@ class Vector(VectorEnv):
         super().reset(seed=seed)
         self._keys.seeded(seed)
         self._state, obs = self._reset(self._keys.next())
+        self._waiting, self._fresh = np.zeros(self.num_envs, bool), obs
         obs = _shown(self._env.observation_space, obs)
         return obs, _with_mask({}, obs)
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Gymnasium's: (obs, rewards, terminations, truncations, infos)."""
-        if self._state is None:
-            raise gymnasium.error.ResetNeeded("no episode has begun: call reset() before step()")
-        actions = _action(self.action_space, self._vector.action_space.dtype, actions)
+        actions = self._taken(actions)
         self._state, obs, said = self._step(self._keys.next(), self._state, actions)
         shown = functools.partial(_shown, self._env.observation_space)
         obs, (reward, terminated, truncated) = shown(obs), map(np.asarray, said[1:4])
@@ -169,3 +170,34 @@ class Vector(VectorEnv):
             made[:] = rows
             infos |= {"final_obs": made, "_final_obs": done}
         return obs, reward.astype(np.float64), terminated, truncated, infos
+
+    def _taken(self, actions: Any) -> np.ndarray:
+        if self._state is None:
+            raise gymnasium.error.ResetNeeded("no episode has begun: call reset() before step()")
+        return _action(self.action_space, self._vector.action_space.dtype, actions)
+
+
+class Waiting(Vector):
+    """The same, but what has ended waits: it is shown as it ended, and begins anew in the next step, which its action
+    has no part in.
+    """
+
+    def __init__(self, env: Any, num_envs: int):
+        super().__init__(env, num_envs)
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+        self._step = jax.jit(self._waited)
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Gymnasium's: (obs, rewards, terminations, truncations, infos)."""
+        actions = self._taken(actions)
+        was = self._state, self._waiting, self._fresh
+        self._state, self._fresh, said = self._step(self._keys.next(), *was, actions)
+        obs, info = _shown(self._env.observation_space, said.next_obs), jax.device_get(said.info)
+        reward, terminated, truncated = map(np.asarray, said[1:4])
+        self._waiting = terminated | truncated
+        return obs, reward.astype(np.float64), terminated, truncated, _with_mask(info, obs)
+
+    def _waited(self, key: Any, state: Any, waiting: Any, fresh: PyTree, action: Any) -> tuple[Any, PyTree, Step]:
+        stepped, next_fresh, said = self._vector.step(key, state, action)
+        still = jax.tree.map(jnp.zeros_like, said)._replace(next_obs=fresh)
+        return select(waiting, state, stepped), next_fresh, select(waiting, still, said)
