@@ -33,7 +33,7 @@ from jaxrl.runs.finetuning import finetune
 from jaxrl.settings import check, float32
 from jaxrl.training.programs import program
 from tests.algorithms.test_sft import MODEL, PARAMS, joined, shuffled
-from tests.helpers.compare import close, compile_events, same_bytes, same_but_rounding
+from tests.helpers.compare import close, compile_events, same_but_rounding, same_bytes
 from tests.helpers.families import assert_same, config_of, params_of
 from tests.helpers.tokenizers import byte_tokenizer
 
