@@ -12,17 +12,6 @@ def same_bytes(a, b):
     return all(data(x) == data(y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-def same_but_rounding(a, b):
-    """As two programs of the same arithmetic are: XLA fuses each its own way, and on some processors a float then ends
-    a bit elsewhere. Whole numbers and keys to the last bit, floats to 1e-6.
-    """
-
-    def same(x, y):
-        return np.allclose(x, y, rtol=1e-6, atol=1e-6) if jnp.issubdtype(x.dtype, jnp.floating) else same_bytes(x, y)
-
-    return all(same(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-
-
 def close(a, b, atol=1e-5):
     """All leaves, absolutely."""
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):

@@ -45,6 +45,7 @@ class ShowMask(gymnasium.Wrapper):
         mask = np.concatenate([np.ravel(part) for part in said]).astype(np.int8)
         if len(mask) != self._choices:
             raise InputError(
-                f"a mask of {len(mask)} for actions of {self.env.action_space}, which are {self._choices} choices"
+                f"a mask of {len(mask)} for actions of {self.env.action_space}, which are {self._choices} choices; "
+                "give one entry for each"
             )
         return {**(obs if isinstance(obs, dict) else {"observation": obs}), MASK: mask}
