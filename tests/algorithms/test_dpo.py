@@ -26,6 +26,7 @@ from jaxrl.lm import LMConfig, save_model
 from jaxrl.lm.lora import Adapter, merge
 from jaxrl.lm.reference import with_reference
 from jaxrl.ops import metrics as m
+from jaxrl.ops.platform import compiler_options
 from jaxrl.reports.rows import read_metrics
 from jaxrl.runs import logs
 from jaxrl.runs.checkpoints import Checkpoints
@@ -458,7 +459,10 @@ def whole(tmp_path_factory):
 
 
 def test_run_equals_train_bit_for_bit(whole):
-    f = jax.jit(lambda c, key, params, data: train(c, key, network=BIGRAM, params=params, data=data))
+    f = jax.jit(
+        lambda c, key, params, data: train(c, key, network=BIGRAM, params=params, data=data),
+        compiler_options=compiler_options(0, brief=False),  # as `run` compiles it
+    )
     state, metrics = f(COURSE, jax.random.key(3), GIVEN["params"], DATA)
     assert same_bytes(whole.state, state)
     found = read_metrics(whole.run_dir / "metrics.jsonl")

@@ -18,6 +18,7 @@ from jaxrl.data import Completions, Data, DataConfig
 from jaxrl.lm.log_probs import Scores
 from jaxrl.lm.reference import with_reference
 from jaxrl.ops import metrics as m
+from jaxrl.ops.platform import compiler_options
 from jaxrl.reports.rows import read_metrics
 from jaxrl.settings import check
 from jaxrl.training.programs import program
@@ -485,7 +486,10 @@ def whole(tmp_path_factory):
 
 
 def test_run_equals_train_bit_for_bit(whole):
-    f = jax.jit(lambda c, key, params, data: train(c, key, network=BIGRAM, params=params, data=data))
+    f = jax.jit(
+        lambda c, key, params, data: train(c, key, network=BIGRAM, params=params, data=data),
+        compiler_options=compiler_options(0, brief=False),  # as `run` compiles it
+    )
     state, metrics = f(COURSE, jax.random.key(3), GIVEN["params"], DATA)
     assert same_bytes(whole.state, state)
     found = read_metrics(whole.run_dir / "metrics.jsonl")
