@@ -1,4 +1,10 @@
-"""Shared by all tests: shapes in jaxrl's signatures are checked at run time, and compiled programs are cached."""
+"""Shared by all tests: shapes in jaxrl's signatures are checked at run time, programs compiled lightly and cached."""
+
+import os
+
+# Most of the suite's time is compiling, and most programs run once, on few rows: without these two it takes twice as
+# long. `XLA_FLAGS= scripts/test` leaves compiling to XLA, as scripts/on_accelerator.sh does.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false")
 
 from jaxtyping import install_import_hook
 
