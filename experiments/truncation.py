@@ -83,13 +83,15 @@ ARMS: dict[str, Callable] = {
     "leaking": leaking,
 }
 
+# Settings of CartpoleBalance as they were when the table was measured; its preset is another since.
+_AS_MEASURED = {"num_minibatches": 8, "ent_coef": 3e-3, "reward_scale": 1.0}
 # Preset, and what is changed of its settings and of its environment's. The longest learn for less than their presets.
 TASKS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "pendulum": ("ppo/pendulum", {}, {}),
     "cartpole": ("ppo/cartpole", {}, {"time_limit": 200}),
     "mountain_car": ("ppo/mountain_car_continuous", {}, {}),
     "hopper": ("ppo/hopper", {"total_steps": 983_040}, {}),
-    "cartpole_balance": ("ppo/cartpole_balance", {"total_steps": 512_000}, {}),
+    "cartpole_balance": ("ppo/cartpole_balance", {"total_steps": 512_000, **_AS_MEASURED}, {}),
 }
 
 
