@@ -157,6 +157,40 @@ class EnvConfig:
     )
 
 
+@config
+class Parallel:
+    """Over what a program is spread."""
+
+    data: int | None = static(None, at_least=1)
+    """Shards that environments are dealt to, each with random numbers and minibatches of its own; gradients and
+    statistics are added up. They lie on as many devices as there are, or side by side: the numbers are the same. None
+    takes one for each device where `run` drives, and one elsewhere."""
+
+
+def shard_of(config: T, shards: int) -> T:
+    """The config of what one of so many shards does of it, alone: its share of environments and steps.
+
+    Raises InputError where they cannot be dealt evenly, or a share cannot be run.
+    """
+    envs = config.env.num_envs
+    if config.env.env_axis is not None:
+        raise InputError(
+            f"env.env_axis = {config.env.env_axis}: bodies that differ are not dealt to parallel.data = {shards} "
+            "shards; set it to 1"
+        )
+    if envs % shards:
+        near = max(d for d in range(1, shards) if envs % d == 0)
+        raise InputError(f"num_envs = {envs} cannot be dealt to parallel.data = {shards} shards; try {near}")
+    steps = config.total_steps // shards
+    env, alone = dataclasses.replace(config.env, num_envs=envs // shards), dataclasses.replace(config.parallel, data=1)
+    share = dataclasses.replace(config, env=env, total_steps=steps, parallel=alone)
+    try:
+        check(share)
+    except InputError as error:
+        raise InputError(f"of each of parallel.data = {shards} shards: {error}") from None
+    return share
+
+
 def float32(config: T) -> T:
     """The config with every leaf a float32 array, so that Python floats, NumPy scalars and sweeps trace alike."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), config)

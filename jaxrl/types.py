@@ -106,6 +106,7 @@ class Algorithm(NamedTuple):
     Sample the distribution to explore, take its mode to evaluate. None for those that learn from data.
     memory(num_envs) -> the memory to start with, leading axis [num_envs] in every leaf; () if there is none.
     measure(key, learner, batch) -> metrics of a batch that is not learned from. None where that means nothing.
+    by_env(learner) -> a learner of bools: which of its leaves are of environments, their axis first. None: none is.
     """
 
     init: Callable[[Key], Learner]
@@ -113,6 +114,7 @@ class Algorithm(NamedTuple):
     policy: Callable[[Learner, Memory, PyTree, Bool[Array, " N"]], tuple[Memory, Any]] | None = None
     memory: Callable[[int], Memory] = no_memory
     measure: Callable[[Key, Learner, Batch], Metrics] | None = None
+    by_env: Callable[[Learner], PyTree] | None = None
 
 
 class Source(NamedTuple):
@@ -216,6 +218,7 @@ class Program(NamedTuple):
     {"env.name": "my.module:Maze"}: a run's config names what was really run, and run.json has its hash.
     export(learner) -> parameters that make a model of their own, or None if that means nothing. adapters(learner) ->
     what of it are adapters, where they alone are worth saving.
+    places(state) -> a Sharding for every leaf of a state: where it lies. None: all on one device.
     """
 
     algorithm: Algorithm
@@ -229,6 +232,7 @@ class Program(NamedTuple):
     overrides: Mapping[str, Any] = {}
     export: Callable[[Learner], Params] | None = None
     adapters: Callable[[Learner], Params] | None = None
+    places: Callable[[TrainState], PyTree] | None = None
 
     @property
     def host(self) -> Callable[[Batch], Batch] | None:

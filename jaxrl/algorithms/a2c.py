@@ -18,11 +18,13 @@ from jaxrl.networks.recurrent import CORES
 from jaxrl.networks.torsos import TORSOS
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import policy_gradient_loss, value_loss
+from jaxrl.ops.minibatch import accumulate
 from jaxrl.ops.normalization import RunningStats, init_obs_stats, normalize, update_stats
 from jaxrl.ops.optimizers import unless
 from jaxrl.ops.returns import gae
 from jaxrl.ops.schedules import linear, remaining
-from jaxrl.settings import EnvConfig, check_unread, config, leaf, static
+from jaxrl.ops.shards import standardized
+from jaxrl.settings import EnvConfig, Parallel, check_unread, config, leaf, static
 from jaxrl.sources import rollouts
 from jaxrl.spaces import Spaces
 from jaxrl.types import Algorithm, Key, Memory, Metrics, Network, Params, Program, PyTree, Source, Transition
@@ -79,6 +81,9 @@ class A2C:
     core_size: int = static(128, at_least=1)
     """Units of the core."""
 
+    parallel: Parallel = Parallel()
+    """Over which devices."""
+
     def validate(self) -> None:
         """Raises InputError for a setting that is not read."""
         if self.core == "none":
@@ -132,7 +137,7 @@ def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
         next_obs = normalize(learner.obs_stats, batch.next_obs)
         next_value = successor_values(network, learner.params, next_obs, memories)
 
-        def loss(params: Params):
+        def loss(params: Params, batch: Transition) -> tuple[m.Mean, Metrics]:
             distribution, value, _ = network.apply(params, obs, batch.first, batch.memory)
             advantage = gae(
                 c.reward_scale * batch.reward,
@@ -145,7 +150,7 @@ def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
             )
             target = advantage + jax.lax.stop_gradient(value)
             if c.normalize_advantage:  # not in the paper
-                advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+                advantage = standardized(advantage)
             policy_losses = policy_gradient_loss(distribution.log_prob(batch.action), advantage)
             value_losses = value_loss(value, target)
             entropy = distribution.entropy(key)
@@ -155,9 +160,9 @@ def make(c: A2C, spaces: Spaces, network: Network | None) -> Algorithm:
                 "entropy": m.mean(entropy),
                 "explained_variance": m.explained_variance(value, target),
             }
-            return jnp.mean(policy_losses + c.vf_coef * value_losses - c.ent_coef * entropy), metrics
+            return m.mean(policy_losses + c.vf_coef * value_losses - c.ent_coef * entropy), metrics
 
-        grads, metrics = jax.grad(loss, has_aux=True)(learner.params)
+        grads, metrics = accumulate(loss, learner.params, batch, micro_batch_size=None)
         left = remaining(c, learner.num_updates)
         learning_rate = linear(c.learning_rate, c.lr_final, left)
         updates, opt_state = optimizer.update(grads, learner.opt_state)

@@ -34,8 +34,9 @@ from jaxrl.ops.normalization import (
 from jaxrl.ops.optimizers import unless
 from jaxrl.ops.returns import gae
 from jaxrl.ops.schedules import Scalar, linear, remaining
+from jaxrl.ops.shards import standardized
 from jaxrl.ops.successors import next_values, values
-from jaxrl.settings import EnvConfig, check_unread, config, leaf, static
+from jaxrl.settings import EnvConfig, Parallel, check_unread, config, leaf, static
 from jaxrl.sources import rollouts
 from jaxrl.spaces import Spaces
 from jaxrl.types import (
@@ -133,6 +134,9 @@ class PPO:
     """What remembers: "gru", "lstm" or "linear", between torso or embedding and the hidden layers; or "none"."""
     core_size: int = static(128, at_least=1)
     """Units of the core."""
+
+    parallel: Parallel = Parallel()
+    """Over which devices."""
 
     def validate(self) -> None:
         """Raises InputError, naming the nearest valid numbers, where the sizes do not divide."""
@@ -279,7 +283,11 @@ def make(c: PPO, spaces: Spaces, network: Network | None) -> Algorithm:
         done = learner.num_updates + 1
         return PPOLearner(now.params, now.opt_state, obs_stats, return_scale, done, rate), metrics
 
-    return Algorithm(init, update, policy, network.memory)
+    def of_envs(learner: PPOLearner) -> PPOLearner:
+        none = jax.tree.map(lambda _: False, learner)
+        return none._replace(return_scale=none.return_scale and none.return_scale._replace(running=True))
+
+    return Algorithm(init, update, policy, network.memory, by_env=of_envs)
 
 
 def estimate(
@@ -350,8 +358,7 @@ def fit(
         batch, remembered = take((samples, memory), rows)
         if c.normalize_advantage:
             # Not in the paper. Per minibatch, as everybody's PPO: the scale of rewards then leaves the step alone.
-            advantage = batch.advantage
-            batch = batch._replace(advantage=(advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8))
+            batch = batch._replace(advantage=standardized(batch.advantage))
         grads, metrics = accumulate(loss, now.params, (batch, remembered), micro_batch_size, key)
         norm, kl = m.grad_norm(grads), metrics["approx_kl"].value
         bad = ~jnp.isfinite(norm.total)

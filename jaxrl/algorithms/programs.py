@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.data.arrays import Data
+from jaxrl.data.fingerprints import fingerprint
 from jaxrl.data.prompts import first_rows
 from jaxrl.envs import registry
 from jaxrl.envs.bodies import check_bodies
@@ -24,7 +25,6 @@ from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import LanguageModel, ModelConfig
 from jaxrl.lm.vocabulary import check_ids
 from jaxrl.networks import check_distribution
-from jaxrl.ops.fingerprints import fingerprint
 from jaxrl.settings import replace
 from jaxrl.sources import at_own_width, batches, batches_per_epoch, completions
 from jaxrl.sources.rewards import TextReward

@@ -22,11 +22,13 @@ from jaxrl.networks.recurrent import CORES
 from jaxrl.networks.torsos import TORSOS
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import policy_gradient_loss, value_loss
+from jaxrl.ops.minibatch import accumulate
 from jaxrl.ops.normalization import RunningStats, init_obs_stats, normalize, update_stats
 from jaxrl.ops.optimizers import unless
 from jaxrl.ops.returns import discounted_returns
 from jaxrl.ops.schedules import linear, remaining
-from jaxrl.settings import EnvConfig, check_unread, config, leaf, static
+from jaxrl.ops.shards import standardized
+from jaxrl.settings import EnvConfig, Parallel, check_unread, config, leaf, static
 from jaxrl.sources import episodes
 from jaxrl.spaces import Spaces
 from jaxrl.types import (
@@ -95,6 +97,9 @@ class Reinforce:
     core_size: int = static(128, at_least=1)
     """Units of the core."""
 
+    parallel: Parallel = Parallel()
+    """Over which devices."""
+
     def validate(self) -> None:
         """Raises InputError for a setting that is not read."""
         if not self.baseline:
@@ -156,14 +161,13 @@ def make(c: Reinforce, spaces: Spaces, network: Network | None) -> Algorithm:
         reward = c.reward_scale * batch.reward
         returns = discounted_returns(reward, no_value, batch.terminated, batch.truncated, c.gamma)
 
-        def loss(params: Params):
+        def loss(params: Params, batch: Transition) -> tuple[m.Mean, Metrics]:
             distribution, baseline, _ = network.apply(params, obs, batch.first, batch.memory)
             advantage = returns - jax.lax.stop_gradient(baseline) if c.baseline else returns
             # Not in the paper: the step's size then depends on neither the scale nor the sign of returns. Over the
             # steps that were played only: those after the end are padding.
             if c.normalize_advantage:
-                center, spread = jnp.mean(advantage, where=playing), jnp.std(advantage, where=playing)
-                advantage = (advantage - center) / (spread + 1e-8)
+                advantage = standardized(advantage, playing)
             policy_losses = policy_gradient_loss(distribution.log_prob(batch.action), advantage)
             value_losses = value_loss(baseline, returns)
             entropy = distribution.entropy(key)
@@ -172,9 +176,9 @@ def make(c: Reinforce, spaces: Spaces, network: Network | None) -> Algorithm:
             if c.baseline:
                 total = total + c.baseline_coef * value_losses
                 metrics["value_loss"] = m.mean(value_losses, playing)
-            return m.mean(total, playing).value, metrics
+            return m.mean(total, playing), metrics
 
-        grads, metrics = jax.grad(loss, has_aux=True)(learner.params)
+        grads, metrics = accumulate(loss, learner.params, batch, micro_batch_size=None)
         learning_rate = linear(c.learning_rate, c.lr_final, remaining(c, learner.num_updates))
         updates, opt_state = optimizer.update(grads, learner.opt_state)
         params = optax.apply_updates(learner.params, optax.tree.scale(-learning_rate, updates))

@@ -32,7 +32,7 @@ import tyro
 
 from jaxrl.cli.benchmark import bench
 from jaxrl.cli.dataset import data
-from jaxrl.cli.experiment import import_from_here, paragraphs, sentences
+from jaxrl.cli.experiment import import_from_here, join, paragraphs, sentences
 from jaxrl.cli.inspection import listing, surroundings
 from jaxrl.cli.models import chat, generate, merge, winrate
 from jaxrl.cli.rendering import export, render
@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     verb = VERBS.get(words[0]) if words else None
     import_from_here()
     with sentences(), _unread():
+        join()
         if verb is None and words and not words[0].startswith("-"):
             hint = closest(words[0], list(VERBS)) or f"; it has {', '.join(VERBS)}"
             raise InputError(f"jaxrl has no command {words[0]!r}{hint}")

@@ -20,6 +20,7 @@ from jaxrl.runs.driver import RunResult, Schedule, run
 from jaxrl.runs.preemption import Stopped
 from jaxrl.settings import check, closest
 from jaxrl.training.compilation_cache import enable_compilation_cache
+from jaxrl.training.processes import initialize, is_first
 from jaxrl.types import InputError
 
 _JAXRL = Path(__file__).parents[1]
@@ -66,11 +67,20 @@ def preset(name: str, argv: list[str]) -> tuple[Any, list[str]]:
     """The config `name`_cpu on CPU and `name` on GPU and TPU, or what `--preset` at the head of `argv` asks for; and
     the arguments after it. A bad name ends the program with status 2 and a sentence.
     """
+    with sentences():
+        join()
     chosen = f"{name}_cpu" if jax.default_backend() == "cpu" else name
     if argv[:1] == ["--preset"] and len(argv) > 1:
         chosen, argv = argv[1], argv[2:]
     with sentences():
         return named(chosen), argv
+
+
+def join() -> None:
+    """Where this was started as one of several processes, join the others; the first alone prints."""
+    initialize()
+    if jax.distributed.is_initialized() and not is_first():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def names() -> list[str]:
@@ -98,6 +108,8 @@ def parse(
     import tyro
 
     import_from_here()
+    with sentences():
+        join()
     enable_compilation_cache()
     flat = tyro.conf.OmitArgPrefixes
     fields = [("config", flat[type(config)], config), ("options", flat[type(options)], options)]

@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from jaxrl.ops import shards
 from jaxrl.types import Metrics, PyTree, Transition
 
 
@@ -100,6 +101,6 @@ def explained_variance(
 ) -> Mean:
     """1 - Var[G - V]/Var[G]: 1 is perfect, 0 no better than a constant. 0 for a constant target. where: those that
     count; all by default."""
-    variance = jnp.var(target, where=where)
-    explained = 1 - jnp.var(target - value, where=where) / jnp.where(variance > 0, variance, 1.0)
+    variance, left = (shards.mean_and_variance(x, where)[1] for x in (target, target - value))
+    explained = 1 - left / jnp.where(variance > 0, variance, 1.0)
     return mean(jnp.where(variance > 0, explained, 0.0))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jaxrl.ops import shards
 from jaxrl.ops.metrics import Mean
 from jaxrl.ops.platform import tuning
 from jaxrl.types import Key, Metrics, Params, PyTree
@@ -113,10 +114,11 @@ def accumulate(
     """Gradient of Σ total / Σ count over the whole batch, a few rows at a time, and all metrics of it.
 
     loss(params, rows) -> (Mean, metrics), its count independent of params; with `key`, loss(params, rows, key), keys
-    as in `sum_over`. However the batch is cut, the result is the same: totals and counts are summed first and divided
-    once. micro_batch_size: None takes the batch whole, and the gradient is bit for bit that of the mean.
+    as in `sum_over`. However the batch is cut, the result is the same: totals and counts are summed first, over all
+    shards, and divided once. micro_batch_size: None takes the batch whole, and the gradient is bit for bit that of the
+    mean where there is one shard.
     """
-    cut = _is_cut(batch, micro_batch_size)
+    cut = _is_cut(batch, micro_batch_size) or shards.apart()
 
     def part(rows: PyTree, *key: Key) -> tuple[Params, Mean, Metrics]:
         def objective(params: Params) -> tuple[Array, tuple[Mean, Metrics]]:
@@ -126,7 +128,7 @@ def accumulate(
         grads, (mean, metrics) = jax.grad(objective, has_aux=True)(params)
         return grads, mean, metrics
 
-    grads, mean, metrics = sum_over(part, batch, micro_batch_size, key)
+    grads, mean, metrics = shards.total(sum_over(part, batch, micro_batch_size, key))
     return jax.tree.map(lambda g: g / _divisor(mean), grads) if cut else grads, metrics
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
+from jaxrl.ops import shards
 from jaxrl.spaces import Box, Space
 from jaxrl.types import InputError, PyTree
 
@@ -77,10 +78,11 @@ def _folded(stats: RunningStats, batch: Shaped[Array, "..."], where: Bool[Array,
     usable = jnp.all(_is_usable(batch), axis=tuple(range(1, batch.ndim)), keepdims=True)
     given = batch.shape[0] if where is None else jnp.sum(where, dtype=jnp.float32)
     count = jnp.sum(usable if where is None else usable & where, dtype=jnp.float32)
+    given, count = shards.total((given, count))
     # exactly 1 where all rows are usable: then these are jnp.mean and jnp.var, to the bit. The others add nothing.
     share = given / jnp.maximum(count, 1.0)
-    mean = share * jnp.mean(jnp.where(usable, batch, 0.0), axis=0, where=where)
-    var = share * jnp.var(jnp.where(usable, batch, mean), axis=0, where=where)
+    mean = share * shards.mean_and_variance(jnp.where(usable, batch, 0.0), where, axis=0)[0]
+    var = share * shards.mean_and_variance(jnp.where(usable, batch, mean), where, axis=0)[1]
     mean, var = (jnp.where(count > 0, x, 0.0) for x in (mean, var))
     total = stats.count + count
     delta, share = mean - stats.mean, count / jnp.maximum(total, 1.0)

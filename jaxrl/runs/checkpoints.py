@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxrl.runs.directory import NotSaved
 from jaxrl.training import leaves as flat
+from jaxrl.training.processes import gathered
 from jaxrl.types import InputError, PyTree
 
 
@@ -56,6 +57,13 @@ class Checkpoints:
         ocp = _orbax()
         # What is kept is decided here: Orbax's own rules know no steps and scores together.
         own = {"read_only": True} if self._read_only else {"max_to_keep": None, "enable_async_checkpointing": False}
+        if (count := jax.process_count()) > 1:
+            # Each process writes what it has gathered whole. Orbax would wait for the others within each call, by sums
+            # over the devices that training is using.
+            me = jax.process_index()
+            alone = {"primary_host": me, "active_processes": {me}, "barrier_sync_key_prefix": f"{me} of {count}"}
+            own |= {"multiprocessing_options": ocp.options.MultiprocessingOptions(**alone), "create": False}
+            self._directory.mkdir(parents=True, exist_ok=True)
         return ocp.CheckpointManager(self._directory, options=ocp.CheckpointManagerOptions(**own))
 
     def steps(self) -> list[int]:
@@ -69,7 +77,7 @@ class Checkpoints:
         """
         self.wait()
         names, data = zip(*flat.named(tree).items(), strict=True)
-        arrays = [np.array(x) for x in jax.device_get([flat.data(leaf) for leaf in data])]
+        arrays = [np.array(x) for x in gathered([flat.data(leaf) for leaf in data])]
         described = [flat.describe(leaf) for leaf in data]
         self._writing = self._writer.submit(self._write, step, names, arrays, described, dict(about), score)
 

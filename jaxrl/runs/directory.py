@@ -1,13 +1,16 @@
 """The directory of a run: what was run, on what, and whether a resume is of the same run."""
 
+import atexit
 import contextlib
 import dataclasses
 import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +22,7 @@ import numpy as np
 from jaxrl.config_file import load_config, save_config
 from jaxrl.reports.rows import METRICS
 from jaxrl.runs.header import git_revision, machine
+from jaxrl.training.processes import is_first, wait_for_all
 from jaxrl.types import InputError
 
 ABOUT, CONFIG, RESULT, LOCK, CHECKPOINTS = "run.json", "config.yaml", "result.json", ".lock", "checkpoints"
@@ -86,6 +90,21 @@ def alone(run_dir: Path) -> Iterator[None]:
         yield
 
 
+def own_directory(run_dir: Path | None, resume: bool) -> Path | None:
+    """Where this process writes: the first of several in `run_dir`, which the others can read; each of the others in a
+    directory that is gone when it ends, begun as a copy of the run that is resumed.
+    """
+    own = run_dir
+    if not is_first():
+        temporary = Path(tempfile.mkdtemp(prefix="jaxrl-"))
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        own = temporary / "run"
+        if resume and run_dir is not None and run_dir.is_dir():
+            shutil.copytree(run_dir, own)
+    wait_for_all("the run's directory")
+    return own
+
+
 def as_run(config: Any, overrides: Mapping[str, Any]) -> Any:
     """The config with the settings that something given stood in for: paths such as "env.name" -> values."""
     for path, value in overrides.items():
@@ -141,6 +160,16 @@ def adopt(
     (run_dir / CONFIG).rename(run_dir / f"config-{len(earlier)}.yaml")
     save_config(config, run_dir / CONFIG)
     write_about(run_dir, {**about, **more, "seed": seed, "given": given, "changes": earlier})
+
+
+def shards_of(run_dir: Path, config: Any) -> int | None:
+    """The number of shards that a run was begun with, whatever devices there were; None where `config` says it, or
+    nothing does."""
+    if getattr(config, "parallel", None) is None or config.parallel.data is not None:
+        return None
+    with contextlib.suppress(OSError, InputError):  # which is told where the whole file is compared
+        return load_config(run_dir / CONFIG, _named(config)).parallel.data
+    return None
 
 
 def keepsakes(run_dir: Path) -> dict[str, str]:

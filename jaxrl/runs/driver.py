@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxrl.config_file import to_dict
-from jaxrl.ops.fingerprints import name_of
+from jaxrl.data.fingerprints import name_of
 from jaxrl.reports.curve import learning_curve
 from jaxrl.reports.rows import TIMING, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
@@ -32,7 +32,9 @@ from jaxrl.runs.directory import (
     keepsakes,
     mend,
     on_disk,
+    own_directory,
     read_about,
+    shards_of,
 )
 from jaxrl.runs.divergence import again, slower, train_on
 from jaxrl.runs.header import HEADER, lines, run_header
@@ -40,11 +42,14 @@ from jaxrl.runs.judging import Judge
 from jaxrl.runs.logs import Bar, Logger, WandbRun, check_wandb, plain_lines
 from jaxrl.runs.preemption import Interrupts, Partial
 from jaxrl.runs.session import Session
+from jaxrl.settings import Parallel, replace
 from jaxrl.training import program
 from jaxrl.training.clock import Clock
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.training.compiled import Compiled, trace
 from jaxrl.training.given import describe
+from jaxrl.training.parallel import over_devices
+from jaxrl.training.processes import is_first
 from jaxrl.types import InputError, Key, Program, TrainState
 
 
@@ -123,11 +128,15 @@ def run(
     where the disk takes no more.
     """
     schedule.check()
+    progress = progress and is_first()
     seed = checked_seed(seed)
     cache = enable_compilation_cache()
+    run_dir = own_directory(None if run_dir is None else Path(run_dir), resume)
     p = program(config, **given)
+    shared = _spread(config, run_dir if resume else None)
+    if shared is not config and p.host is None:
+        config, p = shared, program(shared, **given)
     settings, told = as_run(config, p.overrides), describe(given)
-    run_dir = None if run_dir is None else Path(run_dir)
     slower(config, backoff)
     with on_disk(run_dir), contextlib.ExitStack() as stack:
         if resume and run_dir is not None and run_dir.is_dir():
@@ -190,6 +199,12 @@ def run(
     return RunResult(state, final, run_dir)
 
 
+def _spread(config: Any, resumed: Path | None) -> Any:
+    """The config with its number of shards: that of the run that is resumed, or one for each device."""
+    shards = None if resumed is None else shards_of(resumed, config)
+    return over_devices(config) if shards is None else replace(config, parallel=Parallel(shards))
+
+
 def _bar(p: Program, done: int, progress: bool, marks: dict[str, set[int]]) -> Bar:
     steps = {name: {mark * p.steps_per_update for mark in found} for name, found in marks.items()}
     return Bar(p.total_steps, done, progress, p.unit.label.split()[-1], plain_lines(steps["evals"], steps["logs"]))
@@ -225,10 +240,10 @@ def _start(
     if done > p.total_steps:
         learned = f"{run_dir} has learned from {done} {p.unit.label}"
         raise InputError(f"{learned}, and total_steps = {p.total_steps}; give at least as many")
-    back = read_about(run_dir).get("went_back")
+    state, back = compiled.place(found.tree), read_about(run_dir).get("went_back")
     if back is None:
-        return found.tree, compiled
-    state = again(found.tree) if found.step == back["to"] else found.tree
+        return state, compiled
+    state = again(state) if found.step == back["to"] else state
     return state, compiled.using(slower(config, back["backoff"]))
 
 

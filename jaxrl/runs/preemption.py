@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxrl.training.processes import agreed
+
 _LOOK = 0.1  # seconds between two looks whether the device has done its work, at most
 
 
@@ -71,9 +73,15 @@ class Interrupts:
         self._before = {}
 
     def heed(self) -> None:
-        """Raises Interrupted where somebody has asked to stop."""
-        if self.asked:
+        """Raises Interrupted where somebody has asked to stop. One of several processes goes on to where all ask."""
+        if self.asked and jax.process_count() == 1:
             raise Interrupted
+
+    def agree(self, piece: int) -> int:
+        """Whether any process was asked to stop is known to all then, and the largest piece that any proposes."""
+        asked, piece = agreed(bool(self.asked), piece)
+        self.asked = self.asked or ("a signal to another process" if asked else None)
+        return piece
 
     def _heard(self, number: int, frame: Any) -> None:
         self.asked = signal.Signals(number).name

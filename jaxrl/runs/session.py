@@ -105,8 +105,10 @@ class Session:
         updates that are left because it was.
         """
         told, self.partial = self.compiled.nothing if self.partial is None else self.partial.told, None
-        while count and not self.interrupts.asked:
-            piece, began = min(count, self.piece), time.perf_counter()
+        while count:
+            piece, began = min(count, self.interrupts.agree(self.piece)), time.perf_counter()
+            if self.interrupts.asked:
+                break
             try:
                 leaves, told = self.compiled.chunk(leaves, piece, told)
             except HostFailed as error:  # before anything was learned from the batch: all else is worth keeping
@@ -219,9 +221,10 @@ class Session:
             self.failed = error
             self._stop(self.p.num_updates, state, self.compiled.nothing)
         done, timing = {self.p.unit.name: int(state.num_steps)}, self.clock.figures()
+        on = {"devices": len(state.num_steps.sharding.device_set), "processes": jax.process_count()}
         if not self.clock.steps and (before := read_result(self.run_dir)):  # it had ended: its speed is what it was
             timing = {name: before.get(name, value) for name, value in timing.items()}
-        return {**found, **done, **timing, **counts(rows, self.p.steps_per_update), "run_dir": str(self.run_dir)}
+        return {**found, **done, **timing, **on, **counts(rows, self.p.steps_per_update), "run_dir": str(self.run_dir)}
 
     def _headline(self, row: dict[str, float]) -> str:
         shown = {label: [row[n] for n in names if n in row][:1] for label, names in self.p.headline.items()}

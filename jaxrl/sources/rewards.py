@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxrl.data.fingerprints import name_of
 from jaxrl.lm.heads import last_scores
 from jaxrl.lm.log_probs import TokenRows
 from jaxrl.lm.pretrained.tensors import listing
@@ -22,7 +23,6 @@ from jaxrl.lm.pretrained.weights import Pretrained, load_model
 from jaxrl.lm.sampling import Generation
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import Decoder, LanguageModel, language_model
-from jaxrl.ops.fingerprints import name_of
 from jaxrl.settings import closest
 from jaxrl.sources.sampled import Completed, Reward, contained
 from jaxrl.types import InputError, RewardFailed

@@ -16,6 +16,7 @@ from jaxrl.ops import metrics as m
 from jaxrl.ops.platform import compile_lowered, cores
 from jaxrl.settings import float32
 from jaxrl.training.given import split_given
+from jaxrl.training.processes import one_at_a_time, placed
 from jaxrl.training.programs import program
 from jaxrl.types import Evaluator, Key, Learner, Program, PyTree, TrainState
 
@@ -52,6 +53,8 @@ class Compiled(NamedTuple):
     memory: dict[str, float]
     nothing: Float[Array, " told"]
     """What a first chunk was told."""
+    place: Callable[[TrainState], TrainState]
+    """Puts a state that this host has whole where it belongs."""
     using: Callable[[Any], "Compiled"]
     """using(config) -> the same programs with the floats of another config; nothing is compiled."""
 
@@ -155,10 +158,14 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
     The config's floats and all arrays that are given are arguments: another value of theirs compiles nothing.
     """
     f, number = functions(config, given, p), jax.ShapeDtypeStruct((), jnp.int32)
-    init, state, arrays = f.init.trace(f.inputs, _key()), f.state, f.inputs[1]
-    flat = jax.tree.leaves(f.inputs)
-    leaves = jax.tree.leaves(state)
-    train = [jax.jit(f.chunk, donate_argnums=1).trace(flat, leaves, number, f.nothing)]
+    state, init, chunk, arrays = f.state, f.init, jax.jit(f.chunk, donate_argnums=1), f.inputs[1]
+    if p.places is not None:
+        places = p.places(state)
+        state = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, places)
+        init = jax.jit(f.init, out_shardings=places)
+        chunk = jax.jit(f.chunk, donate_argnums=1, out_shardings=(jax.tree.leaves(places), places.num_steps))
+    init, flat, leaves = init.trace(f.inputs, _key()), jax.tree.leaves(f.inputs), jax.tree.leaves(state)
+    train = [chunk.trace(flat, leaves, number, f.nothing)]
     if p.host is not None:
         train += [
             jax.jit(f.learn, donate_argnums=1).trace(flat, leaves, state.carry, f.batch, f.nothing),
@@ -178,7 +185,7 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
 
         def chunk(leaves: Leaves, number: int, told: Any = none) -> tuple[Leaves, Any]:
             if p.host is None or not number:
-                return updates[0](flat, leaves, count(number), told)
+                return one_at_a_time(updates[0](flat, leaves, count(number), told))
             for _ in range(number):
                 carry, batch = updates[2](flat, leaves)
                 leaves, told = updates[1](flat, leaves, carry, p.host(jax.device_get(batch)), told)
@@ -196,6 +203,7 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
             ),
             memory=memory_of(updates[min(1, len(updates) - 1)]),
             nothing=none,
+            place=lambda state: placed(state, p.places and p.places(state)),
             using=lambda config: bound(config, updates, start, ask),
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.ops.fingerprints import fingerprint, name_of
+from jaxrl.data.fingerprints import fingerprint, name_of
 from jaxrl.types import PyTree
 
 

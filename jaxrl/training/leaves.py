@@ -48,7 +48,7 @@ def undata(like: Any, array: Any) -> jax.Array:
 def shape(leaf: Any) -> jax.ShapeDtypeStruct:
     """Shape, type and place of `data(leaf)`."""
     made = jax.eval_shape(data, leaf)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(made.shape, made.dtype, sharding=device)
 
 

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.ops.platform import in_turns
-from jaxrl.settings import check, closest, float32
+from jaxrl.settings import check, closest, float32, shard_of
+from jaxrl.training.parallel import spread
 from jaxrl.types import InputError, Program
 
 _MOST_STEPS = 2**31 - 1  # TrainState counts steps in 32 bits
@@ -35,10 +36,18 @@ def program(config: Any, **given: Any) -> Program:
             hint = closest(name, known) or f"; it takes {', '.join(known) or 'nothing beside its config'}"
             raise InputError(f"{type(config).__name__} does not take {name}{hint}")
     _check_one(config)
-    made = float32(config).program(**given)
+    made = _made(config, given)
     _check_length(made)
     update = functools.partial(in_turns, made.algorithm.update)
     return made._replace(algorithm=made.algorithm._replace(update=update))
+
+
+def _made(config: Any, given: dict[str, Any]) -> Program:
+    parallel = getattr(config, "parallel", None)  # one of a user's own need not have it
+    shards = 1 if parallel is None else parallel.data or 1
+    if shards == 1:
+        return float32(config).program(**given)
+    return spread(float32(shard_of(config, shards)).program(**given), shards)
 
 
 def takes(config: Any) -> list[str]:

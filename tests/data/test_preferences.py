@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from jaxrl.data.fingerprints import fingerprint
 from jaxrl.data.kinds import unpair
 from jaxrl.data.preferences import Completions, Pairs, bucketed, encode_rows
-from jaxrl.ops.fingerprints import fingerprint
 
 EOS, BOS, AB = 257, 256, 258  # "a" is 97: see conftest
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.data.fingerprints import fingerprint, name_of
 from jaxrl.networks import actor_critic
-from jaxrl.ops.fingerprints import fingerprint, name_of
 from jaxrl.spaces import Box, Discrete, Spaces
 from jaxrl.training.given import describe, split_given
 from tests.helpers.environments import Counter
@@ -88,7 +88,7 @@ ACROSS = """
 import jax
 from jaxrl import make
 from jaxrl.networks import actor_critic
-from jaxrl.ops.fingerprints import fingerprint
+from jaxrl.data.fingerprints import fingerprint
 from jaxrl.spaces import Box, Discrete, Spaces
 network = actor_critic(Spaces(Box((4,)), Discrete(2)), hidden=(8,))
 things = [make("gymnax/Pendulum-v1"), make("brax/inverted_pendulum", backend="spring"), network]

@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AbstractMesh, AxisType
 
-from jaxrl import PPO, EnvConfig, make, train
+from jaxrl import A2C, PPO, EnvConfig, Reinforce, make, train
 from jaxrl.envs.wrappers import ActionRepeat
+from jaxrl.settings import Parallel
 
 HUMANOID = PPO(
     env=EnvConfig("brax/humanoid", num_envs=8, backend="spring", resets="pool", time_limit=100),
@@ -46,3 +48,23 @@ def test_humanoid_ppo_lowers_for_cuda_and_tpu():
 def test_a_host_callback_is_caught():
     with pytest.raises(NotImplementedError, match="callback"):
         lower(Talkative(make("brax/humanoid", backend="spring"), 1))
+
+
+SMALL = {"env": EnvConfig(num_envs=16, time_limit=10), "num_steps": 10, "total_steps": 16 * 10 * 2, "hidden": (8,)}
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("learns", [PPO, A2C, Reinforce], ids=lambda cls: cls.__name__)
+def test_eight_shards_lower_for_a_mesh_of_eight_devices(learns, platform, key):
+    config = learns(**SMALL, parallel=Parallel(data=8))
+    mesh = AbstractMesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    with jax.sharding.use_abstract_mesh(mesh):
+        text = jax.jit(train).trace(config, key).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("stablehlo.all_reduce") >= 2
+    assert not any(other in text for other in ("all_gather", "all_to_all", "collective_permute"))
+
+
+def test_shards_that_do_not_go_into_the_mesh_are_refused(key):
+    mesh = AbstractMesh((3,), ("data",), axis_types=(AxisType.Auto,))
+    with jax.sharding.use_abstract_mesh(mesh), pytest.raises(ValueError, match="to the 3 devices .*; try 3"):
+        jax.eval_shape(train, PPO(**SMALL, parallel=Parallel(data=8)), key)

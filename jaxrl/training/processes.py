@@ -1,0 +1,107 @@
+"""Several processes as one program, by JAX's own runtime: each has the devices of its machine, all run the same lines,
+and what is computed over all devices is the same in each.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxrl.training.leaves import data, is_key
+from jaxrl.types import InputError, PyTree
+
+_HEARTBEAT = 30  # seconds without a word after which a process is taken for dead, and the others end
+_OURS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+def initialize() -> None:
+    """Join the other processes, where this one was started as one of several; call it before anything is computed.
+
+    They are told by JAX_COORDINATOR_ADDRESS (HOST:PORT of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID, as
+    `scripts/launch` sets them; or found by JAX in a step of SLURM and on the hosts of a TPU pod. Does nothing where
+    there is one process, or when they are joined already. Raises InputError where only some of the three are set.
+    """
+    if jax.distributed.is_initialized():
+        return
+    told = [os.environ.get(name) for name in _OURS]
+    if any(told):
+        missing = [name for name, value in zip(_OURS, told, strict=True) if not value]
+        if missing:
+            raise InputError(f"{' and '.join(missing)} must be set too, as scripts/launch does")
+        address, count, number = told[0], *map(int, told[1:])
+        jax.distributed.initialize(address, count, number, heartbeat_timeout_seconds=_HEARTBEAT)
+    elif _of_several():
+        jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT)
+
+
+def _of_several() -> bool:
+    hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES") or ""
+    return "," in hosts or int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and prints."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Until every process has come to this line."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def agreed(*numbers: int) -> tuple[int, ...]:
+    """The largest that any process gives, of each: what is decided by a clock or a signal all must decide alike."""
+    if jax.process_count() == 1:
+        return numbers
+    own = np.tile(np.array(numbers, np.int32), (jax.local_device_count(), 1))
+    each = jax.make_array_from_process_local_data(_over_all(PartitionSpec("all")), own)
+    return tuple(int(n) for n in _everywhere(_largest)(each))
+
+
+def gathered(leaves: list[jax.Array]) -> list[Any]:
+    """All of them, whole, on this host, wherever their parts lie."""
+    return jax.device_get(leaves) if jax.process_count() == 1 else _everywhere(_as_it_is)(leaves)
+
+
+@functools.cache
+def _everywhere(function: Callable) -> Callable[[PyTree], PyTree]:
+    compiled = jax.jit(function, out_shardings=_over_all(PartitionSpec()))
+    return lambda tree: jax.device_get(jax.block_until_ready(compiled(tree)))
+
+
+def _largest(x: jax.Array) -> jax.Array:
+    return jnp.max(x, axis=0)
+
+
+def _as_it_is(tree: PyTree) -> PyTree:
+    return tree
+
+
+def _over_all(spec: PartitionSpec) -> NamedSharding:
+    return NamedSharding(jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,)), spec)
+
+
+def one_at_a_time(tree: PyTree) -> PyTree:
+    """The tree, waited for where there are several processes of CPUs: these run two programs at once, in another order
+    in each process, and each would take the other's sums."""
+    several = jax.process_count() > 1 and jax.default_backend() == "cpu"
+    return jax.block_until_ready(tree) if several else tree
+
+
+def placed(tree: PyTree, places: PyTree | None) -> PyTree:
+    """What this host has whole, on the devices where it belongs."""
+
+    def put(x: jax.Array, place: jax.sharding.Sharding) -> jax.Array:
+        if is_key(x):
+            return jax.random.wrap_key_data(put(data(x), place), impl=jax.random.key_impl(x))
+        whole = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, place, lambda part: whole[part])
+
+    return tree if places is None else jax.tree.map(put, tree, places)

@@ -1,0 +1,135 @@
+"""Several processes on this machine as one program: two of two devices each."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jaxrl import PPO, EnvConfig, Schedule, run
+from jaxrl.config_file import load_config, save_config
+from jaxrl.reports.rows import read_metrics
+from jaxrl.settings import Parallel
+
+ROOT = Path(__file__).parent.parent.parent
+LAUNCH = [sys.executable, "scripts/launch", "-n", "2", "--devices", "2"]
+CONFIG = PPO(
+    env=EnvConfig(num_envs=32, eval_episodes=4),
+    total_steps=32 * 16 * 16,
+    num_steps=16,
+    normalize_obs=True,
+    normalize_return=True,
+    hidden=(16,),
+    parallel=Parallel(data=4),
+)
+EVERY = ["--logs", "8", "--evals", "1", "--saves", "4", "--seed", "3"]
+SCHEDULE = Schedule(logs=8, evals=1, saves=4)
+
+
+def launched(words, *more):
+    return subprocess.Popen(
+        [*LAUNCH, *more, "experiments/train.py", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process):
+    out, told = process.communicate(timeout=600)
+    assert process.returncode == 0, told
+    return json.loads(out.splitlines()[-1]), told
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
+    save_config(CONFIG, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def by_two(described, tmp_path_factory):
+    """The figures and the directory of a run of two processes."""
+    directory = tmp_path_factory.mktemp("two") / "run"
+    return ended(launched([str(described), *EVERY, "--run-dir", str(directory)]))[0], directory
+
+
+def rows_alike(a, b):
+    a, b = (read_metrics(directory / "metrics.jsonl") for directory in (a, b))
+    assert [row["step"] for row in a] == [row["step"] for row in b] and len(a) == 8
+    for one, other in zip(a, b, strict=True):
+        for name in ("entropy", "episode_length", "value_loss"):
+            assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), (one["step"], name)
+
+
+def without_newest(directory, copy):
+    """A copy as it would be had the run been stopped before its last save."""
+    shutil.copytree(directory, copy)
+    newest = max((copy / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest)
+    return copy
+
+
+def test_two_processes_compute_what_one_does_and_one_of_them_writes(by_two, tmp_path):
+    figures, directory = by_two
+    assert figures["devices"] == 4 and figures["processes"] == 2 and figures["run_dir"] == str(directory)
+    alone = run(CONFIG, 3, tmp_path / "run", schedule=SCHEDULE, progress=False)
+    assert alone.figures["devices"] == 1 and alone.figures["processes"] == 1
+    rows_alike(directory, tmp_path / "run")
+    assert sorted(path.name for path in directory.iterdir()) == sorted(p.name for p in (tmp_path / "run").iterdir())
+
+
+def test_what_two_have_saved_one_goes_on_with(by_two, tmp_path):
+    _, directory = by_two
+    copy = without_newest(directory, tmp_path / "run")
+    with pytest.warns(UserWarning, match="devices was 4, is 1"):
+        state = run(CONFIG, 3, copy, resume=True, schedule=SCHEDULE, progress=False).state
+    assert int(state.num_steps) == CONFIG.total_steps
+    rows_alike(directory, copy)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a process by its environment, as Linux does")
+def test_where_one_is_killed_all_begin_again_from_what_one_process_had_saved(by_two, described, tmp_path):
+    run(CONFIG, 3, tmp_path / "run", schedule=SCHEDULE, progress=False)
+    directory = without_newest(tmp_path / "run", tmp_path / "copy")
+    process = launched([str(described), *EVERY, "--run-dir", str(directory), "--resume"], "--restarts", "1")
+    killed = second(str(directory), process)
+    os.kill(killed, signal.SIGKILL)
+    figures, told = ended(process)
+    assert "ended with 137; starting again, 0 more" in told
+    assert figures["processes"] == 2 and figures["env_steps"] == CONFIG.total_steps
+    rows_alike(by_two[1], directory)
+    assert load_config(directory / "config.yaml", {"ppo": PPO}).parallel.data == 4
+
+
+def second(directory, launcher):
+    """The process of number 1 that works on this directory, once it has joined the other."""
+    while launcher.poll() is None:
+        for found in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (found / "cmdline").read_bytes().split(b"\0")
+                env = (found / "environ").read_bytes().split(b"\0")
+                joined = "libjax" in (found / "maps").read_text()
+            except OSError:  # gone, or another user's
+                continue
+            if directory.encode() in words and b"JAX_PROCESS_ID=1" in env and joined:
+                return int(found.name)
+        time.sleep(0.1)
+    raise AssertionError(launcher.communicate()[1])
+
+
+def test_bad_input_is_said_once(described, tmp_path):
+    process = launched([str(described), "--num-envs", "30", "--run-dir", str(tmp_path / "run")])
+    out, told = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert told.count("error: num_envs = 30 cannot be dealt to parallel.data = 4 shards; try 3") == 1
+    assert "{" not in out and not (tmp_path / "run").exists()  # Gloo says that it is there
+    refused = subprocess.run([*LAUNCH, "--restarts", "1", "x.py"], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and "give the file's --run-dir" in refused.stderr
