@@ -53,6 +53,7 @@ from jaxrl.runs import run as run
 
 # configs and sweeps
 from jaxrl.settings import EnvConfig as EnvConfig
+from jaxrl.settings import Parallel as Parallel
 from jaxrl.settings import axes as axes
 from jaxrl.settings import config as config
 from jaxrl.settings import replace as replace

@@ -54,6 +54,11 @@ def compile_together(config: Any, given: dict[str, Any], p: Program, size: int, 
         raise InputError(
             f"part of {p.label} runs on the host, and a sweep is one compiled program; `run` its members one by one"
         )
+    if p.places is not None:
+        raise InputError(
+            f"parallel.data = {config.parallel.data}: a sweep spreads its members over the devices, each in one shard; "
+            "leave it out"
+        )
     f = functions(config, given, p)
     mesh = jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
     each, same = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())

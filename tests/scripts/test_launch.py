@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxrl import PPO, EnvConfig, Schedule, run
+from jaxrl import PPO, EnvConfig, Parallel, Schedule, run
 from jaxrl.config_file import load_config, save_config
 from jaxrl.reports.rows import read_metrics
-from jaxrl.settings import Parallel
 
 ROOT = Path(__file__).parent.parent.parent
 LAUNCH = [sys.executable, "scripts/launch", "-n", "2", "--devices", "2"]

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
-from jaxrl import A2C, PPO, EnvConfig, Reinforce, make, train
+from jaxrl import A2C, PPO, EnvConfig, Parallel, Reinforce, make, train
 from jaxrl.envs.wrappers import ActionRepeat
-from jaxrl.settings import Parallel
 
 HUMANOID = PPO(
     env=EnvConfig("brax/humanoid", num_envs=8, backend="spring", resets="pool", time_limit=100),

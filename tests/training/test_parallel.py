@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import A2C, PPO, EnvConfig, Reinforce, Schedule, replace, run, train
+from jaxrl import A2C, PPO, EnvConfig, Parallel, Reinforce, Schedule, replace, run, train
 from jaxrl.config_file import load_config
 from jaxrl.reports.rows import read_metrics
-from jaxrl.settings import Parallel
 from jaxrl.training.parallel import over_devices
 from jaxrl.training.programs import program
+from jaxrl.training.sweeps import compile_together
 
 EIGHT = Parallel(data=8)
 CARTPOLE = PPO(
@@ -162,6 +162,11 @@ def test_environments_on_the_host_feed_one_shard():
     config = replace(CARTPOLE, name="gymnasium/CartPole-v1", num_envs=8)
     with pytest.raises(ValueError, match="runs on the host, which feeds one shard; set parallel.data = 1"):
         program(config)
+
+
+def test_members_of_a_sweep_have_one_shard():
+    with pytest.raises(ValueError, match="parallel.data = 8: a sweep spreads its members over the devices"):
+        compile_together(CARTPOLE, {}, program(CARTPOLE), 2)
 
 
 def test_without_a_number_it_is_one_for_each_device():
