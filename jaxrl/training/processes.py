@@ -24,13 +24,17 @@ def initialize() -> None:
     """Join the other processes, where this one was started as one of several; call it before anything is computed.
 
     They are told by JAX_COORDINATOR_ADDRESS (HOST:PORT of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID, as
-    `scripts/launch` sets them; or found by JAX in a step of SLURM and on the hosts of a TPU pod. Does nothing where
-    there is one process, or when they are joined already. Raises InputError where only some of the three are set.
+    `scripts/launch` sets them; or found by JAX: in a step of SLURM, where TPU_WORKER_HOSTNAMES names several, and, on
+    whatever it knows, where the first of the three is "auto". Does nothing where there is one process, or when they are
+    joined already. Raises InputError where only some of the three are set.
     """
     if jax.distributed.is_initialized():
         return
     told = [os.environ.get(name) for name in _OURS]
-    if any(told):
+    if told[0] == "auto":
+        del os.environ[_OURS[0]]  # JAX would take it for an address
+        jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT)
+    elif any(told):
         missing = [name for name, value in zip(_OURS, told, strict=True) if not value]
         if missing:
             raise InputError(f"{' and '.join(missing)} must be set too, as scripts/launch does")

@@ -1,0 +1,47 @@
+"""Who joins whom: nothing is started here (tests/scripts/test_launch.py does)."""
+
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl.training import processes
+
+NAMES = (*processes._OURS, "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES", "SLURM_STEP_NUM_TASKS")
+
+
+@pytest.mark.parametrize(
+    "env, joined",
+    [
+        ({}, None),
+        ({"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"}, None),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, ()),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, ()),
+        ({"JAX_COORDINATOR_ADDRESS": "auto"}, ()),
+        (dict(zip(processes._OURS, ("host:1234", "3", "2"), strict=True)), ("host:1234", 3, 2)),
+    ],
+)
+def test_the_others_are_joined_where_there_are_any(env, joined, monkeypatch):
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with mock.patch.object(jax.distributed, "initialize") as initialize:
+        processes.initialize()
+    assert (initialize.call_args and initialize.call_args.args) == joined
+
+
+def test_what_is_half_told_is_refused(monkeypatch):
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("JAX_PROCESS_ID", "1")
+    with pytest.raises(ValueError, match="JAX_COORDINATOR_ADDRESS and JAX_NUM_PROCESSES must be set too"):
+        processes.initialize()
+
+
+def test_one_process_is_the_first_and_agrees_with_itself():
+    assert processes.is_first() and processes.agreed(3, 7) == (3, 7)
+    x = {"a": jnp.arange(3)}
+    assert processes.placed(x, None) is x and np.array_equal(processes.gathered([x["a"]])[0], [0, 1, 2])
