@@ -89,7 +89,9 @@ KEYS += "invalid_steps_in_training skipped_gradient_steps"
 def test_cartpole_experiment_runs_and_prints_its_figures(tmp_path):
     script = ROOT / "experiments/cartpole_reinforce.py"
     figures = experiment(script, "--total-steps", "16000", "--run-dir", "out", *SMALL, cwd=tmp_path)
-    assert set(f"{KEYS} compile_seconds steps_per_second num_compilations run_dir".split()) == set(figures)
+    assert set(f"{KEYS} compile_seconds steps_per_second num_compilations devices processes run_dir".split()) == set(
+        figures
+    )
     assert (tmp_path / "out" / "curve.png").stat().st_size > 10_000
 
 
