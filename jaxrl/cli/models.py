@@ -7,12 +7,15 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 from tyro.conf import Positional
 
+from jaxrl import sweeps
+from jaxrl.cli.sweeping import is_sweep
 from jaxrl.data.prompts import encode_prompts, read_prompts, with_prompts
 from jaxrl.lm.lora import merge as merged
 from jaxrl.lm.lora import scale_of
@@ -247,17 +250,29 @@ def _scores(
     return np.concatenate(found)
 
 
-def merge(
-    adapter: Positional[str], folder: Positional[str], *, base: str | None = None, dtype: str = "float32"
-) -> None:
-    """Merge an adapter into its base, and save the whole model.
+def merge(what: Positional[tuple[str, ...]], *, base: str | None = None, dtype: str = "float32") -> None:
+    """Merge an adapter into its base, and save the whole model; or make one sweep of the parts of it.
+
+        jaxrl merge runs/mine/adapter merged
+        jaxrl merge runs/part1 runs/part2 runs/part3 runs/whole
 
     Args:
-        adapter: A folder with adapter_config.json, as PEFT or `finetune --adapter-only` writes it, or its hub name.
-        folder: Where the model goes: safetensors, config.json and tokenizer.
+        what: A folder with adapter_config.json, as PEFT or `finetune --adapter-only` writes it, or its hub name, and
+            where the model goes: safetensors, config.json and tokenizer. Or the directories of all parts that `sweep
+            --shard 1/3` and so on made, and a new directory.
         base: The model that the adapter is for, where it is not where adapter_config.json says.
         dtype: Of the weights on disk: float32, bfloat16 or float16.
     """
+    if len(what) > 1 and is_sweep(Path(what[0])):
+        figures = sweeps.merge([Path(part) for part in what[:-1]], Path(what[-1]))
+        print(f"report      jaxrl report {what[-1]}")
+        print(json.dumps(figures))
+        return
+    if len(what) != 2:
+        raise InputError(
+            f"merge takes an adapter and a folder, or directories of sweeps, not {' '.join(what) or 'none'}"
+        )
+    adapter, folder = what
     model, settings, adapters = load_adapter(adapter, base=base)
     params = merged(model.params, adapters, scale_of(settings))
     save_model(folder, model.config, params, model.tokenizer, dtype=dtype)

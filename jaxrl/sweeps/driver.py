@@ -9,19 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl.config_file import save_config, to_dict
+from jaxrl.config_file import to_dict
 from jaxrl.reports.statistics import interquartile_mean
-from jaxrl.reports.sweep.ranking import read_sweep as ranking
-from jaxrl.reports.sweep.table import TABLE, shown
 from jaxrl.runs.directory import alone, on_disk
 from jaxrl.runs.logs import Bar
 from jaxrl.runs.preemption import Interrupted, Interrupts, Stopped
-from jaxrl.sweeps.directory import BEST, begin_sweep, check_sweep_dir, described, end, ended, read_sweep, update_sweep
+from jaxrl.sweeps.directory import begin_sweep, check_sweep_dir, described, end, ended, read_sweep, update_sweep
 from jaxrl.sweeps.forecasting import Forecast, said
 from jaxrl.sweeps.learning import Learning
+from jaxrl.sweeps.loading import best_of
 from jaxrl.sweeps.plan import Batch, Group
-from jaxrl.sweeps.space import read_value, with_fields
-from jaxrl.sweeps.table import evaluated, join, read, write_events
+from jaxrl.sweeps.table import evaluated, join, write_events
 from jaxrl.sweeps.tasks import Plan, Task, task
 from jaxrl.training.compilation_cache import enable_compilation_cache
 from jaxrl.training.given import describe
@@ -105,7 +103,9 @@ def sweep(
         table = join(run_dir)
         count = sum(len(batch.members) for batch in batches)
         seconds = sum(ended(run_dir, batch.number)["seconds"] for batch in batches)
-        figures = {"members": count, **_best(asked, run_dir), "train_seconds": round(seconds, 2)}
+        config = None if asked.search.moves else asked.config  # settings that change on the way are in no config
+        best = best_of(run_dir, config, [one.field for one in asked.fields])
+        figures = {"members": count, **best, "train_seconds": round(seconds, 2)}
         figures["run_dir"] = str(run_dir)
         update_sweep(run_dir, result=figures)
     return SweepResult(figures, run_dir, table)
@@ -161,27 +161,11 @@ def _about(asked: Task, formed: Sequence[Group]) -> dict[str, Any]:
         "method": plan.method,
         "num_configs": count,
         "num_seeds": len(asked.seeds),
-        "num_members": count * len(asked.seeds),
+        "num_members": count * len(asked.seeds) if plan.shard is None else sum(len(g.members) for g in formed),
         "seeds": list(asked.seeds),
         "total_steps": p.total_steps,
         "unit": p.unit._asdict(),
     }
-
-
-def _best(asked: Task, run_dir: Path) -> dict[str, Any]:
-    """The first of the ranking of its report, whose config is written down, unless its settings have changed on the
-    way; None where no member was evaluated."""
-    ranked = ranking(run_dir).ranked
-    if not ranked:
-        return {"best": None}
-    best = ranked[0]
-    if not asked.search.moves:
-        row = next(row for row in read(run_dir / TABLE) if int(row["config"]) == best.index)
-        own = {one.field: read_value(asked.config, one.field, row[one.field]) for one in asked.fields}
-        save_config(with_fields(asked.config, own), run_dir / BEST)
-    values = {name: shown(value, 6) for name, value in best.values.items()}
-    interval = None if best.low is None else [best.low, best.high]
-    return {"best": best.index, "best_values": values, "best_score": best.iqm, "best_interval": interval}
 
 
 def _foreseen(asked: Task, batches: Sequence[Batch], forecasts: Sequence[Forecast]) -> dict[str, Any]:

@@ -2,24 +2,26 @@
 
 import contextlib
 import math
+import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from jaxrl.algorithms import ALGORITHMS
-from jaxrl.config_file import load_config
+from jaxrl.config_file import load_config, save_config
+from jaxrl.reports.sweep.ranking import SWEEP
 from jaxrl.reports.sweep.ranking import read_sweep as ranking
-from jaxrl.reports.sweep.table import PARTS
+from jaxrl.reports.sweep.table import PARTS, TABLE, shown
 from jaxrl.runs.checkpoints import Checkpoints
-from jaxrl.runs.directory import CHECKPOINTS, CONFIG
+from jaxrl.runs.directory import CHECKPOINTS, CONFIG, write_json
 from jaxrl.runs.loading import LoadedRun, SavedRun, policy_of
 from jaxrl.settings import float32
-from jaxrl.sweeps.directory import read_sweep
+from jaxrl.sweeps.directory import BEST, check_sweep_dir, read_sweep, update_sweep
 from jaxrl.sweeps.space import read_value, with_fields
-from jaxrl.sweeps.table import read
+from jaxrl.sweeps.table import EVENTS, join, read
 from jaxrl.training import program, takes
 from jaxrl.training.compiled import functions
 from jaxrl.training.given import describe
@@ -62,6 +64,80 @@ def load_member(sweep_dir: str | Path, member: int | None = None, **given: Any) 
     own = {"member": number, "config": int(rows[-1]["config"]), "seed": int(rows[-1]["seed"])}
     saved = SavedRun(sweep_dir, config, {**about, **own, "given": about["asked"]["given"]})
     return LoadedRun(saved, p, state, found.notes)
+
+
+def best_of(sweep_dir: Path, config: Any, fields: Sequence[str]) -> dict[str, Any]:
+    """Figures of the first in the ranking, whose config is written down where the sweep's `config` is given; None where
+    no member was evaluated."""
+    ranked = ranking(sweep_dir).ranked
+    if not ranked:
+        return {"best": None}
+    best = ranked[0]
+    if config is not None:
+        row = next(row for row in read(sweep_dir / TABLE) if int(row["config"]) == best.index)
+        save_config(
+            with_fields(config, {name: read_value(config, name, row[name]) for name in fields}), sweep_dir / BEST
+        )
+    values = {name: shown(value, 6) for name, value in best.values.items()}
+    interval = None if best.low is None else [best.low, best.high]
+    return {"best": best.index, "best_values": values, "best_score": best.iqm, "best_interval": interval}
+
+
+def merge(parts: Sequence[Path], sweep_dir: Path) -> dict[str, Any]:
+    """Make one sweep, in a new directory, of all the parts that `Plan.shard` made of it. Returns its figures.
+
+    Raises InputError for what is no part, or has not ended, for parts of different sweeps, and for those that are
+    missing or given twice.
+    """
+    found = [(part, read_sweep(part)) for part in parts]
+    shards = [_shard(part, about) for part, about in found]
+    count = shards[0][1]
+    if sorted(shards) != [(i, count) for i in range(1, count + 1)]:
+        told = ", ".join(f"{i}/{n}" for i, n in shards)
+        raise InputError(f"these are the parts {told}; give each of the {count} once")
+    asked = [{**about["asked"], "shard": None, "devices": None} for _, about in found]
+    other = next((part for (part, _), own in zip(found, asked, strict=True) if own != asked[0]), None)
+    if other is not None:
+        wrong = next(name for name, value in asked[0].items() if asked[parts.index(other)].get(name) != value)
+        raise InputError(f"{other} and {parts[0]} are parts of different sweeps: their {wrong} differ")
+    check_sweep_dir(sweep_dir, {}, resume=False)
+    found = [one for _, one in sorted(zip(shards, found, strict=True), key=lambda pair: pair[0])]
+    (sweep_dir / PARTS).mkdir(parents=True, exist_ok=True)
+    shutil.copy(found[0][0] / CONFIG, sweep_dir / CONFIG)
+    batches, seconds = [], 0.0
+    for part, about in found:
+        for number, batch in enumerate(about["batches"]):
+            _copy_batch(part, number, sweep_dir, len(batches))
+            batches.append(batch)
+        if (part / EVENTS).is_dir():
+            shutil.copytree(part / EVENTS, sweep_dir / EVENTS, dirs_exist_ok=True)
+        seconds += about["result"]["train_seconds"]
+    about = {**found[0][1], "batches": batches, "num_members": sum(len(batch["members"]) for batch in batches)}
+    about["num_configs"] = about["num_members"] // about["num_seeds"]
+    about["asked"] = {name: value for name, value in about["asked"].items() if name != "shard"}
+    write_json(sweep_dir / SWEEP, about)
+    join(sweep_dir)
+    best = best_of(sweep_dir, load_config(sweep_dir / CONFIG, ALGORITHMS), list(about["fields"]))
+    figures = {"members": about["num_members"], **best, "train_seconds": round(seconds, 2), "run_dir": str(sweep_dir)}
+    update_sweep(sweep_dir, result=figures)
+    return figures
+
+
+def _shard(part: Path, about: dict[str, Any]) -> tuple[int, int]:
+    shard = about["asked"].get("shard")
+    if shard is None:
+        raise InputError(f"{part} is no part of a sweep, but a whole one; parts are made by --shard 1/8 and so on")
+    if "result" not in about:
+        raise InputError(f"{part} has not ended; jaxrl resume {part} goes on with it")
+    number, _, count = shard.partition("/")
+    return int(number), int(count)
+
+
+def _copy_batch(part: Path, number: int, sweep_dir: Path, new: int) -> None:
+    for suffix in ("csv", "json"):
+        shutil.copy(part / PARTS / f"{number:04d}.{suffix}", sweep_dir / PARTS / f"{new:04d}.{suffix}")
+    if (kept := part / CHECKPOINTS / f"{number:04d}").is_dir():
+        shutil.copytree(kept, sweep_dir / CHECKPOINTS / f"{new:04d}")
 
 
 def load_policy(

@@ -50,6 +50,9 @@ class Plan:
     """Memory that may be taken; None takes four fifths of what is free."""
     tensorboard: bool = False
     """Write the curve of each member for TensorBoard too, when its batch has ended."""
+    shard: str | None = None
+    """2/8 is the second of eight parts of the members, each for a machine and with a run_dir of its own; `jaxrl merge`
+    makes one sweep of them. Of a grid, or of what is drawn at random."""
 
 
 class Task(NamedTuple):
@@ -69,8 +72,9 @@ class Task(NamedTuple):
         del plan["memory_gib"]  # the batches are what counts, and they are written down
         if not self.plan.tensorboard:  # sweeps were begun before there was the choice
             del plan["tensorboard"]
-        if self.plan.score is None:
-            del plan["score"]
+        for name in ("score", "shard"):
+            if getattr(self.plan, name) is None:
+                del plan[name]
         fields = {one.field: one.spec for one in self.fields}
         own = {"seeds": list(self.seeds), "devices": self.devices}
         return {"config": to_dict(self.config), "fields": fields, **plan, **own, "given": dict(given)}
@@ -81,7 +85,14 @@ class Task(NamedTuple):
         """
         points = self.search.ask(told)
         seeds = [tuple(seed + i * self.search.seeds_apart for seed in self.seeds) for i in range(len(points))]
-        formed = groups(members(self.config, points, seeds, len(told)), self.load, self.devices)
+        everyone = members(self.config, points, seeds, len(told))
+        part, parts = shard_of(self.plan)
+        own = everyone[(part - 1) * len(everyone) // parts : part * len(everyone) // parts]
+        if everyone and not own:
+            raise InputError(
+                f"shard = {self.plan.shard!r} is empty: there are {len(everyone)} members; make fewer parts"
+            )
+        formed = groups(own, self.load, self.devices)
         self.search.check([len({member.index for member in group.members}) for group in formed])
         for group in formed:
             if len(group.members) > 1 or self.search.act is None:
@@ -164,6 +175,11 @@ def task(config: Any, fields: Mapping[str, Any], plan: Plan, load: Callable[[Any
             raise InputError(f"{name} = {value} is not read by method = {plan.method!r}; leave it out, or use {method}")
     if plan.memory_gib is not None and not plan.memory_gib > 0:
         raise InputError(f"memory_gib = {plan.memory_gib} must be above 0")
+    part, parts = shard_of(plan)
+    if parts > 1 and plan.method not in ("grid", "random"):
+        raise InputError(
+            f"shard = {plan.shard!r}: method = {plan.method!r} compares all members; use grid or random, or one machine"
+        )
     chosen = tuple(swept(config, field, spec) for field, spec in fields.items())
     check_apart(config, chosen)
     _check_score(config, plan, chosen)
@@ -174,6 +190,14 @@ def task(config: Any, fields: Mapping[str, Any], plan: Plan, load: Callable[[Any
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds = {plan.seeds!r}: name at least one, and each once")
     return Task(config, plan, chosen, seeds, search(plan, chosen, len(seeds)), load, _devices(plan.devices))
+
+
+def shard_of(plan: Plan) -> tuple[int, int]:
+    """Which of how many parts, from 1 on. Raises InputError for what says neither."""
+    part, _, parts = (plan.shard or "1/1").partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise InputError(f'shard = {plan.shard!r} is not as in "2/8", the second of eight')
+    return int(part), int(parts)
 
 
 def _check_score(config: Any, plan: Plan, chosen: Sequence[Swept]) -> None:

@@ -1,5 +1,8 @@
 """A member of a sweep, read back and played as a run is."""
 
+import dataclasses
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import jaxrl
 from jaxrl import PPO, EnvConfig, make, replace, run
 from jaxrl.runs.driver import Schedule
 from jaxrl.runs.loading import load_run
-from jaxrl.sweeps import Plan, load_member, load_policy, sweep
+from jaxrl.sweeps import Plan, load_member, load_policy, merge, sweep
 from jaxrl.sweeps.table import read
 from tests.helpers.compare import close
 
@@ -45,8 +48,6 @@ def test_a_member_is_the_run_of_its_config_and_seed(ended, tmp_path):
 def test_without_a_number_it_is_the_best_of_the_report(ended):
     last = [row for row in read(ended / "table.csv") if row["step"] == "640"]
     loaded = load_member(ended)
-    import json
-
     best = json.loads((ended / "sweep.json").read_text())["result"]["best"]
     own = {int(row["member"]): float(row["score"]) for row in last if int(row["config"]) == best}
     assert loaded.saved.about["config"] == best and own[loaded.saved.about["member"]] == max(own.values())
@@ -89,3 +90,61 @@ def test_mistakes_are_sentences(ended, tmp_path):
         load_member(tmp_path, 0)
     with pytest.raises(ValueError, match="was given nothing beside its config"):
         load_member(ended, 0, env=make("gymnax/CartPole-v1"))
+
+
+FIELDS = {"learning_rate": "1e-3,1e-2", "hidden": "8;8,8"}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """The sweep `ended` in three parts of its eight members."""
+    root = tmp_path_factory.mktemp("parts")
+    return [swept(root / f"{i}", FIELDS, dataclasses.replace(PLAN, shard=f"{i}/3")) for i in (1, 2, 3)]
+
+
+def test_parts_come_to_the_table_of_the_whole(ended, parts, tmp_path):
+    figures = merge([parts[2], parts[0], parts[1]], tmp_path / "whole")
+    whole, expected = read(tmp_path / "whole" / "table.csv"), read(ended / "table.csv")
+    by_step = lambda rows: sorted(rows, key=lambda row: (int(row["member"]), int(row["step"])))  # noqa: E731
+    assert [sum(int(row["step"]) == 640 for row in read(part / "table.csv")) for part in parts] == [2, 3, 3]
+    for one, other in zip(by_step(whole), by_step(expected), strict=True):
+        assert one.keys() == other.keys()
+        for name in ("member", "config", "seed", "step", "learning_rate", "hidden"):
+            assert one[name] == other[name]
+        assert float(one["entropy"] or 0) == pytest.approx(float(other["entropy"] or 0), rel=1e-4)
+    about = json.loads((tmp_path / "whole" / "sweep.json").read_text())
+    assert about["num_members"] == 8 and about["num_configs"] == 4 and "shard" not in about["asked"]
+    assert about["result"] == figures and (tmp_path / "whole" / "best.yaml").is_file()
+    for member in (0, 3, 7):
+        merged, own = (load_member(folder, member).state.learner for folder in (tmp_path / "whole", ended))
+        close(merged, own, atol=1e-4)
+
+
+def test_what_is_no_part_or_does_not_come_to_a_whole_is_refused(ended, parts, tmp_path):
+    other = swept(tmp_path / "other", {"gamma": "0.9,0.95"}, dataclasses.replace(PLAN, shard="3/3"))
+    for given, wrong in [
+        (parts[:2], "these are the parts 1/3, 2/3; give each of the 3 once"),
+        ([*parts, parts[0]], "give each of the 3 once"),
+        ([ended, *parts[1:]], "is no part of a sweep, but a whole one; parts are made by --shard 1/8"),
+        ([*parts[:2], other], "are parts of different sweeps: their fields differ"),
+    ]:
+        with pytest.raises(ValueError, match=wrong):
+            merge(given, tmp_path / "whole")
+    assert not (tmp_path / "whole").exists()
+    with pytest.raises(ValueError, match="already holds a sweep"):
+        merge(parts, ended)
+
+
+@pytest.mark.parametrize(
+    "changes, wrong",
+    [
+        ({"shard": "0/2"}, 'shard = .0/2. is not as in "2/8", the second of eight'),
+        ({"shard": "two"}, 'shard = .two. is not as in "2/8"'),
+        ({"shard": "1/12"}, "shard = .1/12. is empty: "),
+        ({"shard": "1/2", "method": "halving"}, "method = .halving. compares all members; use grid or random"),
+    ],
+)
+def test_parts_that_cannot_be_are_refused(changes, wrong, tmp_path):
+    with pytest.raises(ValueError, match=wrong):
+        swept(tmp_path / "a", FIELDS, dataclasses.replace(PLAN, **changes))
+    assert not (tmp_path / "a").exists()
