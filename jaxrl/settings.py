@@ -167,6 +167,11 @@ class Parallel:
     takes one for each device where `run` drives, and one elsewhere."""
 
 
+def parallel_of(config: Any) -> Parallel:
+    """Its section, or one shard where it has none: of a user's own, and of those that learn from rows."""
+    return getattr(config, "parallel", Parallel(data=1))
+
+
 def shard_of(config: T, shards: int) -> T:
     """The config of what one of so many shards does of it, alone: its share of environments and steps.
 

@@ -22,7 +22,8 @@ import numpy as np
 from jaxrl.config_file import load_config, save_config
 from jaxrl.reports.rows import METRICS
 from jaxrl.runs.header import git_revision, machine
-from jaxrl.training.processes import is_first, wait_for_all
+from jaxrl.settings import parallel_of
+from jaxrl.training.processes import agreed, is_first
 from jaxrl.types import InputError
 
 ABOUT, CONFIG, RESULT, LOCK, CHECKPOINTS = "run.json", "config.yaml", "result.json", ".lock", "checkpoints"
@@ -101,7 +102,7 @@ def own_directory(run_dir: Path | None, resume: bool) -> Path | None:
         own = temporary / "run"
         if resume and run_dir is not None and run_dir.is_dir():
             shutil.copytree(run_dir, own)
-    wait_for_all("the run's directory")
+    agreed(0)  # the others have copied before the first goes on
     return own
 
 
@@ -165,7 +166,7 @@ def adopt(
 def shards_of(run_dir: Path, config: Any) -> int | None:
     """The number of shards that a run was begun with, whatever devices there were; None where `config` says it, or
     nothing does."""
-    if getattr(config, "parallel", None) is None or config.parallel.data is not None:
+    if parallel_of(config).data is not None:
         return None
     with contextlib.suppress(OSError, InputError):  # which is told where the whole file is compared
         return load_config(run_dir / CONFIG, _named(config)).parallel.data

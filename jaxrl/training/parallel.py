@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrl.ops import shards
-from jaxrl.settings import shard_of
+from jaxrl.settings import parallel_of, shard_of
 from jaxrl.types import Batch, Carry, InputError, Key, Learner, Metrics, Program, PyTree, TrainState
 
 T = TypeVar("T")
@@ -45,8 +45,8 @@ def mesh_of(count: int) -> Mesh | AbstractMesh:
 
 def over_devices(config: T) -> T:
     """The config with a shard for each device, or for as many as come out even, where it leaves that open."""
-    parallel = getattr(config, "parallel", None)
-    if parallel is None or parallel.data is not None:
+    parallel = parallel_of(config)
+    if parallel.data is not None:
         return config
     for count in range(jax.device_count(), 1, -1):
         with contextlib.suppress(InputError):

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxrl.training.leaves import data, is_key
@@ -54,14 +53,9 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def wait_for_all(what: str) -> None:
-    """Until every process has come to this line."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
-
-
 def agreed(*numbers: int) -> tuple[int, ...]:
-    """The largest that any process gives, of each: what is decided by a clock or a signal all must decide alike."""
+    """The largest that any process gives, of each, once all have come to this line: what is decided by a clock or a
+    signal all must decide alike."""
     if jax.process_count() == 1:
         return numbers
     own = np.tile(np.array(numbers, np.int32), (jax.local_device_count(), 1))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.ops.platform import in_turns
-from jaxrl.settings import check, closest, float32, shard_of
+from jaxrl.settings import check, closest, float32, parallel_of, shard_of
 from jaxrl.training.parallel import spread
 from jaxrl.types import InputError, Program
 
@@ -43,8 +43,7 @@ def program(config: Any, **given: Any) -> Program:
 
 
 def _made(config: Any, given: dict[str, Any]) -> Program:
-    parallel = getattr(config, "parallel", None)  # one of a user's own need not have it
-    shards = 1 if parallel is None else parallel.data or 1
+    shards = parallel_of(config).data or 1
     if shards == 1:
         return float32(config).program(**given)
     return spread(float32(shard_of(config, shards)).program(**given), shards)
