@@ -36,6 +36,7 @@ from jaxrl.envs import to_gymnasium_vector as to_gymnasium_vector
 from jaxrl.envs import vectorize as vectorize
 from jaxrl.evaluators import evaluate as evaluate
 from jaxrl.lm import LMConfig as LMConfig
+from jaxrl.lm import ModelParallel as ModelParallel
 
 # functions of arrays
 from jaxrl.ops import losses as losses

@@ -168,8 +168,9 @@ class Parallel:
 
 
 def parallel_of(config: Any) -> Parallel:
-    """Its section, or one shard where it has none: of a user's own, and of those that learn from rows."""
-    return getattr(config, "parallel", Parallel(data=1))
+    """Its section, or one shard where it has none, or another: of a user's own, and of those that learn from rows."""
+    found = getattr(config, "parallel", None)
+    return found if isinstance(found, Parallel) else Parallel(data=1)
 
 
 def shard_of(config: T, shards: int) -> T:

@@ -218,7 +218,8 @@ class Program(NamedTuple):
     {"env.name": "my.module:Maze"}: a run's config names what was really run, and run.json has its hash.
     export(learner) -> parameters that make a model of their own, or None if that means nothing. adapters(learner) ->
     what of it are adapters, where they alone are worth saving.
-    places(state) -> a Sharding for every leaf of a state: where it lies. None: all on one device.
+    places(state) -> a Sharding for every leaf of a state: where it lies. None: all on one device. given_places(given)
+    -> the same of what the program was given; None leaves it where it is.
     """
 
     algorithm: Algorithm
@@ -233,6 +234,7 @@ class Program(NamedTuple):
     export: Callable[[Learner], Params] | None = None
     adapters: Callable[[Learner], Params] | None = None
     places: Callable[[TrainState], PyTree] | None = None
+    given_places: Callable[[dict[str, Any]], PyTree] | None = None
 
     @property
     def host(self) -> Callable[[Batch], Batch] | None:

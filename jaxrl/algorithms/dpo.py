@@ -31,7 +31,7 @@ from jaxrl.evaluators import Ask
 from jaxrl.lm.log_probs import Scores
 from jaxrl.lm.lora import trained
 from jaxrl.lm.reference import check_cache_read, check_cached, score_sides, start_tolerance
-from jaxrl.lm.settings import LMConfig
+from jaxrl.lm.settings import LMConfig, ModelParallel
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import losses
 from jaxrl.ops import metrics as m
@@ -104,6 +104,8 @@ class DPO:
     """The pairs: {prompt, chosen, rejected}."""
     loop: Loop = Loop(batch_size=64)
     """How the pairs are gone through."""
+    parallel: ModelParallel = ModelParallel()
+    """Over which devices the model and the rows are spread."""
 
     loss: str = static("dpo", choices=tuple(LOSSES))
     """Start with dpo; ipo or label_smoothing for noisy labels; simpo or orpo to do without a reference. cpo and slic

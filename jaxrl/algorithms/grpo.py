@@ -29,7 +29,7 @@ from jaxrl.data.arrays import Data
 from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.lm.log_probs import TokenRows, completion_stats
 from jaxrl.lm.lora import Trained, trained
-from jaxrl.lm.settings import LMConfig, Sampling
+from jaxrl.lm.settings import LMConfig, ModelParallel, Sampling
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import metrics as m
@@ -55,6 +55,8 @@ class GRPO:
     """How completions are sampled."""
     loop: Loop = Loop(batch_size=64)
     """How the prompts are gone through; a row is a completion."""
+    parallel: ModelParallel = ModelParallel()
+    """Over which devices the model and the rows are spread."""
 
     baseline: str = static("grpo", choices=("grpo", "rloo", "reinforce++"))
     """What a score is compared with: grpo, rloo, or reinforce++."""

@@ -28,7 +28,7 @@ from jaxrl.evaluators import Ask
 from jaxrl.lm.log_probs import Scores, completion_scores
 from jaxrl.lm.lora import trained
 from jaxrl.lm.reference import check_cache_read, check_cached, start_tolerance
-from jaxrl.lm.settings import LMConfig
+from jaxrl.lm.settings import LMConfig, ModelParallel
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import losses
 from jaxrl.ops import metrics as m
@@ -48,6 +48,8 @@ class KTO:
     """The answers: {prompt, completion, label}, label true for a good one."""
     loop: Loop = Loop(batch_size=64)
     """How the answers are gone through."""
+    parallel: ModelParallel = ModelParallel()
+    """Over which devices the model and the rows are spread."""
 
     beta: float = leaf(0.1, 1e-6)
     """Reward per nat of log-ratio: larger stays closer to the reference. 0.1, in 0.01 to 0.5."""

@@ -19,7 +19,7 @@ from jaxrl.data.arrays import Data
 from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.lm.log_probs import TokenRows, completion_scores
 from jaxrl.lm.lora import Trained, trained
-from jaxrl.lm.settings import LMConfig, Sampling
+from jaxrl.lm.settings import LMConfig, ModelParallel, Sampling
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import losses
@@ -44,6 +44,8 @@ class OnlineDPO:
     """How completions are sampled."""
     loop: Loop = Loop(batch_size=64)
     """How the prompts are gone through; a row is a completion, and two are a pair."""
+    parallel: ModelParallel = ModelParallel()
+    """Over which devices the model and the rows are spread."""
 
     loss: str = static("dpo", choices=("dpo", "ipo"))
     """dpo, or ipo, which does not drive the margin of a sure pair to infinity."""

@@ -17,6 +17,7 @@ from jaxrl.envs import registry
 from jaxrl.envs.bodies import check_bodies
 from jaxrl.envs.check import check_environment
 from jaxrl.evaluators import Ask, held_out_rows, judged_completions, sampled_completions, told, whole_episodes
+from jaxrl.lm.layout import laid_out
 from jaxrl.lm.lora import trained
 from jaxrl.lm.pretrained.assets import cache
 from jaxrl.lm.reference import with_reference
@@ -109,7 +110,7 @@ def language_program(
     evaluators = [held_out_rows(algorithm, data, loop.batch_size, check_start, tell, keep)]
     if samples is not None:
         evaluators.append(sampled_completions(network, params, lambda learner: tuned.model(learner.trained), samples))
-    return Program(
+    made = Program(
         algorithm._replace(update=at_own_width(algorithm.update, data.train)),
         batches(data.train, loop.batch_size),
         total_steps=updates * loop.batch_size,
@@ -121,6 +122,7 @@ def language_program(
         export=lambda learner: tuned.merged(learner.trained),
         adapters=lambda learner: learner.trained,
     )
+    return laid_out(config, made)
 
 
 def completion_program(
@@ -169,7 +171,7 @@ def completion_program(
         return figures["reward"] - float(config.kl_coef) * figures["kl"]
 
     held_out = first_rows(data.held_out or data.train, config.eval_prompts)
-    return Program(
+    made = Program(
         config.make(network, params, updates),
         completions(sampler, params_of, data.train, num_prompts, config.per_prompt)._replace(host=host),
         total_steps=updates * loop.batch_size,
@@ -181,6 +183,7 @@ def completion_program(
         export=lambda learner: tuned.merged(learner.trained.policy),
         adapters=lambda learner: learner.trained.policy,
     )
+    return laid_out(config, made)
 
 
 def check_rows(model: ModelConfig, data: Data) -> None:

@@ -22,7 +22,7 @@ from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.lm.heads import Head, init_head, last_scores, with_head
 from jaxrl.lm.log_probs import TokenRows
 from jaxrl.lm.lora import trained
-from jaxrl.lm.settings import LMConfig
+from jaxrl.lm.settings import LMConfig, ModelParallel
 from jaxrl.lm.transformer import Decoder, LanguageModel
 from jaxrl.ops import metrics as m
 from jaxrl.ops.losses import bradley_terry_loss
@@ -44,6 +44,8 @@ class Reward:
     """The pairs: {prompt, chosen, rejected}."""
     loop: Loop = Loop(batch_size=64)
     """How the pairs, or their groups, are gone through."""
+    parallel: ModelParallel = ModelParallel()
+    """Over which devices the model and the rows are spread."""
 
     margin: float = leaf(0.0, 0.0)
     """By how much the preferred answer is to score higher, in units of reward (Llama 2)."""

@@ -25,7 +25,7 @@ from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.lm.heads import Head, init_head, once, token_scores
 from jaxrl.lm.log_probs import TokenRows, completion_stats
 from jaxrl.lm.lora import Trained, trained
-from jaxrl.lm.settings import LMConfig, Sampling
+from jaxrl.lm.settings import LMConfig, ModelParallel, Sampling
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import metrics as m
@@ -51,6 +51,8 @@ class RLHF:
     """How completions are sampled."""
     loop: Loop = Loop(batch_size=64)
     """How the prompts are gone through; a row is a completion."""
+    parallel: ModelParallel = ModelParallel()
+    """Over which devices the model and the rows are spread."""
 
     num_epochs: int = static(4, at_least=1)
     """Passes over each batch of completions."""

@@ -18,7 +18,7 @@ from jaxrl.data.settings import DataConfig, Loop
 from jaxrl.evaluators import Ask
 from jaxrl.lm.log_probs import completion_stats
 from jaxrl.lm.lora import trained
-from jaxrl.lm.settings import LMConfig
+from jaxrl.lm.settings import LMConfig, ModelParallel
 from jaxrl.lm.transformer import LanguageModel
 from jaxrl.ops import metrics as m
 from jaxrl.ops.minibatch import accumulate, sum_over
@@ -37,6 +37,8 @@ class SFT:
     """The rows: {prompt, completion} or {messages}."""
     loop: Loop = Loop(batch_size=16)
     """How the rows are gone through."""
+    parallel: ModelParallel = ModelParallel()
+    """Over which devices the model and the rows are spread."""
 
     optimizer: AdamW = AdamW(learning_rate=2e-5)
     """AdamW and its schedule. Learning rate: about 2e-5 for all parameters, 2e-4 to 1e-3 for adapters."""

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.ops.shards import on_host
+
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of functions, in what JAX writes of a tree's structure
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
@@ -70,7 +72,7 @@ def _array(value: Any) -> Iterator[bytes]:
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         yield f"key {value.dtype};".encode()
         value = jax.random.key_data(value)
-    array = np.ascontiguousarray(value)
+    array = np.ascontiguousarray(on_host(value) if isinstance(value, jax.Array) else value)
     yield f"array {array.dtype}{array.shape};".encode()
     yield array.view(np.uint8).data if array.size else b""
 

@@ -13,6 +13,7 @@ from jaxrl.lm.sampling import Generation as Generation
 from jaxrl.lm.sampling import generate as generate
 from jaxrl.lm.sampling import stream as stream
 from jaxrl.lm.settings import LMConfig as LMConfig
+from jaxrl.lm.settings import ModelParallel as ModelParallel
 from jaxrl.lm.transformer import LanguageModel as LanguageModel
 from jaxrl.lm.transformer import ModelConfig as ModelConfig
 from jaxrl.lm.transformer import language_model as language_model

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl.lm.transformer import LanguageModel
+from jaxrl.ops.shards import by_rows, in_step, typed_by_rows
 from jaxrl.types import Params, PyTree
 
 CHUNK = 128
@@ -72,17 +73,51 @@ def per_token_log_probs(
     where: entries that are asked for; the others are 0, have no gradient and, but for the last chunk's, cost nothing.
     chunk: tokens whose logits exist at the same time; None forms all of [B, L-1, V]. The numbers are the same.
     """
-    hidden, target = jnp.asarray(model.hidden(params, tokens))[:, :-1], jnp.asarray(tokens)[:, 1:]
+    return typed_by_rows(partial(_per_token, model, chunk), 1)(params, jnp.asarray(tokens), where)
+
+
+def _per_token(
+    model: LanguageModel, chunk: int | None, params: Params, tokens: Int[Array, "B L"], where: Array | None
+) -> TokenStats:
+    hidden, target = jnp.asarray(model.hidden(params, tokens))[:, :-1], tokens[:, 1:]
     if chunk is None or target.size == 0:
         stats = token_stats(model.unembed(params, hidden), target)
         return stats if where is None else jax.tree.map(lambda x: jnp.where(where, x, 0), stats)
-    asked = jnp.ones(target.size, bool) if where is None else where.reshape(-1)
+    unembed, weights = _explicit(model.unembed, params, jax.ShapeDtypeStruct((chunk, hidden.shape[-1]), hidden.dtype))
+    asked = jnp.ones(target.shape, bool) if where is None else where
+    return by_rows(partial(_sorted, unembed, chunk), (hidden, target, asked), (weights,))
+
+
+def _explicit(function: Callable, params: Params, example: PyTree) -> tuple[Callable, list[Array]]:
+    """(f, weights) with f(x, *weights) = function(params, x): of the parameters only those that it reads, lest
+    gradients of all the others are carried along."""
+    leaves, structure = jax.tree.flatten(params)
+    jaxpr = jax.make_jaxpr(lambda leaves, x: function(jax.tree.unflatten(structure, leaves), x))(leaves, example).jaxpr
+    read = {id(x) for equation in jaxpr.eqns for x in equation.invars}
+    reads = [id(x) in read for x in jaxpr.invars[: len(leaves)]]
+
+    def called(x: PyTree, *weights: Array) -> PyTree:
+        given = iter(weights)
+        whole = [next(given) if needed else leaf for needed, leaf in zip(reads, leaves, strict=True)]
+        return function(jax.tree.unflatten(structure, whole), x)
+
+    return called, [leaf for needed, leaf in zip(reads, leaves, strict=True) if needed]
+
+
+def _sorted(
+    unembed: Callable[..., Float[Array, "c V"]],
+    chunk: int,
+    hidden: Float[Array, "B l D"],
+    target: Int[Array, "B l"],
+    where: Bool[Array, "B l"],
+    weights: list[Array],
+) -> TokenStats:
+    asked = where.reshape(-1)
     order = jnp.argsort(~asked)  # stable: those asked for come first, otherwise as they lie
     padding = (0, -target.size % chunk)
     rows = jnp.pad(hidden.reshape(target.size, -1)[order], (padding, (0, 0)))
-    # of the parameters only what `unembed` reads, lest gradients of all the others are carried along
-    unembed, weights = jax.closure_convert(partial(model.unembed, params), rows[:chunk])
-    stats = _in_chunks(unembed, chunk, rows, jnp.pad(target.reshape(-1)[order], padding), jnp.sum(asked), weights)
+    count = in_step(jnp.sum(asked))
+    stats = _in_chunks(unembed, chunk, rows, jnp.pad(target.reshape(-1)[order], padding), count, weights)
     place = jnp.argsort(order)
     return jax.tree.map(lambda x: jnp.where(asked, x[place], 0).reshape(target.shape), stats)
 

@@ -49,6 +49,24 @@ class LMConfig:
 
 
 @config
+class ModelParallel:
+    """Over which devices a language model and its rows are spread. What is computed is the same, but for rounding, and
+    a run may go on with other values of these."""
+
+    data: int | None = static(None, at_least=1)
+    """Parts that the rows of a batch are dealt in, each with all that the axes below leave whole. None takes what
+    devices those leave, as many as come out even, where `run` or `finetune` drives, and one elsewhere."""
+    fsdp: int = static(1, at_least=1)
+    """Devices that parameters, gradients and Adam's moments are dealt to, and rows as well: for a model that one has no
+    room for."""
+    tensor: int = static(1, at_least=1)
+    """Devices that each layer's heads and width, and the vocabulary, are dealt to, which exchange activations in every
+    layer: at most as many as are linked closely, and a divisor of the key-value heads."""
+
+    only_places = True  # nothing that is learned depends on it
+
+
+@config
 class Sampling:
     """How completions are sampled."""
 

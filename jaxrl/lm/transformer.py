@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl.lm.rope import DynamicScaling, RopeScaling, frequencies
 from jaxrl.ops.platform import tuning
+from jaxrl.ops.shards import looked_up, typed_by_rows
 from jaxrl.types import InputError, Key, Params, PyTree
 
 ACTIVATIONS: dict[str, Callable] = {"silu": jax.nn.silu, "gelu_tanh": jax.nn.gelu}
@@ -163,7 +164,7 @@ def language_model(config: ModelConfig, *, dtype: str = "float32", remat: bool |
 def _language_model(c: ModelConfig, dtype: jnp.dtype, remat: bool) -> LanguageModel:
 
     def embed(params: Decoder, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-        x = params.embed[...][tokens].astype(dtype)
+        x = looked_up(params.embed[...], jnp.asarray(tokens)).astype(dtype)
         return x * jnp.asarray(math.sqrt(c.hidden_size), dtype) if c.scale_embeddings else x
 
     def forward(params: Decoder, tokens: Int[Array, "B L"], keep: bool):
@@ -223,6 +224,7 @@ def _language_model(c: ModelConfig, dtype: jnp.dtype, remat: bool) -> LanguageMo
     def apply(params: Decoder, tokens: Int[Array, "B L"]) -> Float[Array, "B L V"]:
         return unembed(params, hidden(params, tokens))
 
+    apply, hidden, unembed = (typed_by_rows(function, 1) for function in (apply, hidden, unembed))
     return LanguageModel(c, dtype, lambda key: Decoder(key, c), apply, hidden, unembed, prefill, extend, unstack)
 
 

@@ -70,8 +70,8 @@ def rows_at_once(rows: int, steps: int = 1) -> int | None:
 def map_parts(function: Callable[[PyTree], PyTree], batch: PyTree, micro_batch_size: int | None) -> PyTree:
     """function(batch), leading axes [B], a few rows at a time: what lies in between then stays in a core's cache."""
     if not _is_cut(batch, micro_batch_size):
-        return function(batch)
-    out = jax.lax.map(function, in_parts(batch, micro_batch_size))
+        return function(shards.rows_apart(batch))
+    out = jax.lax.map(lambda part: function(shards.rows_apart(part)), in_parts(batch, micro_batch_size))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
 
 
@@ -96,12 +96,17 @@ def sum_over(
     """
     keys = () if key is None else (key,)
     if not _is_cut(batch, micro_batch_size):
-        return function(batch, *keys)
+        return function(shards.rows_apart(batch), *keys)
     parts = in_parts(batch, micro_batch_size)
     parts = (parts, *(jax.random.split(key, num_rows(parts)) for key in keys))
     shapes = jax.eval_shape(function, *jax.tree.map(lambda x: x[0], parts))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, function(*part)), None), zeros, parts)[0]
+
+    def added(total: PyTree, part: tuple) -> tuple[PyTree, None]:
+        rows, *key = part
+        return jax.tree.map(jnp.add, total, function(shards.rows_apart(rows), *key)), None
+
+    return jax.lax.scan(added, zeros, parts)[0]
 
 
 def accumulate(

@@ -305,6 +305,8 @@ def _called(name: str, what: dict[str, str] | None) -> str:
 def _differences(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     for f in dataclasses.fields(new):
         was, now = getattr(old, f.name), getattr(new, f.name)
+        if getattr(now, "only_places", False):
+            continue
         if dataclasses.is_dataclass(now):
             yield from ((f"{f.name}.{name}", *values) for name, *values in _differences(was, now))
         elif np.any(was != now) if f.type is float else was != now:

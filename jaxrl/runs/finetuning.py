@@ -1,5 +1,6 @@
 """Fine-tune and align: from a model's name and rows of text to a folder that other libraries load."""
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,15 +12,28 @@ from jaxrl.data.preparation import prepare_prompts
 from jaxrl.data.rows import Row
 from jaxrl.evaluators import Ask
 from jaxrl.evaluators.samples import first_prompts
-from jaxrl.lm import LanguageModel, LMConfig, Pretrained, language_model, load_adapter, load_model, save_model
+from jaxrl.lm import (
+    LanguageModel,
+    LMConfig,
+    ModelParallel,
+    Pretrained,
+    language_model,
+    load_adapter,
+    load_model,
+    save_model,
+)
+from jaxrl.lm.layout import mesh_of, parameter_places
 from jaxrl.lm.lora import attach, scale_of
 from jaxrl.lm.pretrained.adapters import save_adapters
+from jaxrl.lm.pretrained.tensors import Places
 from jaxrl.lm.pretrained.weights import is_adapter
 from jaxrl.lm.vocabulary import check_tokenizer, grow
 from jaxrl.runs.driver import RunResult, run
 from jaxrl.settings import check, replace
 from jaxrl.sources.rewards import as_reward
 from jaxrl.training import program
+from jaxrl.training.parallel import over_devices
+from jaxrl.training.processes import gathered
 from jaxrl.types import InputError, Params, TrainState
 
 ADAPTER = ("lora_rank", "lora_alpha", "lora_targets", "lora_rank_stabilized")
@@ -87,9 +101,9 @@ def finetune(
         if folder.exists():  # it does on a resume of a run that had ended
             return
         if adapter_only:
-            save_adapters(folder, replace(lm, name=whole), made.adapters(state.learner), base.tokenizer)
+            save_adapters(folder, replace(lm, name=whole), _on_host(made.adapters(state.learner)), base.tokenizer)
         else:
-            save_model(folder, base.config, learned(state.learner), base.tokenizer, base.generation)
+            save_model(folder, base.config, _on_host(learned(state.learner)), base.tokenizer, base.generation)
 
     asked = {"samples": samples, "sample_length": sample_length, "adapter_only": adapter_only}
     if isinstance(reward, str | Path):
@@ -148,7 +162,7 @@ def read_materials(
         )
     if reward is None and reward_timeout is not None:
         raise InputError(f"reward_timeout = {reward_timeout} is read where there is a reward; leave it out")
-    base, lm, whole = _loaded(config.lm)
+    base, lm, whole = _loaded(config.lm, _places(config))
     config = replace(config, lm=lm)
     model = language_model(base.config, dtype=lm.dtype, remat=lm.remat)
     if reward is not None:
@@ -193,14 +207,26 @@ def held_out_figures(config: Any, folder: str | Path, path: str | None = None) -
     return asked_of(before.params, data).evaluators[0].read("", jax.jit(measured)(after.params, before.params, data))
 
 
-def _loaded(lm: LMConfig) -> tuple[Pretrained, LMConfig, str]:
+def _on_host(params: Params) -> Params:
+    """Where parts of them lie with other processes, all of them."""
+    leaves, structure = jax.tree.flatten(params)
+    return params if jax.process_count() == 1 else jax.tree.unflatten(structure, gathered(leaves))
+
+
+def _places(config: Any) -> Places | None:
+    """Where the model's parameters will lie in training; None for one device."""
+    mesh = mesh_of(getattr(over_devices(config), "parallel", ModelParallel()))
+    return None if mesh is None else functools.partial(parameter_places, mesh)
+
+
+def _loaded(lm: LMConfig, places: Places | None) -> tuple[Pretrained, LMConfig, str]:
     """The model to train, an adapter to continue attached; the settings, with that adapter's; the whole model's name.
 
     Raises InputError for settings that are not the adapter's.
     """
     if not lm.lora_continue:
-        return _with_room(load_model(lm.name, score=None), lm), lm, lm.name
-    base, own, adapters = load_adapter(lm.name)
+        return _with_room(load_model(lm.name, score=None, places=places), lm), lm, lm.name
+    base, own, adapters = load_adapter(lm.name, places=places)
     taken = {name: getattr(own, name) for name in ADAPTER}
     given = {**taken, **{name: getattr(lm, name) for name in ADAPTER if lm.lora_rank}}
     for name, value in taken.items():

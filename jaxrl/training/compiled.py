@@ -15,10 +15,10 @@ from jaxtyping import Array, Bool, Float
 from jaxrl.ops import metrics as m
 from jaxrl.ops.platform import compile_lowered, cores
 from jaxrl.settings import float32
-from jaxrl.training.given import split_given
+from jaxrl.training.given import of_arrays, split_given
 from jaxrl.training.processes import one_at_a_time, placed
 from jaxrl.training.programs import program
-from jaxrl.types import Evaluator, Key, Learner, Program, PyTree, TrainState
+from jaxrl.types import Evaluator, InputError, Key, Learner, Program, PyTree, TrainState
 
 _SMALL = 2**13  # entries of a leaf
 _EVAL = 0x6576616C  # folded into the seed's key: far from any number that training folds or splits
@@ -158,20 +158,32 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
     The config's floats and all arrays that are given are arguments: another value of theirs compiles nothing.
     """
     f, number = functions(config, given, p), jax.ShapeDtypeStruct((), jnp.int32)
-    state, init, chunk, arrays = f.state, f.init, jax.jit(f.chunk, donate_argnums=1), f.inputs[1]
+    (floats, arrays), places, given_places, end, carry = f.inputs, None, None, None, None
     if p.places is not None:
-        places = p.places(state)
-        state = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, places)
-        init = jax.jit(f.init, out_shardings=places)
-        chunk = jax.jit(f.chunk, donate_argnums=1, out_shardings=(jax.tree.leaves(places), places.num_steps))
-    init, flat, leaves = init.trace(f.inputs, _key()), jax.tree.leaves(f.inputs), jax.tree.leaves(state)
-    train = [chunk.trace(flat, leaves, number, f.nothing)]
+        places = p.places(f.state)
+        end, carry = (jax.tree.leaves(places), places.num_steps), (places.carry, places.num_steps)
+    if p.given_places is not None:
+        given_places = of_arrays(given, p.given_places(given))
+    state, inputs = _at(f.state, places), (floats, _at(arrays, given_places))
+    flat, leaves = jax.tree.leaves(inputs), jax.tree.leaves(state)
+    init = jax.jit(f.init, out_shardings=places).trace(inputs, _key())
+    train = [jax.jit(f.chunk, donate_argnums=1, out_shardings=end).trace(flat, leaves, number, f.nothing)]
     if p.host is not None:
+        if jax.process_count() > 1:
+            raise InputError(
+                f"part of {p.label} runs on the host, where {jax.process_count()} processes would each do it their own "
+                "way; start one process"
+            )
+        batch = f.batch if places is None else _at(f.batch, jax.tree.map(lambda _: places.num_steps, f.batch))
+        learn = jax.jit(f.learn, donate_argnums=1, out_shardings=end)
         train += [
-            jax.jit(f.learn, donate_argnums=1).trace(flat, leaves, state.carry, f.batch, f.nothing),
-            jax.jit(f.collect).trace(flat, leaves),
+            learn.trace(flat, leaves, state.carry, batch, f.nothing),
+            jax.jit(f.collect, out_shardings=carry).trace(flat, leaves),
         ]
-    asked = [jax.jit(measure).trace(f.inputs, _key(), state.learner, number) for measure in f.measures]
+    told = places.num_steps if places is not None and p.given_places is not None else None
+    asked = [
+        jax.jit(measure, out_shardings=told).trace(inputs, _key(), state.learner, number) for measure in f.measures
+    ]
 
     def compiled() -> Compiled:
         briefly = [e.brief for e in p.evaluators]
@@ -180,7 +192,9 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
         return bound(config, updates, start, made[len(train) + 1 :])
 
     def bound(config: Any, updates: list[Callable], start: Callable, ask: list[Callable]) -> Compiled:
-        on_device = jax.device_put((float32(config), arrays))  # once, not with every chunk
+        # Once, not with every chunk.
+        lying = jax.device_put(arrays) if given_places is None else placed(arrays, given_places)
+        on_device = jax.device_put(float32(config)), lying
         flat, count, none = jax.tree.leaves(on_device), functools.cache(jnp.int32), jnp.asarray(f.nothing)
 
         def chunk(leaves: Leaves, number: int, told: Any = none) -> tuple[Leaves, Any]:
@@ -208,6 +222,13 @@ def trace(config: Any, given: dict[str, Any], p: Program) -> Callable[[], Compil
         )
 
     return compiled
+
+
+def _at(shapes: PyTree, places: PyTree | None) -> PyTree:
+    """Shapes, or arrays, as shapes that lie there; as they are where nothing says where."""
+    if places is None:
+        return shapes
+    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, places)
 
 
 def read_told(names: tuple[str, ...], told: jax.Array) -> tuple[np.ndarray, np.ndarray]:

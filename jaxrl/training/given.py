@@ -15,7 +15,7 @@ from jaxrl.types import PyTree
 def split_given(given: PyTree) -> tuple[list[Any], Callable[[list[Any]], PyTree]]:
     """(arrays, join): join(arrays) is `given` again, with these or others (tracers) in their places."""
     leaves, structure = jax.tree.flatten(given)
-    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray)]
+    places = _arrays(leaves)
 
     def join(arrays: list[Any]) -> PyTree:
         filled = list(leaves)
@@ -24,6 +24,16 @@ def split_given(given: PyTree) -> tuple[list[Any], Callable[[list[Any]], PyTree]
         return jax.tree.unflatten(structure, filled)
 
     return [leaves[i] for i in places], join
+
+
+def of_arrays(given: PyTree, told: PyTree) -> list[Any]:
+    """What `told`, a tree like `given`, has for each of its arrays, in the order of `split_given`."""
+    found = jax.tree.leaves(told)
+    return [found[i] for i in _arrays(jax.tree.leaves(given))]
+
+
+def _arrays(leaves: list[Any]) -> list[int]:
+    return [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray)]
 
 
 def describe(given: dict[str, Any]) -> dict[str, dict[str, str]]:

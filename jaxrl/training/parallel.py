@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxrl.lm.layout import over_all_devices, rows_at_once
+from jaxrl.lm.settings import ModelParallel
 from jaxrl.ops import shards
 from jaxrl.settings import parallel_of, shard_of
 from jaxrl.types import Batch, Carry, InputError, Key, Learner, Metrics, Program, PyTree, TrainState
@@ -45,6 +47,10 @@ def mesh_of(count: int) -> Mesh | AbstractMesh:
 
 def over_devices(config: T) -> T:
     """The config with a shard for each device, or for as many as come out even, where it leaves that open."""
+    section = getattr(config, "parallel", None)
+    if isinstance(section, ModelParallel) and section.data is None:
+        data = over_all_devices(section, rows_at_once(config))
+        return dataclasses.replace(config, parallel=dataclasses.replace(section, data=data))
     parallel = parallel_of(config)
     if parallel.data is not None:
         return config

@@ -2,16 +2,13 @@
 and what is computed over all devices is the same in each.
 """
 
-import functools
 import os
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxrl.ops.shards import on_host, over_all
 from jaxrl.training.leaves import data, is_key
 from jaxrl.types import InputError, PyTree
 
@@ -59,31 +56,13 @@ def agreed(*numbers: int) -> tuple[int, ...]:
     if jax.process_count() == 1:
         return numbers
     own = np.tile(np.array(numbers, np.int32), (jax.local_device_count(), 1))
-    each = jax.make_array_from_process_local_data(_over_all(PartitionSpec("all")), own)
-    return tuple(int(n) for n in _everywhere(_largest)(each))
+    each = jax.make_array_from_process_local_data(over_all("all"), own)
+    return tuple(int(n) for n in np.max(on_host(each), axis=0))
 
 
 def gathered(leaves: list[jax.Array]) -> list[Any]:
-    """All of them, whole, on this host, wherever their parts lie."""
-    return jax.device_get(leaves) if jax.process_count() == 1 else _everywhere(_as_it_is)(leaves)
-
-
-@functools.cache
-def _everywhere(function: Callable) -> Callable[[PyTree], PyTree]:
-    compiled = jax.jit(function, out_shardings=_over_all(PartitionSpec()))
-    return lambda tree: jax.device_get(jax.block_until_ready(compiled(tree)))
-
-
-def _largest(x: jax.Array) -> jax.Array:
-    return jnp.max(x, axis=0)
-
-
-def _as_it_is(tree: PyTree) -> PyTree:
-    return tree
-
-
-def _over_all(spec: PartitionSpec) -> NamedSharding:
-    return NamedSharding(jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,)), spec)
+    """All of them, whole, on this host, wherever their parts lie. One after the other: no device has room for all."""
+    return jax.device_get(leaves) if jax.process_count() == 1 else [on_host(x) for x in leaves]
 
 
 def one_at_a_time(tree: PyTree) -> PyTree:
@@ -97,6 +76,8 @@ def placed(tree: PyTree, places: PyTree | None) -> PyTree:
     """What this host has whole, on the devices where it belongs."""
 
     def put(x: jax.Array, place: jax.sharding.Sharding) -> jax.Array:
+        if isinstance(x, jax.Array) and (jax.process_count() == 1 or not x.is_fully_addressable):
+            return jax.device_put(x, place)
         if is_key(x):
             return jax.random.wrap_key_data(put(data(x), place), impl=jax.random.key_impl(x))
         whole = np.asarray(x)

@@ -193,45 +193,6 @@ def test_adapters_off_a_frozen_copy_and_a_file_are_one_reference(key):
     close(same, {name: found["frozen"][1][name] for name in same}, 1e-4)
 
 
-# --- devices
-
-
-def devices_child(file):
-    """One update of DPO and KTO on one device, and with the batch spread over eight."""
-    from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
-    from tests.algorithms import test_kto
-
-    mesh, found = Mesh(np.array(jax.devices()), ("batch",)), {}
-    split, copied = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
-    dpo = replace(SETTINGS, lm=LMConfig(logit_chunk=5)).make(MODEL, PARAMS, 10)
-    kto = test_kto.SETTINGS.make(BIGRAM, bigram_params(), 10)
-    for name, algorithm, rows in (("dpo", dpo, BATCH), ("kto", kto, test_kto.BATCH)):
-        learner, batch = algorithm.init(jax.random.key(0)), batch_of(rows)
-        learner = learner._replace(trained=moved(learner.trained, 0.1))
-        update = jax.jit(algorithm.update)
-        spread = jax.device_put(batch, split)
-        assert {x.sharding.shard_shape(x.shape)[0] for x in jax.tree.leaves(spread)} == {1}
-        for count, given in ((1, (learner, batch)), (8, (jax.device_put(learner, copied), spread))):
-            after, metrics = update(jax.random.key(1), *given)
-            assert len(after.num_updates.sharding.device_set) == count
-            numbers = [*jax.tree.leaves(gradient(after)), *jax.tree.leaves(m.values(metrics))]
-            found |= {f"{name} {count} {i}": np.asarray(x) for i, x in enumerate(numbers)}
-    np.savez(file, **found)
-
-
-def test_one_device_equals_eight(tmp_path):
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = child("tests.algorithms.test_dpo", "devices", tmp_path / "found.npz", env=flags)
-    assert done.returncode == 0, done.stderr
-    found = dict(np.load(tmp_path / "found.npz"))
-    for name in ("dpo", "kto"):
-        one, eight = ([x for k, x in found.items() if k.startswith(f"{name} {count} ")] for count in (1, 8))
-        assert len(one) == len(eight) >= 10
-        for x, y in zip(one, eight, strict=True):
-            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
-
-
 # --- every loss, and by hand
 
 LOOSE = replace(DPO(lm=PLAIN), batch_size=8, learning_rate=0.01, max_grad_norm=math.inf)
@@ -615,7 +576,4 @@ def test_data_that_is_not_for_dpo_is_refused_with_a_sentence(reference, data, me
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "devices":
-        devices_child(sys.argv[2])
-    else:
-        killed_run(COURSE, GIVEN, Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume")
+    killed_run(COURSE, GIVEN, Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume")

@@ -9,11 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
-from jaxrl import PPO, EnvConfig, Parallel, Schedule, run
+from jaxrl import DPO, PPO, EnvConfig, ModelParallel, Parallel, Schedule, finetune, replace, run
 from jaxrl.config_file import load_config, save_config
+from jaxrl.lm import ModelConfig, language_model, load_model, save_model
 from jaxrl.reports.rows import read_metrics
+from tests.helpers.tokenizers import byte_tokenizer
 
 ROOT = Path(__file__).parent.parent.parent
 LAUNCH = [sys.executable, "scripts/launch", "-n", "2", "--devices", "2"]
@@ -30,9 +34,9 @@ EVERY = ["--logs", "8", "--evals", "1", "--saves", "4", "--seed", "3"]
 SCHEDULE = Schedule(logs=8, evals=1, saves=4)
 
 
-def launched(words, *more):
+def launched(words, *more, file="train"):
     return subprocess.Popen(
-        [*LAUNCH, *more, "experiments/train.py", *words],
+        [*LAUNCH, *more, f"experiments/{file}.py", *words],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -122,6 +126,24 @@ def second(directory, launcher):
                 return int(found.name)
         time.sleep(0.1)
     raise AssertionError(launcher.communicate()[1])
+
+
+def test_two_processes_align_a_model_of_which_each_device_holds_a_part(tmp_path):
+    tokenizer = byte_tokenizer()
+    shape = ModelConfig(tokenizer.vocab_size + -tokenizer.vocab_size % 8, 16, 512, 2, 4, 2, 4, 64)
+    save_model(tmp_path / "base", shape, language_model(shape).init(jax.random.key(0)), tokenizer)
+    rows = [{"prompt": f"ab{i}", "chosen": f" yes{i}", "rejected": " no"} for i in range(16)]
+    config = replace(DPO(parallel=ModelParallel(fsdp=2, tensor=2)), name=str(tmp_path / "base"), learning_rate=1e-3)
+    config = replace(config, batch_size=4, max_updates=4, held_out=0.25, path=str(tmp_path / "rows.jsonl"))
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    save_config(config, tmp_path / "dpo.yaml")
+    words = [str(tmp_path / "dpo.yaml"), "--run-dir", str(tmp_path / "two"), "--seed", "3", "--samples", "2"]
+    figures = ended(launched(words, file="finetune"))[0]
+    assert figures["devices"] == 4 and figures["processes"] == 2
+    alone = finetune(replace(config, parallel=ModelParallel()), seed=3, run_dir=tmp_path / "one", samples=2)
+    assert alone.result.figures["loss"] == pytest.approx(figures["loss"], abs=1e-5)
+    for x, y in zip(*(jax.tree.leaves(load_model(tmp_path / n / "model").params) for n in ("one", "two")), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
 
 
 def test_bad_input_is_said_once(described, tmp_path):

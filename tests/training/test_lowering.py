@@ -1,5 +1,7 @@
 """The whole of training lowers for accelerators from a machine that has none. Lowers: nothing more is claimed."""
 
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,6 +9,8 @@ from jax.sharding import AbstractMesh, AxisType
 
 from jaxrl import A2C, PPO, EnvConfig, Parallel, Reinforce, make, train
 from jaxrl.envs.wrappers import ActionRepeat
+from jaxrl.lm import layout
+from tests.lm.test_layout import CONFIGS, MODEL, PARAMS, given
 
 HUMANOID = PPO(
     env=EnvConfig("brax/humanoid", num_envs=8, backend="spring", resets="pool", time_limit=100),
@@ -67,3 +71,17 @@ def test_shards_that_do_not_go_into_the_mesh_are_refused(key):
     mesh = AbstractMesh((3,), ("data",), axis_types=(AxisType.Auto,))
     with jax.sharding.use_abstract_mesh(mesh), pytest.raises(ValueError, match="to the 3 devices .*; try 3"):
         jax.eval_shape(train, PPO(**SMALL, parallel=Parallel(data=8)), key)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("name", ["sft", "dpo", "kto", "rlhf", "grpo"])
+def test_language_models_and_the_sampler_lower_for_a_mesh_of_eight_devices(name, platform, key):
+    mesh = AbstractMesh((2, 2, 2), layout.AXES, axis_types=(AxisType.Auto,) * 3)
+    more = given(name)
+
+    def learned(params, key):
+        return train(CONFIGS[name], key, network=MODEL, params=params, **more)
+
+    with jax.sharding.use_abstract_mesh(mesh), mock.patch.object(layout, "_SMALL", 16):
+        text = jax.jit(learned).trace(PARAMS, key).lower(lowering_platforms=(platform,)).as_text()
+    assert 'manual_axes={"data", "fsdp"}' in text and '[{}, {"fsdp"}, {"tensor"}]' in text

@@ -14,7 +14,7 @@ import numpy as np
 from jaxrl.lm.extras import package
 from jaxrl.lm.pretrained.hf_config import check_savable
 from jaxrl.lm.pretrained.keys import check_metadata
-from jaxrl.lm.pretrained.tensors import GGUF, assemble
+from jaxrl.lm.pretrained.tensors import GGUF, Places, assemble
 from jaxrl.lm.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling, frequencies
 from jaxrl.lm.transformer import Decoder, ModelConfig
 from jaxrl.types import InputError
@@ -59,8 +59,10 @@ def open_gguf(path: Path) -> Any:
     return reader
 
 
-def read_gguf(path: Path, reader: Any, dtype: str = "float32") -> tuple[ModelConfig, Decoder]:
-    """The config and the parameters in an open file."""
+def read_gguf(
+    path: Path, reader: Any, dtype: str = "float32", places: Places | None = None
+) -> tuple[ModelConfig, Decoder]:
+    """The config and the parameters in an open file. places: as for `assemble`."""
     tensors = _Tensors(reader, path)
     config = _config(reader, tensors, path)
 
@@ -72,7 +74,7 @@ def read_gguf(path: Path, reader: Any, dtype: str = "float32") -> tuple[ModelCon
         return array if count is None else unpermute(array, count)
 
     check_savable(config, str(path))
-    return config, assemble(config, tensors, GGUF, convert, dtype=dtype, source=str(path))
+    return config, assemble(config, tensors, GGUF, convert, dtype=dtype, source=str(path), places=places)
 
 
 def unpermute(rows: np.ndarray, heads: int) -> np.ndarray:

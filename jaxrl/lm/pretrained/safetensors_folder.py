@@ -35,6 +35,14 @@ class SafeTensors(Mapping):
     def __getitem__(self, name: str) -> np.ndarray:
         return self._homes[name].get_tensor(name)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Its shape; nothing is read."""
+        return tuple(self._homes[name].get_slice(name).get_shape())
+
+    def part(self, name: str, part: tuple[slice, ...]) -> np.ndarray:
+        """A part of it, which is all that is read."""
+        return self._homes[name].get_slice(name)[part]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._homes)
 

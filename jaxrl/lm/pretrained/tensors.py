@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxrl.lm.heads import init_head, with_head
 from jaxrl.lm.transformer import Decoder, ModelConfig, language_model
-from jaxrl.types import InputError
+from jaxrl.types import InputError, PyTree
 
 DTYPES = ("float32", "bfloat16", "float16")
 _LAYER, _BLOCK = "model.layers.{i}.", "blk.{i}."
@@ -40,6 +40,8 @@ HF, GGUF = ({path: names[i] for path, names in NAMES.items()} for i in (0, 1))
 IGNORED = ("rotary_emb.inv_freq", "rope_freqs.weight")
 """Ends of the names of arrays that follow from the config and are computed instead."""
 Convert = Callable[[str, np.ndarray], np.ndarray]
+Places = Callable[[Decoder], PyTree]
+"""places(shapes of a decoder) -> a Sharding for each."""
 Tensor = tuple[str, tuple[int, ...], Callable[[], np.ndarray]]
 """An array to be written: its name, its shape, and the function that makes it."""
 
@@ -52,38 +54,69 @@ def assemble(
     *,
     dtype: str = "float32",
     source: str = "the mapping",
+    places: Places | None = None,
 ) -> Decoder:
-    """The decoder whose arrays are `tensors`, each read once, when it is needed: the mapping may be lazy.
+    """The decoder whose arrays are `tensors`, each read when it is needed: the mapping may be lazy.
 
     names: our key path -> name on disk, {i} standing for the layer. convert(path, array) undoes what the format does
-    to an array. Raises InputError with a sentence naming tensors that are missing, unknown or of another shape.
+    to an array. places(shapes) -> where each array lies: each device is then given its part alone, which is all that is
+    read at a time where the mapping can read parts: part(name, slices).
+    Raises InputError with a sentence naming tensors that are missing, unknown or of another shape.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
-    wanted, structure = _wanted(config, score=names[".score.kernel.value"] in tensors)
+    shapes, structure = _wanted(config, score=names[".score.kernel.value"] in tensors)
+    wanted = {path: x.shape for path, x in shapes.items()}
     if config.tie_word_embeddings and names[".embed.value"] not in tensors:  # under the head's name, then
         names = {**names, ".embed.value": names[".head.kernel.value"]}
     _compare_names(config, set(tensors), {n for path in wanted for n in _expand(names, path, config)}, names, source)
     _check_tied_head(config, tensors, names, source)
 
-    def read(path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        array, kernel = tensors[name], path.endswith(".kernel.value")
-        stored = shape[::-1] if kernel else shape
-        if array.shape != stored:
-            raise InputError(f"{name} in {source} has shape {array.shape}, but its config calls for {stored}")
+    def read(path: str, name: str, shape: tuple[int, ...], part: tuple[slice, ...]) -> np.ndarray:
+        kernel = path.endswith(".kernel.value")
+        stored, part = (shape[::-1], part[::-1]) if kernel else (shape, part)
+        found = tensors.shape(name) if hasattr(tensors, "shape") else tensors[name].shape
+        if found != stored:
+            raise InputError(f"{name} in {source} has shape {found}, but its config calls for {stored}")
+        by_parts = hasattr(tensors, "part")
+        array = tensors.part(name, part) if by_parts else tensors[name]
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise InputError(f"{name} in {source} is {array.dtype}; jaxrl reads floating-point weights only")
         array = convert(path, array)
+        array = array if by_parts else array[part]
         return array.T if kernel else array
 
-    def build(path: str, shape: tuple[int, ...]) -> jax.Array:
-        found = np.empty(shape, jnp.dtype(dtype))
-        slots = found if path.startswith(".layers.") else found[None]
-        for slot, name in zip(slots, _expand(names, path, config), strict=True):
-            slot[...] = read(path, name, slot.shape)
-        return jnp.asarray(found)
+    def build(path: str, shape: tuple[int, ...], place: jax.sharding.Sharding | None) -> jax.Array:
+        layered, homes = path.startswith(".layers."), _expand(names, path, config)
 
-    return jax.tree.unflatten(structure, [build(path, shape) for path, shape in wanted.items()])
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            sizes = [len(range(*i.indices(n))) for i, n in zip(index, shape, strict=True)]
+            found = np.empty(sizes, jnp.dtype(dtype))
+            slots, chosen, rest = (found, homes[index[0]], index[1:]) if layered else (found[None], homes, index)
+            for slot, name in zip(slots, chosen, strict=True):
+                slot[...] = read(path, name, shape[1:] if layered else shape, rest)
+            return found
+
+        return jnp.asarray(part((slice(None),) * len(shape))) if place is None else _dealt(shape, place, part)
+
+    homes = [None] * len(wanted)
+    if places is not None:
+        homes = jax.tree.leaves(places(jax.tree.unflatten(structure, shapes.values())))
+    made = [build(path, shape, home) for (path, shape), home in zip(wanted.items(), homes, strict=True)]
+    return jax.tree.unflatten(structure, made)
+
+
+def _dealt(shape: tuple[int, ...], place: jax.sharding.Sharding, part: Callable[[tuple], np.ndarray]) -> jax.Array:
+    """The array whose parts are part(index), each made when its devices take it: no more of it is on the host."""
+    devices: dict[tuple, list] = {}
+    for device, index in place.addressable_devices_indices_map(shape).items():
+        devices.setdefault(tuple((i.start, i.stop) for i in index), []).append(device)
+    parts = []
+    for bounds, takers in devices.items():
+        made = part(tuple(slice(*ends) for ends in bounds))
+        parts += [jax.device_put(made, device) for device in takers]
+        jax.block_until_ready(parts)
+    return jax.make_array_from_single_device_arrays(shape, place, parts)
 
 
 def disassemble(
@@ -96,7 +129,7 @@ def disassemble(
     if dtype not in DTYPES:
         raise InputError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
     leaves = {jax.tree_util.keystr(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    wanted, _ = _wanted(config, score=params.score is not None)
+    wanted = {path: x.shape for path, x in _wanted(config, score=params.score is not None)[0].items()}
     if any(".lora_" in path for path in leaves):
         raise InputError("these parameters have a low-rank adapter, which the file has no place for; merge it first")
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
@@ -117,7 +150,7 @@ def disassemble(
             yield name, shape[::-1] if transposed else shape, make
 
 
-def _wanted(config: ModelConfig, score: bool) -> tuple[dict[str, tuple[int, ...]], jax.tree_util.PyTreeDef]:
+def _wanted(config: ModelConfig, score: bool) -> tuple[dict[str, jax.ShapeDtypeStruct], jax.tree_util.PyTreeDef]:
     """Shapes by key path, and the decoder's structure; nothing random is computed. score: of a reward model."""
 
     def init(key: jax.Array) -> Decoder:
@@ -126,7 +159,7 @@ def _wanted(config: ModelConfig, score: bool) -> tuple[dict[str, tuple[int, ...]
 
     shapes = jax.eval_shape(init, jax.random.key(0))
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
-    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}, structure
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}, structure
 
 
 def _expand(names: Mapping[str, str], path: str, config: ModelConfig) -> list[str]:

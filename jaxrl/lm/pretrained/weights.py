@@ -19,7 +19,7 @@ from jaxrl.lm.pretrained.adapters import TENSORS, base_name, is_adapter_folder, 
 from jaxrl.lm.pretrained.gguf_reader import open_gguf, read_gguf
 from jaxrl.lm.pretrained.hf_config import check_savable, from_hf_config, to_hf_config
 from jaxrl.lm.pretrained.safetensors_folder import INDEX, SafeTensors, appearing, read_json, write_json, write_tensors
-from jaxrl.lm.pretrained.tensors import HF, assemble, disassemble
+from jaxrl.lm.pretrained.tensors import HF, Places, assemble, disassemble
 from jaxrl.lm.settings import LMConfig
 from jaxrl.lm.text.tokenizer import Tokenizer
 from jaxrl.lm.transformer import Decoder, ModelConfig
@@ -44,7 +44,12 @@ class Pretrained(NamedTuple):
 
 
 def load_model(
-    name_or_path: str | Path, dtype: str = "float32", *, with_tokenizer: bool = True, score: bool | None = False
+    name_or_path: str | Path,
+    dtype: str = "float32",
+    *,
+    with_tokenizer: bool = True,
+    score: bool | None = False,
+    places: Places | None = None,
 ) -> Pretrained:
     """A pretrained model with its parameters in `dtype`.
 
@@ -52,22 +57,23 @@ def load_model(
     config.json, or "organisation/name" on the Hugging Face hub. A folder of a PEFT adapter gives the model that it
     names as its base, the adapter merged. The tokenizer is None where there is none beside the weights; one beside a
     .gguf file goes before the one inside it. What is loaded can be saved. score: whether it is to be a reward model,
-    which does not speak; None takes either.
+    which does not speak; None takes either. places(shapes) -> a Sharding for each array, as
+    functools.partial(parameter_places, mesh): each device is given its part alone, and of safetensors no more is read.
     Raises InputError with a sentence if it cannot be found, is damaged, or is a model that jaxrl does not compute.
     """
     path = _resolve(name_or_path)
     if is_adapter_folder(path):
-        base, settings, adapters = load_adapter(path, dtype, with_tokenizer=with_tokenizer)
+        base, settings, adapters = load_adapter(path, dtype, with_tokenizer=with_tokenizer, places=places)
         return base._replace(params=merge(base.params, adapters, scale_of(settings)))
     if path.is_dir():
         folder, told = path, (path / "tokenizer.json").is_file()
         config = from_hf_config(read_json(path / "config.json"), str(path / "config.json"))
         check_savable(config, str(path))
-        params = from_hf_tensors(config, SafeTensors(path), dtype=dtype, source=str(path))
+        params = from_hf_tensors(config, SafeTensors(path), dtype=dtype, source=str(path), places=places)
     else:
         folder, reader = path.parent, open_gguf(path)
         told = (folder / "tokenizer.json").is_file() or reader.get_field("tokenizer.ggml.tokens") is not None
-        config, params = read_gguf(path, reader, dtype)
+        config, params = read_gguf(path, reader, dtype, places)
     tokenizer = _tokenizer(lambda: _read_tokenizer(path)) if with_tokenizer and told else None
     if score is not None and score != (params.score is not None):
         what, wanted = ("a reward model", "one that speaks") if params.score is not None else ("none", "a reward model")
@@ -85,19 +91,25 @@ class Adapted(NamedTuple):
 
 
 def load_adapter(
-    name_or_path: str | Path, dtype: str = "float32", *, base: str | None = None, with_tokenizer: bool = True
+    name_or_path: str | Path,
+    dtype: str = "float32",
+    *,
+    base: str | None = None,
+    with_tokenizer: bool = True,
+    places: Places | None = None,
 ) -> Adapted:
     """A PEFT adapter, from its folder or the hub, and the model that it is for.
 
     base: that model, where it is not where the adapter's config says. The tokenizer is the adapter's own where it has
-    one. Raises InputError as `load_model` does, and for an adapter that jaxrl does not compute.
+    one. places: of the model, as for `load_model`. Raises InputError as that does, and for an adapter that jaxrl does
+    not compute.
     """
     path = _resolve(name_or_path)
     if not is_adapter_folder(path):
         raise InputError(f"{name_or_path} is no adapter: it has no adapter_config.json; load_model loads whole models")
     named = base or base_name(path)
     try:
-        model = load_model(named, dtype, with_tokenizer=with_tokenizer)
+        model = load_model(named, dtype, with_tokenizer=with_tokenizer, places=places)
     except InputError as error:
         where = f"set base_model_name_or_path in {path / 'adapter_config.json'} to where it lies"
         raise InputError(f"the adapter {path} is for the model {named!r}: {error}; or {where}") from error
@@ -182,10 +194,16 @@ def _generation(tokenizer: Tokenizer | None, given: Mapping[str, Any], ids: Mapp
 
 
 def from_hf_tensors(
-    config: ModelConfig, tensors: Mapping[str, np.ndarray], *, dtype: str = "float32", source: str = "the mapping"
+    config: ModelConfig,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    dtype: str = "float32",
+    source: str = "the mapping",
+    places: Places | None = None,
 ) -> Decoder:
-    """Arrays by their names in transformers to parameters. Raises InputError for missing, unknown, misshapen ones."""
-    return assemble(config, tensors, HF, _shifted(config, 1.0), dtype=dtype, source=source)
+    """Arrays by their names in transformers to parameters. places: as for `load_model`. Raises InputError for missing,
+    unknown, misshapen ones."""
+    return assemble(config, tensors, HF, _shifted(config, 1.0), dtype=dtype, source=source, places=places)
 
 
 def to_hf_tensors(config: ModelConfig, params: Decoder, *, dtype: str = "float32") -> dict[str, np.ndarray]:

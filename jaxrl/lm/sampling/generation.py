@@ -18,6 +18,7 @@ from jaxrl.lm.sampling.checks import check_prompts, check_settings
 from jaxrl.lm.sampling.choice import Chooser
 from jaxrl.lm.transformer import KVCache, LanguageModel, Layer
 from jaxrl.ops.platform import in_turns, tuning
+from jaxrl.ops.shards import by_rows, in_step, typed_by_rows
 from jaxrl.types import InputError, Key, Params
 
 
@@ -82,8 +83,17 @@ def _generate(model, choose, stop, max_new_tokens, halve_above, params, tokens, 
         advance = partial(_advance, model, choose, stop, params, model.unstack(params))
         return _finish(advance, max_new_tokens, halve_above, draw, jnp.asarray(1), state)
 
+    keys, temperature = draw
+
+    def by_device(params: Params, tokens: Array, length: Array, keys: Key, temperature: Array) -> Generation:
+        # On a mesh each device draws until its own rows have ended, and holds the parameters for that long.
+        def own(tokens: Array, length: Array, keys: Key, params: Params, temperature: Array) -> Generation:
+            return said(params, tokens, length, (keys, temperature))
+
+        return by_rows(own, (tokens, length, keys), (params, temperature))
+
     # Models side by side, in one loop, would all wait for the one whose rows end last, at every halving.
-    return in_turns(said, params, tokens, length, draw)
+    return in_turns(typed_by_rows(by_device, 1), params, tokens, length, keys, temperature)
 
 
 def _finish(advance: Callable, max_new_tokens: int, halve_above: int | None, draw, count, state) -> Generation:
@@ -93,15 +103,15 @@ def _finish(advance: Callable, max_new_tokens: int, halve_above: int | None, dra
     rows = len(state[0].length)
     half = rows // 2 if halve_above is not None and rows > halve_above else 0
 
-    def goes_on(carry: tuple[Array, tuple]) -> Bool[Array, ""]:
-        count, (out, _) = carry
-        return (count < max_new_tokens) & (jnp.sum(~out.finished) > half)
+    def going_on(count: Array, state: tuple) -> tuple[Array, Array, tuple]:
+        unfinished = in_step(jnp.sum(~state[0].finished))
+        return (count < max_new_tokens) & (unfinished > half), count, state
 
-    def body(carry: tuple[Array, tuple]) -> tuple[Array, tuple]:
-        count, state = carry
-        return count + 1, advance(draw, state)
+    def body(carry: tuple[Array, Array, tuple]) -> tuple[Array, Array, tuple]:
+        _, count, state = carry
+        return going_on(count + 1, advance(draw, state))
 
-    count, (out, cache) = jax.lax.while_loop(goes_on, body, (count, state))
+    _, count, (out, cache) = jax.lax.while_loop(lambda carry: carry[0], body, going_on(count, state))
     if half == 0:
         return out
     left = jnp.argsort(out.finished, stable=True)[:half]  # where all have said enough instead, none draws any more
