@@ -20,6 +20,7 @@ from jaxrl.runs.logs import Bar, Logger
 from jaxrl.runs.preemption import Interrupted, Interrupts, Partial, Stopped
 from jaxrl.training.clock import Clock
 from jaxrl.training.compiled import Compiled
+from jaxrl.training.processes import waits
 from jaxrl.types import HostFailed, Program, TrainState
 
 # Rows that come faster than people read are written several at a time. Each costs half as much then: the processor's
@@ -85,8 +86,9 @@ class Session:
                 waiting = []
             waiting.append(_Row(update, count, began, told))
             # Where the state itself is asked for there is nothing to go on with: the next chunk would overwrite it. And
-            # where a host is asked between updates nothing is under way: the row's time has passed.
-            if update in looked or update in due or self.p.host is not None:
+            # where each program is waited for, or a host is asked between updates, nothing is under way: the row's time
+            # has passed.
+            if update in looked or update in due or self.p.host is not None or waits():
                 self._rows(waiting, meant, leaves, now=True)
                 waiting = []
         if waiting:

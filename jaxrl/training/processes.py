@@ -34,10 +34,17 @@ def initialize() -> None:
         missing = [name for name, value in zip(_OURS, told, strict=True) if not value]
         if missing:
             raise InputError(f"{' and '.join(missing)} must be set too, as scripts/launch does")
-        address, count, number = told[0], *map(int, told[1:])
+        address, count, number = told[0], *map(_whole_number, _OURS[1:])
         jax.distributed.initialize(address, count, number, heartbeat_timeout_seconds=_HEARTBEAT)
     elif _of_several():
         jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT)
+
+
+def _whole_number(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        raise InputError(f"{name} = {os.environ[name]!r} is no whole number; set one, as scripts/launch does") from None
 
 
 def _of_several() -> bool:
@@ -65,11 +72,15 @@ def gathered(leaves: list[jax.Array]) -> list[Any]:
     return jax.device_get(leaves) if jax.process_count() == 1 else [on_host(x) for x in leaves]
 
 
+def waits() -> bool:
+    """Whether each program is waited for: on CPUs several processes would run two at once, in another order in each,
+    and each would take the other's sums."""
+    return jax.process_count() > 1 and jax.default_backend() == "cpu"
+
+
 def one_at_a_time(tree: PyTree) -> PyTree:
-    """The tree, waited for where there are several processes of CPUs: these run two programs at once, in another order
-    in each process, and each would take the other's sums."""
-    several = jax.process_count() > 1 and jax.default_backend() == "cpu"
-    return jax.block_until_ready(tree) if several else tree
+    """The tree, waited for where programs go in turns."""
+    return jax.block_until_ready(tree) if waits() else tree
 
 
 def placed(tree: PyTree, places: PyTree | None) -> PyTree:

@@ -86,6 +86,8 @@ def test_two_processes_compute_what_one_does_and_one_of_them_writes(by_two, tmp_
     alone = run(CONFIG, 3, tmp_path / "run", schedule=SCHEDULE, progress=False)
     assert alone.figures["devices"] == 1 and alone.figures["processes"] == 1
     rows_alike(directory, tmp_path / "run")
+    speeds = [row["steps_per_second"] for row in read_metrics(directory / "timing.jsonl")]
+    assert max(speeds) < 50 * np.median(speeds)  # each row counts its own time, though no two programs overlap
     assert sorted(path.name for path in directory.iterdir()) == sorted(p.name for p in (tmp_path / "run").iterdir())
 
 

@@ -41,6 +41,13 @@ def test_what_is_half_told_is_refused(monkeypatch):
         processes.initialize()
 
 
+def test_what_is_no_number_is_a_sentence(monkeypatch):
+    for name, value in zip(processes._OURS, ("host:1234", "two", "0"), strict=True):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="JAX_NUM_PROCESSES = 'two' is no whole number"):
+        processes.initialize()
+
+
 def test_one_process_is_the_first_and_agrees_with_itself():
     assert processes.is_first() and processes.agreed(3, 7) == (3, 7)
     x = {"a": jnp.arange(3)}

@@ -81,18 +81,18 @@ def test_memory_grows_with_the_members():
     assert many["copy"] == pytest.approx(4 * few["copy"]) and many["training"] > 2 * few["training"]
 
 
-TWO_DEVICES = """
+EIGHT_DEVICES = """
 import jax, numpy as np
-jax.config.update("jax_num_cpu_devices", 2)
-from jaxrl import PPO, EnvConfig, program, stack
+jax.config.update("jax_num_cpu_devices", 8)
+from jaxrl import PPO, EnvConfig, program, replace, stack
 from jaxrl.settings import float32
 from jaxrl.training.sweeps import compile_together
 config = PPO(env=EnvConfig(num_envs=4), num_steps=16, total_steps=640, hidden=(16,))
 ends = []
-for devices in (1, 2):
-    together = compile_together(config, {}, program(config), 4, devices)
-    configs = together.place(stack([float32(config)] * 4))
-    states = together.init(configs, np.arange(4, dtype=np.uint32))
+for devices in (1, 8):
+    together = compile_together(config, {}, program(config), 64, devices)
+    configs = together.place(stack([float32(replace(config, learning_rate=1e-4 * (i % 16 + 1))) for i in range(64)]))
+    states = together.init(configs, np.arange(64, dtype=np.uint32) // 16)
     states, _ = together.chunk(configs, states, together.nothing(), 5)
     assert len(jax.tree.leaves(states.learner)[0].sharding.device_set) == devices
     ends.append([np.asarray(x) for x in jax.tree.leaves(states.learner)])
@@ -100,8 +100,8 @@ print(max(float(np.abs(a - b).max()) for a, b in zip(*ends)))
 """
 
 
-def test_two_devices_compute_what_one_does():
-    out = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, check=True)
+def test_sixty_four_members_on_eight_devices_are_what_they_are_on_one():
+    out = subprocess.run([sys.executable, "-c", EIGHT_DEVICES], capture_output=True, text=True, check=True)
     assert float(out.stdout) < 1e-5
 
 

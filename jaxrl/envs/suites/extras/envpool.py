@@ -20,9 +20,18 @@ from jaxrl.types import InputError, PyTree
 
 _SUDOKU = "needs a file of puzzles that EnvPool's assets leave out"
 _SEVERAL = "shows each of several agents an observation of its own"
+_GAMES = """
+    Go9x9 Go13x13 Go19x19 ChineseGo9x9 ChineseGo13x13 ChineseGo19x19 TicTacToe ConnectFour Hex Othello KuhnPoker
+    LeducHoldem AnimalShogi Backgammon Chess GardnerChess Shogi SparrowMahjong
+"""
+_DOOM = "ends the process (a segmentation fault in EnvPool): it waits for other players of Doom"
 UNAVAILABLE = {
     **dict.fromkeys((f"{of}Sudoku-{kind}" for of in ("", "Jumanji/") for kind in ("v0", "very-easy-v0")), _SUDOKU),
     **{f"{name}-v{i}": _SEVERAL for name in ("IntersectionMultiAgent", "intersection-multi-agent") for i in (0, 1)},
+    **dict.fromkeys((f"{game}-v1" for game in _GAMES.split()), _SEVERAL),
+    "Cig-v1": _DOOM,
+    "MultiDuel-v1": _DOOM,
+    "VizdoomCustom-v1": "needs a scenario's own files",
 }
 
 
