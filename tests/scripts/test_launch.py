@@ -91,6 +91,17 @@ def test_two_processes_compute_what_one_does_and_one_of_them_writes(by_two, tmp_
     assert sorted(path.name for path in directory.iterdir()) == sorted(p.name for p in (tmp_path / "run").iterdir())
 
 
+def test_two_processes_are_two_devices_of_one_bit_for_bit(described, tmp_path):
+    """A sum of two numbers is the same in any order."""
+    words = [str(described), *EVERY, "--data", "2", "--total-steps", str(32 * 16 * 8), "--run-dir"]
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
+    alone = [sys.executable, "experiments/train.py", *words, str(tmp_path / "one")]
+    subprocess.run(alone, cwd=ROOT, check=True, timeout=300, env={**os.environ, "XLA_FLAGS": flags})
+    ended(launched([*words, str(tmp_path / "two")], "--devices", "1"))
+    one, two = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("one", "two"))
+    assert one == two and one.count(b"\n") == 8
+
+
 def test_what_two_have_saved_one_goes_on_with(by_two, tmp_path):
     _, directory = by_two
     copy = without_newest(directory, tmp_path / "run")
