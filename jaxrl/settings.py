@@ -173,6 +173,11 @@ def parallel_of(config: Any) -> Parallel:
     return found if isinstance(found, Parallel) else Parallel(data=1)
 
 
+def only_places(section: Any) -> bool:
+    """Whether a section says where something is computed, and nothing of what."""
+    return getattr(section, "only_places", False)
+
+
 def shard_of(config: T, shards: int) -> T:
     """The config of what one of so many shards does of it, alone: its share of environments and steps.
 

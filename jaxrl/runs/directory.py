@@ -22,7 +22,7 @@ import numpy as np
 from jaxrl.config_file import load_config, save_config
 from jaxrl.reports.rows import METRICS
 from jaxrl.runs.header import git_revision, machine
-from jaxrl.settings import parallel_of
+from jaxrl.settings import only_places, parallel_of
 from jaxrl.training.processes import agreed, is_first
 from jaxrl.types import InputError
 
@@ -305,7 +305,7 @@ def _called(name: str, what: dict[str, str] | None) -> str:
 def _differences(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     for f in dataclasses.fields(new):
         was, now = getattr(old, f.name), getattr(new, f.name)
-        if getattr(now, "only_places", False):
+        if only_places(now):
             continue
         if dataclasses.is_dataclass(now):
             yield from ((f"{f.name}.{name}", *values) for name, *values in _differences(was, now))

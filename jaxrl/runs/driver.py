@@ -42,7 +42,7 @@ from jaxrl.runs.judging import Judge
 from jaxrl.runs.logs import Bar, Logger, WandbRun, check_wandb, plain_lines
 from jaxrl.runs.preemption import Interrupts, Partial
 from jaxrl.runs.session import Session
-from jaxrl.settings import Parallel, replace
+from jaxrl.settings import Parallel, only_places, replace
 from jaxrl.training import program
 from jaxrl.training.clock import Clock
 from jaxrl.training.compilation_cache import enable_compilation_cache
@@ -132,11 +132,8 @@ def run(
     seed = checked_seed(seed)
     cache = enable_compilation_cache()
     run_dir = own_directory(None if run_dir is None else Path(run_dir), resume)
-    p = program(config, **given)
-    shared = _spread(config, run_dir if resume else None)
-    if shared is not config and p.host is None:
-        config, p = shared, program(shared, **given)
-    settings, told = as_run(config, p.overrides), describe(given)
+    config, p, settings = _spread(config, given, run_dir if resume else None)
+    told = describe(given)
     slower(config, backoff)
     with on_disk(run_dir), contextlib.ExitStack() as stack:
         if resume and run_dir is not None and run_dir.is_dir():
@@ -199,10 +196,18 @@ def run(
     return RunResult(state, final, run_dir)
 
 
-def _spread(config: Any, resumed: Path | None) -> Any:
-    """The config with its number of shards: that of the run that is resumed, or one for each device."""
+def _spread(config: Any, given: dict[str, Any], resumed: Path | None) -> tuple[Any, Program, Any]:
+    """The config on the devices that there are, its program, and the config as a run's directory keeps it: with the
+    number of shards, which that of the run that is resumed has decided, and without devices that decide nothing."""
     shards = None if resumed is None else shards_of(resumed, config)
-    return over_devices(config) if shards is None else replace(config, parallel=Parallel(shards))
+    shared = over_devices(config) if shards is None else replace(config, parallel=Parallel(shards))
+    if only_places(getattr(config, "parallel", None)):
+        p = program(shared, **given)
+        return shared, p, as_run(config, p.overrides)
+    p = program(config, **given)
+    if shared is not config and p.host is None:
+        config, p = shared, program(shared, **given)
+    return config, p, as_run(config, p.overrides)
 
 
 def _bar(p: Program, done: int, progress: bool, marks: dict[str, set[int]]) -> Bar:

@@ -91,7 +91,7 @@ def finetune(
         room = base.config.max_position_embeddings
         prompts = first_prompts(data.held_out or data.train, samples, at_most=room - 1)
         given["samples"] = Ask(prompts, min(sample_length, room - int(prompts.length.max())), base.tokenizer)
-    made, name = program(config, **given), "adapter" if adapter_only else "model"
+    made, name = program(over_devices(config), **given), "adapter" if adapter_only else "model"
     learned = made.export
     if adapter_only and made.adapters is None:
         raise InputError("adapter_only saves adapters alone, without the head of a reward model; leave it out")
