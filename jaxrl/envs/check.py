@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxrl.envs.bodies import num_bodies
 from jaxrl.ops.masks import action_mask, has_mask, random_actions
+from jaxrl.ops.platform import computed_now
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
 from jaxrl.types import InputError, PyTree, Step
 
@@ -54,7 +55,7 @@ def check_environment(env: Any, env_axis: int | None = None) -> None:
 def _first(x: Any) -> Any:
     if isinstance(x, jax.core.Tracer):
         return x[0]
-    with jax.ensure_compile_time_eval():  # lest it become a tracer of a trace that may be under way
+    with computed_now():  # lest it become a tracer of a trace that may be under way
         return x[0]
 
 
@@ -187,7 +188,7 @@ def _mismatch(space: Space, obs: PyTree) -> str | None:
 
 
 def _check_ranges(env: Any) -> None:
-    with jax.ensure_compile_time_eval():  # real numbers, also while somebody else is tracing
+    with computed_now():  # real numbers, also while somebody else is tracing
         k_reset, k_act, k_step = jax.random.split(jax.random.key(0), 3)
         state, obs = jax.jit(lambda env, key: env.reset(key))(env, k_reset)
         action = random_action(env, k_act, obs)

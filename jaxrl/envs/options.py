@@ -5,9 +5,9 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
+from jaxrl.ops.platform import computed_now
 from jaxrl.settings import closest
 from jaxrl.types import InputError
 
@@ -22,7 +22,7 @@ def construct(name: str, cls: Callable, options: dict[str, Any], also: Iterable[
     if not takes_any:
         refuse_unknown(name, options, [*names, *also])
     try:
-        with jax.ensure_compile_time_eval():
+        with computed_now():
             return cls(**options)
     except Exception as error:  # whatever the class of somebody else makes of them
         with_options = f" with the options {options}" if options else ""

@@ -15,6 +15,7 @@ import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrl.lm.settings import ModelParallel
+from jaxrl.ops.shards import mesh_that_is_set
 from jaxrl.types import Batch, InputError, Key, Learner, Metrics, Program, PyTree, TrainState
 
 AXES = ("data", "fsdp", "tensor")
@@ -30,8 +31,12 @@ def mesh_of(parallel: ModelParallel) -> Mesh | AbstractMesh | None:
     sizes = (parallel.data or 1, parallel.fsdp, parallel.tensor)
     wanted, there = math.prod(sizes), jax.device_count()
     each = " × ".join(f"parallel.{name} = {size}" for name, size in zip(AXES, sizes, strict=True))
-    ambient = jax.sharding.get_abstract_mesh()
-    if set(AXES) <= set(ambient.axis_names):
+    if (ambient := _set_by_user()) is not None:
+        if AxisType.Explicit in ambient.axis_types:
+            raise InputError(
+                "the mesh that is set has explicit axes, and a whole run is left to XLA to partition; make it with "
+                "axis_types=(AxisType.Auto,) * 3 (with explicit ones the model's functions, losses and updates work)"
+            )
         if wanted > 1 and any(ambient.shape[name] != size for name, size in zip(AXES, sizes, strict=True)):
             raise InputError(f"{each}, and the mesh that is set is {dict(ambient.shape)}; leave the settings out")
         return ambient
@@ -43,13 +48,20 @@ def mesh_of(parallel: ModelParallel) -> Mesh | AbstractMesh | None:
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:wanted])
 
 
+def _set_by_user() -> Mesh | AbstractMesh | None:
+    mesh = mesh_that_is_set()
+    return mesh if set(AXES) <= set(mesh.axis_names) else None
+
+
 def rows_at_once(config: Any) -> int:
     """Rows of which `config` takes one gradient: those that the mesh must deal evenly."""
     return config.loop.micro_batch_size or config.loop.batch_size // getattr(config, "num_minibatches", 1)
 
 
-def over_all_devices(parallel: ModelParallel, rows: int) -> int:
-    """The largest parallel.data that the devices and so many rows admit."""
+def over_all_devices(parallel: ModelParallel, rows: int) -> int | None:
+    """The largest parallel.data that the devices and so many rows admit; None where a user has set the mesh."""
+    if _set_by_user() is not None:
+        return None
     most = max(1, jax.device_count() // (parallel.fsdp * parallel.tensor))
     return next((n for n in range(most, 1, -1) if rows % (n * parallel.fsdp) == 0), 1)
 

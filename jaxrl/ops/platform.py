@@ -109,6 +109,14 @@ def tuned(**changes: str | int | None) -> Iterator[None]:
         _changed.pop()
 
 
+@contextlib.contextmanager
+def computed_now() -> Iterator[None]:
+    """Within it arrays are computed at once, on one device, also in the midst of somebody's trace over many: what is
+    kept must not belong to that."""
+    with jax.ensure_compile_time_eval(), jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+        yield
+
+
 def cores() -> int:
     """How many this process may use."""
     # A process pinned to one core computes other bits than one on two: XLA splits its sums by the threads it has.

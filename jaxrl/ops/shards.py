@@ -5,6 +5,7 @@ random numbers and minibatches of its own; the learner is the same on all, becau
 here. Outside such a map there is one shard, and every function here gives back what it is given.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl.types import Key, PyTree
@@ -119,6 +120,14 @@ def in_step(x: Int[Array, ""]) -> Int[Array, ""]:
     kinds = [(n, kind) for n, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if mesh.shape[n] > 1]
     mapped = tuple(name for name, kind in kinds if kind == AxisType.Manual)
     return jax.lax.pmax(x, mapped) if mapped and len(mapped) < len(kinds) else x
+
+
+def mesh_that_is_set() -> Mesh | AbstractMesh:
+    """By `jax.set_mesh`, with its devices; without them where something is being traced. Empty where none is."""
+    with contextlib.suppress(ValueError):  # within a trace
+        if not (mesh := jax.sharding.get_mesh()).empty:
+            return mesh
+    return jax.sharding.get_abstract_mesh()
 
 
 def _row_axes() -> tuple[tuple[str, ...], int]:

@@ -28,8 +28,13 @@ _SAME, _EACH = PartitionSpec(), PartitionSpec(shards.DEVICES)
 def mesh_of(count: int) -> Mesh | AbstractMesh:
     """The mesh that a user has set (`jax.set_mesh`), where it has an axis "data"; else as many devices as shards can be
     dealt to evenly. Raises InputError where they cannot be dealt to the user's."""
-    ambient = jax.sharding.get_abstract_mesh()
+    ambient = shards.mesh_that_is_set()
     if shards.DEVICES in ambient.axis_names:
+        if AxisType.Explicit in ambient.axis_types:
+            raise InputError(
+                "the mesh that is set has explicit axes; make it with axis_types=(AxisType.Auto,), or set none: then as "
+                "many devices are taken as there are shards"
+            )
         if count % (devices := ambient.shape[shards.DEVICES]):
             raise InputError(
                 f'parallel.data = {count} shards cannot be dealt to the {devices} devices of axis "{shards.DEVICES}" '

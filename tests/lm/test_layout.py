@@ -264,8 +264,16 @@ def test_what_does_not_come_out_even_is_said_before_anything_is_compiled(changes
 def test_another_mesh_than_the_one_that_is_set_is_refused():
     mesh = AbstractMesh((2, 2, 2), layout.AXES, axis_types=(AxisType.Auto,) * 3)
     config = replace(CONFIGS["dpo"], parallel=ModelParallel(fsdp=4))
-    with jax.sharding.use_abstract_mesh(mesh), pytest.raises(ValueError, match="the mesh that is set is .* leave"):
-        program(config, network=MODEL, params=PARAMS, **given("dpo"))
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert over_devices(CONFIGS["dpo"]) == CONFIGS["dpo"]
+        with pytest.raises(ValueError, match="the mesh that is set is .* leave"):
+            program(config, network=MODEL, params=PARAMS, **given("dpo"))
+
+
+def test_a_run_under_explicit_axes_is_refused():
+    mesh = AbstractMesh((2, 2, 2), layout.AXES, axis_types=(AxisType.Explicit,) * 3)
+    with jax.sharding.use_abstract_mesh(mesh), pytest.raises(ValueError, match="has explicit axes, .* AxisType.Auto"):
+        layout.mesh_of(ModelParallel())
 
 
 if __name__ == "__main__":

@@ -73,6 +73,12 @@ def test_shards_that_do_not_go_into_the_mesh_are_refused(key):
         jax.eval_shape(train, PPO(**SMALL, parallel=Parallel(data=8)), key)
 
 
+def test_a_mesh_with_explicit_axes_is_refused(key):
+    mesh = AbstractMesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.sharding.use_abstract_mesh(mesh), pytest.raises(ValueError, match=r"explicit axes; make it with .*Auto"):
+        jax.eval_shape(train, PPO(**SMALL, parallel=Parallel(data=8)), key)
+
+
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("name", ["sft", "dpo", "kto", "rlhf", "grpo"])
 def test_language_models_and_the_sampler_lower_for_a_mesh_of_eight_devices(name, platform, key):

@@ -15,6 +15,7 @@ import numpy as np
 from jaxrl.envs.base import cast_like, strong
 from jaxrl.envs.deferred import defer
 from jaxrl.envs.options import changed, construct
+from jaxrl.ops.platform import computed_now
 from jaxrl.spaces import Box, Discrete, Space
 from jaxrl.types import InputError, Key, PyTree, Step
 
@@ -145,7 +146,7 @@ def make(name: str, /, **options: Any) -> GymnaxEnv:
     title = f"gymnax/{name}"
     if name in UNAVAILABLE:
         raise InputError(f"{title} is not available: it {UNAVAILABLE[name]}")
-    with jax.ensure_compile_time_eval():  # what is cached must not belong to the trace that asked first
+    with computed_now():  # what is cached must not belong to the trace that asked first
         raw = _make(name)
         known = [f.name for f in dataclasses.fields(raw.default_params)]
         physical = {k: v for k, v in options.items() if k in known}
@@ -185,12 +186,12 @@ def _kind(x: Any) -> int:
 
 
 def _typed_like(params: Any, like: Any) -> Any:
-    with jax.ensure_compile_time_eval():
+    with computed_now():
         return jax.tree.map(lambda x, y: jnp.asarray(x, jnp.result_type(y)), params, like)
 
 
 def _describe(raw: Any, params: Any) -> Description:
-    with jax.ensure_compile_time_eval():
+    with computed_now():
         params = raw.default_params if params is None else params
         limit = getattr(params, "max_steps_in_episode", None)
         observation, action = _space(raw.observation_space(params)), _space(raw.action_space(params))

@@ -26,6 +26,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # mujoco.mjx prints that an opt
 
 from jaxrl.envs.base import strong
 from jaxrl.envs.options import construct
+from jaxrl.ops.platform import computed_now
 from jaxrl.spaces import Box
 from jaxrl.types import InputError, Key, PyTree, Step
 
@@ -206,7 +207,7 @@ def make(path: str, /, task: str | None = None, backend: str = "mjx", **options:
     made = _task(title, task, options)
     try:
         mj_model = mujoco.MjModel.from_xml_path(path)
-        with jax.ensure_compile_time_eval():
+        with computed_now():
             simulator = _mjx(mj_model) if backend == "mjx" else _brax(path, backend)
             still = jnp.zeros(mj_model.nq), jnp.zeros(mj_model.nv)
             jax.eval_shape(simulator.init, simulator.model, *still)  # what a backend lacks it says only here

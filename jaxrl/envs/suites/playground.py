@@ -19,6 +19,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # mujoco.mjx prints that an opt
     from mujoco_playground._src import mjx_env, registry
 
 from jaxrl.envs.base import strong
+from jaxrl.ops.platform import computed_now
 from jaxrl.spaces import Box, Space
 from jaxrl.types import InputError, Key, PyTree, Step
 
@@ -129,7 +130,7 @@ def make(name: str, /, impl: str = "jax", **options: Any) -> PlaygroundEnv:
     unknown = [option for option in options if option not in dict(config)]
     if unknown:
         raise InputError(f"{title} has no option {unknown[0]!r}; it has {', '.join(dict(config))}")
-    with jax.ensure_compile_time_eval():  # what is kept must not belong to a trace that may be under way
+    with computed_now():  # what is kept must not belong to a trace that may be under way
         try:
             raw = registry.load(name, config, options or None)
         except Exception as error:  # whatever its constructor makes of the options

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxrl.envs.base import cast_like, strong
 from jaxrl.envs.options import changed, construct, refuse_unknown
+from jaxrl.ops.platform import computed_now
 from jaxrl.spaces import Box, Discrete
 from jaxrl.types import InputError, Key, PyTree, Step
 
@@ -101,7 +102,7 @@ def make(name: str, /, **options: Any) -> CraftaxEnv:
         raw = construct(title, getattr(importlib.import_module(f"craftax.{game}.{module}"), kind), {})
     numbers = {k: v for k, v in vars(raw.default_params).items() if isinstance(v, int | float)}
     refuse_unknown(title, options, numbers)
-    with jax.ensure_compile_time_eval():  # what is kept must not belong to a trace that may be under way
+    with computed_now():  # what is kept must not belong to a trace that may be under way
         params = changed(title, strong(raw.default_params), options)
     limit = int(params.max_timesteps)
     if limit < 1:

@@ -20,6 +20,7 @@ from jumanji.environments import SearchAndRescue
 from jaxrl.envs.base import cast_like, strong
 from jaxrl.envs.options import construct
 from jaxrl.ops.masks import MASK
+from jaxrl.ops.platform import computed_now
 from jaxrl.spaces import Box, Discrete, MultiDiscrete, Space
 from jaxrl.types import InputError, Key, PyTree, Step
 
@@ -132,7 +133,7 @@ def make(name: str, /, **options: Any) -> JumanjiEnv:
 
 
 def _describe(raw: Any) -> Description:
-    with jax.ensure_compile_time_eval():  # what is kept must not belong to a trace that may be under way
+    with computed_now():  # what is kept must not belong to a trace that may be under way
         shown = _by_name(jax.eval_shape(raw.reset, jax.random.key(0))[1].observation)
         spaces = _spaces(raw.observation_spec, shown)
         action, sizes = raw.action_spec, None

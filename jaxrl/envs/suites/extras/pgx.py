@@ -20,6 +20,7 @@ with warnings.catch_warnings():
 from jaxrl.envs.base import cast_like, strong
 from jaxrl.envs.options import construct, refuse_unknown
 from jaxrl.ops.masks import MASK
+from jaxrl.ops.platform import computed_now
 from jaxrl.spaces import Box, Discrete, Space
 from jaxrl.types import InputError, Key, PyTree, Step
 
@@ -117,7 +118,7 @@ def make(name: str, /, **options: Any) -> PgxEnv:
         raise InputError(f"{title} is not available: it {UNAVAILABLE[name]}")
     if not name.startswith("minatar-"):
         refuse_unknown(title, options, ())
-    with jax.ensure_compile_time_eval(), warnings.catch_warnings():  # lest what is kept belong to another's trace
+    with computed_now(), warnings.catch_warnings():  # lest what is kept belong to another's trace
         warnings.simplefilter("ignore")
         raw = pgx.make(name)
         if options:

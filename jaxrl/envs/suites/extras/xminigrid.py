@@ -11,6 +11,7 @@ from xminigrid.core.constants import NUM_COLORS, NUM_TILES
 
 from jaxrl.envs.base import cast_like, strong
 from jaxrl.envs.options import refuse_unknown
+from jaxrl.ops.platform import computed_now
 from jaxrl.spaces import Box, Discrete
 from jaxrl.types import InputError, Key, PyTree, Step
 
@@ -84,7 +85,7 @@ def make(name: str, /, **options: Any) -> XMiniGridEnv:
     """
     title = f"xminigrid/{name}"
     registered = registration._REGISTRY[name]
-    with jax.ensure_compile_time_eval():  # what is kept must not belong to a trace that may be under way
+    with computed_now():  # what is kept must not belong to a trace that may be under way
         raw = registration.load(registered.entry_point)()
         known = [k for k in vars(raw.default_params()) if k not in ("ruleset", "render_mode", "grid_type")]
         refuse_unknown(title, options, known)
