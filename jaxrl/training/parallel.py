@@ -32,8 +32,8 @@ def mesh_of(count: int) -> Mesh | AbstractMesh:
     if shards.DEVICES in ambient.axis_names:
         if AxisType.Explicit in ambient.axis_types:
             raise InputError(
-                "the mesh that is set has explicit axes; make it with axis_types=(AxisType.Auto,), or set none: then as "
-                "many devices are taken as there are shards"
+                "the mesh that is set has explicit axes; make it with axis_types=(AxisType.Auto,), or set none: as "
+                "many devices are taken then as there are shards"
             )
         if count % (devices := ambient.shape[shards.DEVICES]):
             raise InputError(
