@@ -122,7 +122,7 @@ def language_program(
         export=lambda learner: tuned.merged(learner.trained),
         adapters=lambda learner: learner.trained,
     )
-    return laid_out(config, made)
+    return laid_out(config, network.config, made)
 
 
 def completion_program(
@@ -183,7 +183,7 @@ def completion_program(
         export=lambda learner: tuned.merged(learner.trained.policy),
         adapters=lambda learner: learner.trained.policy,
     )
-    return laid_out(config, made)
+    return laid_out(config, network.config, made)
 
 
 def check_rows(model: ModelConfig, data: Data) -> None:

@@ -6,9 +6,10 @@ import json
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -210,7 +211,20 @@ class sentences:
         status = next((s for k, s in ((InputError, 2), (Diverged, 3), (NotSaved, 4)) if isinstance(error, k)), None)
         if status is not None:
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(status)
+        elif isinstance(error, Exception) and jax.distributed.is_initialized():
+            traceback.print_exception(error)
+            status = 1
+        if status is not None:
+            _end(status)
+
+
+def _end(status: int) -> NoReturn:
+    """Of one process of several at once: JAX would first wait minutes for the others, which wait for this one."""
+    if not jax.distributed.is_initialized():
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def report(result: RunResult, **more: Any) -> None:

@@ -106,10 +106,9 @@ def _check_traced(env: Any) -> None:
     key = jax.random.key(0)
     state, obs = _traced("reset", lambda env, key: _pair(env.reset(key)), env, key)
     wrong = _mismatch(env.observation_space, obs)
-    if wrong and not _mismatch(env.observation_space, state):
-        raise _Wrong("reset gives (obs, state), it seems; it must give (state, obs), in this order")
     if wrong:
-        raise _Wrong(f"the obs of reset {wrong}")
+        turned = "; its state would fit: reset must give (state, obs), in this order"
+        raise _Wrong(f"the obs of reset {wrong}{turned * (not _mismatch(env.observation_space, state))}")
     action = jax.eval_shape(lambda key: _sample(env.action_space, key), key)
     after, step = _traced("step", lambda env, *args: _state_and_step(env.step(*args)), env, key, state, action)
     if len(step.reward.shape) == 1:
@@ -145,6 +144,9 @@ def _state_and_step(out: Any) -> tuple[PyTree, Step]:
     if type(out) is not tuple or len(out) != 2 or not isinstance(out[1], Step):
         raise _Wrong(f"step gives {_named(out)}; it must give (state, Step), with the Step of jaxrl.types")
     info = out[1].info
+    for name in ("reward", "terminated", "truncated"):
+        if not isinstance(value := getattr(out[1], name), jax.Array | np.ndarray | np.generic | float | int):
+            raise _Wrong(f"{name} of step is {_named(value)}; it must be a scalar: jnp.float32(1.0), or a comparison")
     if not isinstance(info, dict):
         raise _Wrong(f"the info of step is {_named(info)}; it must be a dict of arrays, {{}} for none")
     for name, value in info.items():

@@ -15,6 +15,7 @@ import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrl.lm.settings import ModelParallel
+from jaxrl.lm.transformer import ModelConfig
 from jaxrl.ops.shards import mesh_that_is_set
 from jaxrl.types import Batch, InputError, Key, Learner, Metrics, Program, PyTree, TrainState
 
@@ -44,7 +45,8 @@ def mesh_of(parallel: ModelParallel) -> Mesh | AbstractMesh | None:
         return None
     if wanted > there or (jax.process_count() > 1 and wanted < there):
         few = f"there are {there}" if wanted > there else f"all {there} of {jax.process_count()} processes must be used"
-        raise InputError(f"{each} takes {wanted} devices, and {few}; leave parallel.data out, or make one smaller")
+        remedy = "make one smaller" if parallel.data is None else "leave parallel.data out, or make one smaller"
+        raise InputError(f"{each} takes {wanted} devices, and {few}; {remedy}")
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:wanted])
 
 
@@ -98,10 +100,10 @@ def _tensor_axis(name: str, dims: int) -> int | None:
     return -2 if in_a or not adapter else None
 
 
-def laid_out(config: Any, p: Program) -> Program:
+def laid_out(config: Any, model: ModelConfig, p: Program) -> Program:
     """The program of a config with `loop`, on the mesh that its section `parallel` asks for, if it has one.
 
-    Raises InputError where there are not so many devices, or rows cannot be dealt to them evenly.
+    Raises InputError where there are not so many devices, or rows or heads cannot be dealt to them evenly.
     """
     mesh = mesh_of(getattr(config, "parallel", ModelParallel()))  # a user's own config may have none
     if mesh is None:
@@ -111,6 +113,11 @@ def laid_out(config: Any, p: Program) -> Program:
         raise InputError(
             f"{rows} rows, of which a gradient is taken at once, cannot be dealt to parallel.data × parallel.fsdp = "
             f"{dealt} devices; set micro_batch_size, or batch_size, to a multiple of {dealt}"
+        )
+    if (heads := model.num_key_value_heads) % (tensor := mesh.shape["tensor"]):
+        near = max(n for n in range(1, min(heads, tensor) + 1) if heads % n == 0)
+        raise InputError(
+            f"the model's {heads} key-value heads cannot be dealt to parallel.tensor = {tensor}; try {near}"
         )
     whole = NamedSharding(mesh, PartitionSpec())
 

@@ -183,7 +183,7 @@ def run(
             partial=partial,
         )
         stack.callback(lambda: session.logger.close())  # another one by then, if the run went back
-        header = run_header(seed, compiled.memory, cache)
+        header = run_header(seed, compiled.memory, cache, len(state.num_steps.sharding.device_set))
         (run_dir / HEADER).write_text(json.dumps(header, indent=1) + "\n")
         session.bar.say(*lines(header))
         state = train_on(session, state, config, backoff)

@@ -13,9 +13,9 @@ from jaxrl.ops.platform import cores, processor, tuning
 HEADER = "header.json"
 
 
-def run_header(seed: int, memory: dict[str, float], cache: str | None) -> dict[str, Any]:
+def run_header(seed: int, memory: dict[str, float], cache: str | None, devices: int) -> dict[str, Any]:
     """What is worth knowing of a run before its first number. memory: MiB of the training program, as XLA forecasts;
-    cache: where compiled programs are kept.
+    cache: where compiled programs are kept; devices: how many of those that there are it takes.
     """
     return {
         "jaxrl": own_version(),
@@ -24,6 +24,7 @@ def run_header(seed: int, memory: dict[str, float], cache: str | None) -> dict[s
         "x64": jax.config.jax_enable_x64,
         "tuning": tuning()._asdict(),
         "seed": seed,
+        "devices_taken": devices,
         "compilation_cache": cache,
         "memory_mib": memory,
     }
@@ -40,7 +41,10 @@ def own_version() -> str:
 def lines(about: dict[str, Any]) -> list[str]:
     """Two lines of it for people."""
     versions = ", ".join(f"{name} {about[name]}" for name in ("jaxrl", "jax", "jaxlib", "flax", "optax", "python"))
-    device = f"{about['devices']} × {about['device']}" + f" on {about['cores']} cores" * (about["platform"] == "cpu")
+    taken = f"{about['devices_taken']} of " * (about["devices_taken"] < about["devices"])
+    device = f"{taken}{about['devices']} × {about['device']}" + f" on {about['cores']} cores" * (
+        about["platform"] == "cpu"
+    )
     precision = f"matmul precision {about['matmul_precision']}, x64 {'on' if about['x64'] else 'off'}"
     chosen = ", ".join(f"{name} {value}" for name, value in about["tuning"].items())
     total = about["memory_mib"].get("total")

@@ -17,7 +17,7 @@ from jaxrl.types import InputError
 BEST = "best.yaml"  # the config that the report ranks first
 
 
-def check_sweep_dir(sweep_dir: Path | None, asked: Mapping[str, Any], resume: bool) -> None:
+def check_sweep_dir(sweep_dir: Path | None, asked: Mapping[str, Any], resume: bool, *, resumable: bool = True) -> None:
     """For a resume, that the directory holds this very sweep; else that it holds nothing of the kind. Nothing is
     written. Raises InputError with every difference.
     """
@@ -37,8 +37,8 @@ def check_sweep_dir(sweep_dir: Path | None, asked: Mapping[str, Any], resume: bo
         return
     there = [name for name in (SWEEP, ABOUT) if sweep_dir is not None and (sweep_dir / name).exists()]
     if there:
-        what = "sweep; pass resume=True (--resume) to go on with it, or" if SWEEP in there else "run; pass"
-        raise InputError(f"{sweep_dir} already holds a {what} another run_dir")
+        go_on = "pass resume=True (--resume) to go on with it, or name" if SWEEP in there and resumable else "name"
+        raise InputError(f"{sweep_dir} already holds a {'sweep' if SWEEP in there else 'run'}; {go_on} another run_dir")
     if sweep_dir is not None:
         check_unused(sweep_dir, SWEEP, (CHECKPOINTS, PARTS))
 

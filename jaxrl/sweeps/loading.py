@@ -100,7 +100,7 @@ def merge(parts: Sequence[Path], sweep_dir: Path) -> dict[str, Any]:
     if other is not None:
         wrong = next(name for name, value in asked[0].items() if asked[parts.index(other)].get(name) != value)
         raise InputError(f"{other} and {parts[0]} are parts of different sweeps: their {wrong} differ")
-    check_sweep_dir(sweep_dir, {}, resume=False)
+    check_sweep_dir(sweep_dir, {}, resume=False, resumable=False)
     found = [one for _, one in sorted(zip(shards, found, strict=True), key=lambda pair: pair[0])]
     (sweep_dir / PARTS).mkdir(parents=True, exist_ok=True)
     shutil.copy(found[0][0] / CONFIG, sweep_dir / CONFIG)

@@ -45,7 +45,8 @@ def mesh_of(count: int) -> Mesh | AbstractMesh:
     if jax.process_count() > 1 and devices < jax.device_count():
         raise InputError(
             f"parallel.data = {count} shards cannot be dealt to the {jax.device_count()} devices of "
-            f"{jax.process_count()} processes, each of which must have some; try {jax.device_count()}"
+            f"{jax.process_count()} processes, each of which must have some; make num_envs a multiple of "
+            f"{jax.device_count()}, or start fewer processes"
         )
     return jax.make_mesh((devices,), (shards.DEVICES,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
 

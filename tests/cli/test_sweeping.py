@@ -230,7 +230,7 @@ def test_a_directory_that_holds_something_is_left_alone(ended, tmp_path, capsys)
         capsys, "sweep", *WORDS, "--run-dir", ended
     )
     (tmp_path / "run.json").write_text("{}")
-    assert "already holds a run; pass another run_dir" in refused(capsys, "sweep", *WORDS, "--run-dir", tmp_path)
+    assert "already holds a run; name another run_dir" in refused(capsys, "sweep", *WORDS, "--run-dir", tmp_path)
     assert "was begun with fields = " in refused(capsys, "sweep", *WORDS, "--run-dir", ended, "--resume")
 
 

@@ -73,8 +73,9 @@ def test_a_sound_environment_passes_also_while_another_trace_is_under_way(env):
 MISTAKES = {
     "swapped": (
         Made(starts=lambda env: (jnp.zeros(1), jnp.int32(0))),
-        r"\(obs, state\), it seems.*\(state, obs\), in this",
+        r"obs of reset has shape \(\).*its state would fit: reset must give \(state, obs\), in this order",
     ),
+    "list": (Made(steps=stepping(reward=[1.0])), r"reward of step is a list of 1; it must be a scalar: jnp.float32"),
     "alone": (Made(starts=lambda env: jnp.zeros(1)), r"reset gives a .*; it must give \(state, obs\)"),
     "three": (Made(starts=lambda env: (0, 0, 0)), r"reset gives a tuple of 3; it must give \(state, obs\)"),
     "shape": (Made(observation_space=Box((2,))), r"obs of reset has shape \(1,\); observation_space says Box"),

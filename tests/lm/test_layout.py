@@ -238,13 +238,15 @@ def test_what_devices_there_are_decides_how_rows_are_dealt():
 @pytest.mark.parametrize(
     "changes, devices, wrong",
     [
-        ({"parallel": ModelParallel(fsdp=2)}, 1, r"parallel.fsdp = 2 × .* takes 2 devices, and there are 1; leave"),
+        ({"parallel": ModelParallel(fsdp=2)}, 1, r"parallel.fsdp = 2 × .* takes 2 devices, and there are 1; make"),
         (
             {"parallel": ModelParallel(data=3)},
             8,
             r"16 rows, .* cannot be dealt to .* = 3 devices; set micro_batch_size",
         ),
         ({"parallel": ModelParallel(data=8), "micro_batch_size": 4}, 8, r"4 rows, .* to a multiple of 8"),
+        ({"parallel": ModelParallel(tensor=4)}, 8, r"2 key-value heads cannot be dealt to parallel.tensor = 4; try 2"),
+        ({"parallel": ModelParallel(fsdp=16)}, 8, r"takes 16 devices, and there are 8; make one smaller$"),
         ({"parallel": ModelParallel(data=0)}, 8, r"parallel.data = 0"),
     ],
 )

@@ -38,6 +38,8 @@ def test_more_environments_take_more_memory_than_they_did(tmp_path):
 
 
 def test_what_is_not_known_is_said_so():
-    about = run_header(0, {}, None)
+    about = run_header(0, {}, None, 1)
     assert "memory unknown" in lines(about)[1] and "kept in nowhere" not in lines(about)[1]
     assert "are not kept" in lines(about)[1]
+    assert "; 2 of 3 × " in lines({**about, "devices_taken": 2, "devices": 3})[0]
+    assert " of " not in lines({**about, "devices": 1})[0]
