@@ -91,7 +91,7 @@ class Single(gymnasium.Env):
     def __init__(self, env: Any, render_mode: str | None):
         can = ["rgb_array"] if callable(getattr(env, "render", None)) else []
         if render_mode is not None and render_mode not in can:
-            has = f"it has {can}" if can else "it has none"
+            has = f"it has {can}" if can else "it has none, so leave it out (`jaxrl render` draws what a policy does)"
             raise InputError(f"render_mode = {render_mode!r} is none of {registry.name_of(env)}: {has}")
         self.metadata = {"render_modes": can, "render_fps": round(1 / getattr(env, "dt", 0.1))}
         self.render_mode, self._env, self._vector = render_mode, env, vectorize(env, 1)
