@@ -2,9 +2,7 @@
 
 import collections
 import functools
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
@@ -24,6 +22,7 @@ from jaxrl.lm.settings import Sampling
 from jaxrl.training.parallel import over_devices
 from jaxrl.training.programs import program
 from tests.algorithms.test_dpo import batch_of, moved, pairs
+from tests.helpers.devices import run_on_eight
 
 MODEL = language_model(ModelConfig(24, 16, 32, 2, 4, 2, 4, 64))
 PARAMS = moved(MODEL.init(jax.random.key(0)), 0.2)
@@ -146,17 +145,7 @@ def main(folder):
 def on_eight(tmp_path_factory):
     """(what `main` found on eight devices, the directory of its run)."""
     folder = tmp_path_factory.mktemp("eight")
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
-    done = subprocess.run(
-        [sys.executable, "-m", __name__, str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        cwd=Path(__file__).parent.parent.parent,
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "rematerialization" not in done.stderr  # XLA says so where it gathers what it need not
+    run_on_eight(__name__, folder)
     return dict(np.load(folder / "found.npz")), folder / "run"
 
 

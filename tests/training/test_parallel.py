@@ -3,7 +3,6 @@
 import collections
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
@@ -19,6 +18,7 @@ from jaxrl.reports.rows import read_metrics
 from jaxrl.training.parallel import over_devices
 from jaxrl.training.programs import program
 from jaxrl.training.sweeps import compile_together
+from tests.helpers.devices import run_on_eight
 
 EIGHT = Parallel(data=8)
 CARTPOLE = PPO(
@@ -66,16 +66,7 @@ def collectives(config):
 def on_eight(tmp_path_factory):
     """(what `main` found on eight devices, the directory of its run)."""
     folder = tmp_path_factory.mktemp("eight")
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
-    done = subprocess.run(
-        [sys.executable, "-m", __name__, str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        cwd=Path(__file__).parent.parent.parent,
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-    )
-    assert done.returncode == 0, done.stderr
+    run_on_eight(__name__, folder)
     return dict(np.load(folder / "found.npz")), folder / "run"
 
 
