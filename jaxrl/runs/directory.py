@@ -17,16 +17,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxrl.config_file import load_config, save_config
 from jaxrl.reports.rows import METRICS
 from jaxrl.runs.header import git_revision, machine
 from jaxrl.settings import only_places, parallel_of
-from jaxrl.training.processes import agreed, is_first
+from jaxrl.training.processes import agreed, from_first, is_first
 from jaxrl.types import InputError
 
-ABOUT, CONFIG, RESULT, LOCK, CHECKPOINTS = "run.json", "config.yaml", "result.json", ".lock", "checkpoints"
+ABOUT, CONFIG, RESULT, LOCK = "run.json", "config.yaml", "result.json", ".lock"
+CHECKPOINTS, DUMP = "checkpoints", "diverged"
 
 
 class NotSaved(RuntimeError):
@@ -92,8 +94,8 @@ def alone(run_dir: Path) -> Iterator[None]:
 
 
 def own_directory(run_dir: Path | None, resume: bool) -> Path | None:
-    """Where this process writes: the first of several in `run_dir`, which the others can read; each of the others in a
-    directory that is gone when it ends, begun as a copy of the run that is resumed.
+    """Where this process writes what people read: the first of several in `run_dir`; each of the others in a directory
+    that is gone when it ends, begun with the files of the run that is resumed.
     """
     own = run_dir
     if not is_first():
@@ -101,9 +103,49 @@ def own_directory(run_dir: Path | None, resume: bool) -> Path | None:
         atexit.register(shutil.rmtree, temporary, ignore_errors=True)
         own = temporary / "run"
         if resume and run_dir is not None and run_dir.is_dir():
-            shutil.copytree(run_dir, own)
+            own.mkdir()
+            for file in run_dir.iterdir():
+                if file.is_file():
+                    shutil.copy(file, own)
+            _link(own, run_dir)
     agreed(0)  # the others have copied before the first goes on
     return own
+
+
+def shared(run_dir: Path) -> bool:
+    """Whether all processes see the directory of the first, in which it holds the lock; then what the others keep of
+    their devices' is put there too."""
+    if jax.process_count() == 1:
+        return True
+    path, held = json.loads(from_first(json.dumps([str(run_dir.resolve()), (run_dir / LOCK).read_text()])))
+    seen = _appears(Path(path) / LOCK, held)
+    (unseen,) = agreed(not seen)
+    if unseen:
+        if is_first():
+            warnings.warn(
+                f"not every process sees {run_dir}: this one saves everything, for which it needs the room, and a "
+                "resume needs a run_dir on a disk that all share",
+                stacklevel=3,
+            )
+        return False
+    _link(run_dir, Path(path))
+    return True
+
+
+def _appears(file: Path, text: str) -> bool:
+    """Whether a file has this text, once a network's disk shows it."""
+    for _ in range(50):
+        with contextlib.suppress(OSError):
+            if file.read_text() == text:
+                return True
+        time.sleep(0.1)
+    return False
+
+
+def _link(own: Path, run_dir: Path) -> None:
+    for name in () if is_first() else (CHECKPOINTS, DUMP):
+        if not (own / name).is_symlink():
+            (own / name).symlink_to(run_dir.resolve() / name, target_is_directory=True)
 
 
 def as_run(config: Any, overrides: Mapping[str, Any]) -> Any:

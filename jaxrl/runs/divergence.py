@@ -10,12 +10,11 @@ from typing import Any
 import jax
 
 from jaxrl.runs.checkpoints import Checkpoints
-from jaxrl.runs.directory import RESULT, NotSaved, read_about, write_about
+from jaxrl.runs.directory import DUMP, RESULT, NotSaved, read_about, write_about
 from jaxrl.settings import scale
 from jaxrl.types import InputError, Program, TrainState
 
 SKIPPED, INVALID = "skipped_updates", "invalid_steps"
-DUMP = "diverged"
 _AGAIN = 0x6261636B  # folded into the key of a run that goes back: from the same one it would take the same way
 
 
@@ -30,14 +29,15 @@ class Diverged(RuntimeError):
         self.why, self.step, self.good, self.dumped = why, step, good, dumped
 
 
-def dump(p: Program, run_dir: Path, state: TrainState) -> Path | None:
+def dump(p: Program, run_dir: Path, state: TrainState, apart: bool) -> Path | None:
     """Keep a state, and the batch that its next update learns from, in run_dir/diverged; the step is then
     `p.step(state)`, or `p.algorithm.update` of this batch. None, with a warning, where the disk does not take it.
+    apart: as for `Checkpoints`.
     """
     folder, tree = run_dir / DUMP, {"state": state, "batch": jax.jit(p.batch)(state)}
     shutil.rmtree(folder, ignore_errors=True)  # of the first time
     try:
-        with contextlib.closing(Checkpoints(folder)) as saves:
+        with contextlib.closing(Checkpoints(folder, apart=apart)) as saves:
             saves.save(int(state.num_steps), tree)
             saves.wait()
     except NotSaved as error:
@@ -70,7 +70,8 @@ def train_on(session: Any, state: TrainState, config: Any, backoff: float) -> Tr
         if "went_back" in about or not session.saves.steps():
             raise _given_up(session, error) from None
         why = f"{error.why} after {error.step} {session.p.unit.label}"
-    found = session.saves.newest(jax.eval_shape(session.p.init, state.key))
+    template = jax.eval_shape(session.p.init, state.key)
+    found = session.saves.newest(template, session.p.places and session.p.places(template))
     warnings.warn(f"{why}: going back, once, to step {found.step}, with another key", stacklevel=3)
     write_about(session.run_dir, {**about, "went_back": {"why": why, "to": found.step, "backoff": backoff}})
     session.go_back(found.step, slower(config, backoff))

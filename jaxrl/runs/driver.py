@@ -35,6 +35,7 @@ from jaxrl.runs.directory import (
     own_directory,
     read_about,
     shards_of,
+    shared,
 )
 from jaxrl.runs.divergence import again, slower, train_on
 from jaxrl.runs.header import HEADER, lines, run_header
@@ -158,7 +159,8 @@ def run(
             boards.append(there.row)
         marks = schedule.marks(p.num_updates)
         always = {mark * p.steps_per_update for mark in marks["keeps"]}
-        saves = stack.enter_context(contextlib.closing(Checkpoints(run_dir / CHECKPOINTS, always=always)))
+        kept = Checkpoints(run_dir / CHECKPOINTS, always=always, apart=not shared(run_dir))
+        saves = stack.enter_context(contextlib.closing(kept))
         with clock.compiling():
             compiled = compile_all()
         state, compiled = _start(p, config, compiled, saves, run_dir, seed, resume)
@@ -238,7 +240,8 @@ def _start(
     key = jax.random.key(seed)
     if not resume or not saves.steps():
         return compiled.init(key), compiled
-    found = saves.newest(jax.eval_shape(p.init, key))
+    template = jax.eval_shape(p.init, key)
+    found = saves.newest(template, p.places and p.places(template))
     for note in found.notes:
         warnings.warn(note, stacklevel=3)
     done = int(found.tree.num_steps)

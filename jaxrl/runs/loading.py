@@ -20,8 +20,7 @@ from jaxrl.envs.hosted import HostVectorEnv
 from jaxrl.envs.registry import from_config
 from jaxrl.envs.vector import VectorEnv
 from jaxrl.runs.checkpoints import Checkpoints
-from jaxrl.runs.directory import ABOUT, CHECKPOINTS, CONFIG, check_given, read_about
-from jaxrl.runs.divergence import DUMP
+from jaxrl.runs.directory import ABOUT, CHECKPOINTS, CONFIG, DUMP, check_given, read_about
 from jaxrl.spaces import Space
 from jaxrl.training import program, takes
 from jaxrl.training.given import describe

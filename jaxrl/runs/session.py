@@ -210,7 +210,7 @@ class Session:
         step, good = (n * self.p.steps_per_update for n in (update, update - self.skipped))
         self.logger.flush()
         self._settle()
-        raise Diverged(why, step, good, dump(self.p, self.run_dir, self.compiled.whole(leaves)))
+        raise Diverged(why, step, good, dump(self.p, self.run_dir, self.compiled.whole(leaves), self.saves.apart))
 
     def final(self, state: TrainState) -> dict[str, Any]:
         """The figures of a run that has ended."""

@@ -36,20 +36,11 @@ def data(leaf: Any) -> jax.Array:
     return jax.random.key_data(leaf) if is_key(leaf) else leaf
 
 
-def undata(like: Any, array: Any) -> jax.Array:
-    """The inverse of `data` for a leaf like `like`."""
-    # By way of the host: Orbax's arrays are committed to their device, and would compile a second program.
-    array = jnp.asarray(np.asarray(array))
+def typed(like: Any, array: jax.Array) -> jax.Array:
+    """The inverse of `data`, for a leaf like `like`."""
     if not is_key(like):
         return array
     return jax.random.wrap_key_data(array, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
-
-
-def shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Shape, type and place of `data(leaf)`."""
-    made = jax.eval_shape(data, leaf)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(made.shape, made.dtype, sharding=device)
 
 
 def compare(saved: dict[str, str], wanted: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from jaxrl.training.leaves import data, is_key
 from jaxrl.types import InputError, PyTree
 
 _HEARTBEAT = 30  # seconds without a word after which a process is taken for dead, and the others end
+_LONGEST = 2**13  # bytes of a text that is told to all
 _OURS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -65,6 +66,12 @@ def agreed(*numbers: int) -> tuple[int, ...]:
     own = np.tile(np.array(numbers, np.int32), (jax.local_device_count(), 1))
     each = jax.make_array_from_process_local_data(over_all("all"), own)
     return tuple(int(n) for n in np.max(on_host(each), axis=0))
+
+
+def from_first(text: str) -> str:
+    """The text that the first process gives, in all of them."""
+    own = text.encode().ljust(_LONGEST) if is_first() else bytes(_LONGEST)
+    return bytes(agreed(*own)).decode().rstrip()
 
 
 def gathered(leaves: list[jax.Array]) -> list[Any]:

@@ -17,6 +17,8 @@ from jaxrl import DPO, PPO, EnvConfig, ModelParallel, Parallel, Schedule, finetu
 from jaxrl.config_file import load_config, save_config
 from jaxrl.lm import ModelConfig, language_model, load_model, save_model
 from jaxrl.reports.rows import read_metrics
+from jaxrl.runs.checkpoints import Checkpoints
+from jaxrl.training import program
 from tests.helpers.tokenizers import byte_tokenizer
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,8 +77,9 @@ def rows_alike(a, b):
 def without_newest(directory, copy):
     """A copy as it would be had the run been stopped before its last save."""
     shutil.copytree(directory, copy)
-    newest = max((copy / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    shutil.rmtree(newest)
+    newest = str(Checkpoints(copy / "checkpoints", read_only=True).steps()[-1])
+    for path in [path for path in (copy / "checkpoints").rglob(newest) if path.is_dir()]:
+        shutil.rmtree(path)
     return copy
 
 
@@ -100,6 +103,65 @@ def test_two_processes_are_two_devices_of_one_bit_for_bit(described, tmp_path):
     ended(launched([*words, str(tmp_path / "two")], "--devices", "1"))
     one, two = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("one", "two"))
     assert one == two and one.count(b"\n") == 8
+
+
+def test_each_process_saves_what_its_devices_have_and_a_checkpoint_is_whole_with_all_parts(by_two, tmp_path):
+    saves = by_two[1] / "checkpoints"
+    old, new = Checkpoints(saves, read_only=True).steps()
+    assert sorted(int(path.name) for path in (saves / "hosts" / "1").iterdir()) == [old, new]
+    template = jax.eval_shape(program(CONFIG).init, jax.random.key(0))
+    found = Checkpoints(saves, read_only=True).newest(template)
+    assert found.step == new == int(found.tree.num_steps) and found.notes == []
+    mine, theirs = (
+        json.loads((saves / host / str(new) / "manifest" / "metadata").read_text()) for host in (".", "hosts/1")
+    )
+    dealt = {what[2] for what in mine["leaves"].values() if len(what) > 2}
+    assert ".carry.env_state.elapsed" in dealt and not any(
+        ".params" in path for path in dealt
+    )  # they are the same on all
+    assert dealt == {what[2] for what in theirs["leaves"].values()}
+
+
+def gone(part, older):
+    shutil.rmtree(part)
+
+
+def cut(part, older):
+    (part / "tree" / "arrays.npz").write_bytes(b"PK")
+
+
+def other_numbers(part, older):
+    file = part / "tree" / "arrays.npz"
+    np.savez(file, **{name: 0 * x for name, x in np.load(file).items()})
+
+
+def of_another_save(part, older):
+    shutil.copytree(older, part, dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (gone, "process 1 had not written its part"),
+        (cut, "cannot be read"),
+        (other_numbers, "is not what was saved"),
+        (of_another_save, "the part of process 1 is of another save"),
+    ],
+)
+def test_a_part_that_is_not_what_was_saved_is_gone_back_from(by_two, tmp_path, spoil, sentence):
+    saves = tmp_path / "checkpoints"
+    shutil.copytree(by_two[1] / "checkpoints", saves)
+    made = Checkpoints(saves)
+    old, new = made.steps()
+    spoil(saves / "hosts" / "1" / str(new), saves / "hosts" / "1" / str(old))
+    template = jax.eval_shape(program(CONFIG).init, jax.random.key(0))
+    found = made.newest(template)
+    assert found.step == old and sentence in found.notes[0] and "going on from" in found.notes[0]
+    assert not list(saves.rglob(str(new)))  # every part of it is aside
+    for step in (new, new + 1):
+        made.save(step, found.tree)
+    assert made.newest(template)[1:] == (new + 1, []) and made.steps() == [new, new + 1]
+    assert not list((saves / "hosts" / "1").iterdir())  # one process clears away what the second has left
 
 
 def test_what_two_have_saved_one_goes_on_with(by_two, tmp_path):
@@ -155,8 +217,14 @@ def test_two_processes_align_a_model_of_which_each_device_holds_a_part(tmp_path)
     assert figures["devices"] == 4 and figures["processes"] == 2
     alone = finetune(replace(config, parallel=ModelParallel()), seed=3, run_dir=tmp_path / "one", samples=2)
     assert alone.result.figures["loss"] == pytest.approx(figures["loss"], abs=1e-5)
-    for x, y in zip(*(jax.tree.leaves(load_model(tmp_path / n / "model").params) for n in ("one", "two")), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+    copy = without_newest(tmp_path / "two", tmp_path / "again")
+    shutil.rmtree(copy / "model")
+    with pytest.warns(UserWarning, match="devices was 4, is 1"):  # and each device's part of the model was saved by it
+        finetune(replace(config, parallel=ModelParallel()), seed=3, run_dir=copy, samples=2, resume=True)
+    one, *others = (jax.tree.leaves(load_model(tmp_path / n / "model").params) for n in ("one", "two", "again"))
+    for other in others:
+        for x, y in zip(one, other, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
 
 
 def test_bad_input_is_said_once(described, tmp_path):
