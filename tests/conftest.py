@@ -24,7 +24,7 @@ import pytest  # noqa: E402
 from jaxrl.cli import enable_compilation_cache  # noqa: E402
 
 enable_compilation_cache()
-_EXTRA = re.compile(r'^(?:@|pytestmark = )pytest\.mark\.extra\("(\w+)"\)', re.MULTILINE)
+_EXTRA = re.compile(r'(?:^@|^pytestmark = |marks=)pytest\.mark\.extra\("(\w+)"\)', re.MULTILINE)
 
 
 _MOST_MAPS = 25_000

@@ -19,6 +19,7 @@ from jaxrl.sweeps.forecasting import Forecast, said
 from jaxrl.sweeps.learning import Learning
 from jaxrl.sweeps.loading import best_of
 from jaxrl.sweeps.plan import Batch, Group
+from jaxrl.sweeps.searches import ASKED
 from jaxrl.sweeps.table import evaluated, join, write_events
 from jaxrl.sweeps.tasks import Plan, Task, task
 from jaxrl.training.compilation_cache import enable_compilation_cache
@@ -189,7 +190,7 @@ class _Progress:
     def __init__(self, asked: Task, formed: Sequence[Group], shown: bool):
         count = sum(len(group.members) for group in formed)
         steps = sum(asked.steps(Batch(0, group.members, len(group.members), group)) for group in formed)
-        self._total = round(steps * (asked.plan.samples or count) / count) if asked.plan.method == "optuna" else steps
+        self._total = round(steps * (asked.plan.samples or count) / count) if asked.plan.method in ASKED else steps
         unit = formed[0].p.unit.label.split()[-1]
         self._bar = Bar(self._total, 0, shown, unit)
         self._done, self._before, self._said, self._began, self._scores = 0, 0, 0, time.perf_counter(), {}

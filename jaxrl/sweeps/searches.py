@@ -13,7 +13,8 @@ from jaxrl.sweeps.space import Swept, draw, grid
 from jaxrl.training.sweeps import exploit_and_explore
 from jaxrl.types import InputError, TrainState
 
-METHODS = ("grid", "random", "halving", "pbt", "optuna")
+METHODS = ("grid", "random", "halving", "pbt", "optuna", "ray")
+ASKED = ("optuna", "ray")  # for a few at a time, and told how they did
 Point = Mapping[str, Any]
 
 
@@ -56,7 +57,7 @@ def search(plan: Any, fields: Sequence[Swept], num_seeds: int) -> Search:
         raise InputError(f"samples = {samples} must be at least 1")
     if method == "grid" and samples is not None:
         raise InputError(f"samples = {samples} is of searches that draw; leave it out, or ask for --method random")
-    if method in ("random", "optuna") and samples is None:
+    if method in ("random", *ASKED) and samples is None:
         raise InputError(f"method = {method!r} needs a number of configurations to try: --samples 32")
     if method != "grid" and not fields:
         raise InputError(f"method = {method!r} needs something to search: --sweep.learning-rate log:1e-4:1e-2")
@@ -71,6 +72,10 @@ def search(plan: Any, fields: Sequence[Swept], num_seeds: int) -> Search:
         from jaxrl.sweeps.asking import optuna_search
 
         return optuna_search(fields, samples, plan.at_once, plan.search_seed)
+    if method == "ray":
+        from jaxrl.sweeps.asking import ray_search
+
+        return ray_search(plan.searcher, fields, samples, plan.at_once, plan.search_seed)
     points = draw(fields, samples, plan.search_seed) if samples is not None else grid(fields)
     if method == "halving":
         return _halving(points, num_seeds, plan.eta)

@@ -12,12 +12,12 @@ from jaxrl.ops.platform import memory_left
 from jaxrl.runs.driver import Schedule, checked_seed
 from jaxrl.sweeps.forecasting import Forecast, forecast
 from jaxrl.sweeps.plan import Batch, Group, batches, fitting, groups, members
-from jaxrl.sweeps.searches import METHODS, Search, search
+from jaxrl.sweeps.searches import ASKED, METHODS, Search, search
 from jaxrl.sweeps.space import Swept, check_apart, home_of, swept
 from jaxrl.types import InputError
 
 _SHARE = 0.8  # of the memory that is free, which a sweep may take
-_READ_BY = {"eta": "halving", "intervals": "pbt", "at_once": "optuna"}
+_READ_BY = {"eta": ("halving",), "intervals": ("pbt",), "at_once": ASKED, "searcher": ("ray",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Plan:
     """Seeds of every configuration: so many, from 0 on; or these."""
     method: Literal[METHODS] = "grid"
     """All combinations (grid); so many samples, drawn (random); successive halving; population-based training (pbt); or
-    those that Optuna asks for (optuna), with jaxrl[tune]."""
+    those that Optuna asks for (optuna), with jaxrl[tune]; or a search algorithm of Ray Tune (ray), with jaxrl[ray]."""
     samples: int | None = None
     """Configurations to draw; None takes the grid."""
     search_seed: int = 0
@@ -41,7 +41,9 @@ class Plan:
     intervals: int = 10
     """Of pbt: into so many parts training is cut, between which the worst quarter learns from the best."""
     at_once: int = 8
-    """Of optuna: configurations that are asked for, and learn, together."""
+    """Of optuna and ray: configurations that are asked for, and learn, together."""
+    searcher: str = "hyperopt"
+    """Of ray: the algorithm, by Ray Tune's name for it. Each needs a package of its own."""
     schedule: Schedule = Schedule(logs=20, evals=5, saves=5)
     """How often each member is logged and evaluated, and all are saved."""
     devices: int | None = None
@@ -75,6 +77,8 @@ class Task(NamedTuple):
         for name in ("score", "shard"):
             if getattr(self.plan, name) is None:
                 del plan[name]
+        if self.plan.method != "ray":
+            del plan["searcher"]
         fields = {one.field: one.spec for one in self.fields}
         own = {"seeds": list(self.seeds), "devices": self.devices}
         return {"config": to_dict(self.config), "fields": fields, **plan, **own, "given": dict(given)}
@@ -170,9 +174,10 @@ def task(config: Any, fields: Mapping[str, Any], plan: Plan, load: Callable[[Any
         raise InputError(f"method = {plan.method!r} is not one of {', '.join(METHODS)}")
     if plan.schedule.keeps:
         raise InputError(f"keeps = {plan.schedule.keeps}: a sweep keeps no checkpoints for good; leave it out")
-    for name, method in _READ_BY.items():
-        if plan.method != method and (value := getattr(plan, name)) != getattr(Plan, name):
-            raise InputError(f"{name} = {value} is not read by method = {plan.method!r}; leave it out, or use {method}")
+    for name, methods in _READ_BY.items():
+        if plan.method not in methods and (value := getattr(plan, name)) != getattr(Plan, name):
+            use = " or ".join(methods)
+            raise InputError(f"{name} = {value} is not read by method = {plan.method!r}; leave it out, or use {use}")
     if plan.memory_gib is not None and not plan.memory_gib > 0:
         raise InputError(f"memory_gib = {plan.memory_gib} must be above 0")
     part, parts = shard_of(plan)
