@@ -6,10 +6,9 @@ import json
 import os
 import re
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 
@@ -21,7 +20,7 @@ from jaxrl.runs.driver import RunResult, Schedule, run
 from jaxrl.runs.preemption import Stopped
 from jaxrl.settings import check, closest
 from jaxrl.training.compilation_cache import enable_compilation_cache
-from jaxrl.training.processes import initialize, is_first
+from jaxrl.training.processes import end_at_once, initialize, is_first
 from jaxrl.types import InputError
 
 _JAXRL = Path(__file__).parents[1]
@@ -200,9 +199,7 @@ class sentences:
             if isinstance(error, ending):
                 print(json.dumps({what: str(error)}))
         if isinstance(error, Stopped) and error.busy:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)  # all is saved and closed; what an evaluation would still find out is not waited for
+            end_at_once(0)  # all is saved and closed; what an evaluation would still find out is not waited for
         if isinstance(error, Stopped):
             sys.exit(error.code)  # said now, and not again by those around
         if isinstance(error, KeyboardInterrupt):
@@ -211,20 +208,9 @@ class sentences:
         status = next((s for k, s in ((InputError, 2), (Diverged, 3), (NotSaved, 4)) if isinstance(error, k)), None)
         if status is not None:
             print(f"error: {error}", file=sys.stderr)
-        elif isinstance(error, Exception) and jax.distributed.is_initialized():
-            traceback.print_exception(error)
-            status = 1
-        if status is not None:
-            _end(status)
-
-
-def _end(status: int) -> NoReturn:
-    """Of one process of several at once: JAX would first wait minutes for the others, which wait for this one."""
-    if not jax.distributed.is_initialized():
-        sys.exit(status)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+            if jax.distributed.is_initialized():
+                end_at_once(status)
+            sys.exit(status)
 
 
 def report(result: RunResult, **more: Any) -> None:

@@ -2,8 +2,12 @@
 and what is computed over all devices is the same in each.
 """
 
+import functools
 import os
-from typing import Any
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -23,22 +27,74 @@ def initialize() -> None:
     They are told by JAX_COORDINATOR_ADDRESS (HOST:PORT of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID, as
     `scripts/launch` sets them; or found by JAX: in a step of SLURM, where TPU_WORKER_HOSTNAMES names several, and, on
     whatever it knows, where the first of the three is "auto". Does nothing where there is one process, or when they are
-    joined already. Raises InputError where only some of the three are set.
+    joined already. From here on an exception that nothing catches ends the process at once, so that the others hear of
+    it. Raises InputError where only some of the three are set, and where JAX does not find the others.
     """
     if jax.distributed.is_initialized():
         return
-    told = [os.environ.get(name) for name in _OURS]
-    if told[0] == "auto":
-        del os.environ[_OURS[0]]  # JAX would take it for an address
-        jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT)
+    told, options = [os.environ.get(name) for name in _OURS], {"heartbeat_timeout_seconds": _HEARTBEAT}
+    if told[0] == "auto" or (not any(told) and _of_several()):
+        if told[0]:
+            del os.environ[_OURS[0]]  # JAX would take it for an address
+        try:
+            jax.distributed.initialize(local_device_ids=own_gpus(os.environ), **options)
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"JAX does not find the other processes ({error}); set {', '.join(_OURS)}, or, for one process, "
+                f"SLURM_STEP_NUM_TASKS=1"
+            ) from None
     elif any(told):
         missing = [name for name, value in zip(_OURS, told, strict=True) if not value]
         if missing:
             raise InputError(f"{' and '.join(missing)} must be set too, as scripts/launch does")
         address, count, number = told[0], *map(_whole_number, _OURS[1:])
-        jax.distributed.initialize(address, count, number, heartbeat_timeout_seconds=_HEARTBEAT)
-    elif _of_several():
-        jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT)
+        # Nothing is to be found: within a job of SLURM, JAX would give each the GPU of SLURM's number for it.
+        jax.distributed.initialize(address, count, number, cluster_detection_method="deactivate", **options)
+    else:
+        return
+    sys.excepthook = functools.partial(_told_and_ended, sys.excepthook)
+
+
+def _told_and_ended(tell: Callable[..., None], kind: type, error: BaseException, trace: Any) -> None:
+    """JAX's own end of one of several processes waits for the others, which may wait for this one."""
+    tell(kind, error, trace)
+    end_at_once(1)
+
+
+def end_at_once(status: int) -> NoReturn:
+    """End this process without waiting for the others, which end then too."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def own_gpus(env: Mapping[str, str]) -> list[int] | None:
+    """Which of the GPUs that it sees a task of SLURM takes: an equal share of them with the other tasks of its node, or
+    all where it sees none but its own; None where that is not for SLURM to say. JAX by itself would take one, that of
+    the task's number on its node.
+
+    Raises InputError where they cannot be dealt evenly.
+    """
+    seen = env.get("CUDA_VISIBLE_DEVICES", "")
+    if "SLURM_LOCALID" not in env or not seen or "JAX_LOCAL_DEVICE_IDS" in env:
+        return None
+    count, tasks = len(seen.split(",")), _tasks_here(env)
+    if count < tasks or count < int(env.get("SLURM_GPUS_ON_NODE") or count):  # bound to this task
+        return list(range(count))
+    if count % tasks:
+        raise InputError(
+            f"{count} GPUs cannot be dealt to {tasks} tasks of a node; start a number that divides them "
+            "(--ntasks-per-node)"
+        )
+    each = count // tasks
+    return list(range(int(env["SLURM_LOCALID"]) * each, (int(env["SLURM_LOCALID"]) + 1) * each))
+
+
+def _tasks_here(env: Mapping[str, str]) -> int:
+    """Of a step of SLURM on this node; it tells them as in 4(x2),3, node by node."""
+    told = env.get("SLURM_STEP_TASKS_PER_NODE") or "1"
+    by_node = [tasks for tasks, nodes in re.findall(r"(\d+)(?:\(x(\d+)\))?", told) for _ in range(int(nodes or 1))]
+    return int(by_node[min(int(env.get("SLURM_NODEID") or 0), len(by_node) - 1)])
 
 
 def _whole_number(name: str) -> int:

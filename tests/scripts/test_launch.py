@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -239,3 +240,32 @@ def test_bad_input_is_said_once(described, tmp_path):
     assert process.returncode == 2 and told.count(f"error: {tmp_path} already holds a run") == 1
     refused = subprocess.run([*LAUNCH, "--restarts", "1", "x.py"], cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 2 and "give the file's --run-dir" in refused.stderr
+
+
+def test_each_process_gets_its_share_of_the_gpus(tmp_path):
+    launch = runpy.run_path("scripts/launch", run_name="launch")
+    eight = launch["gpus"]({"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"})
+    shares = launch["shared"](eight, 4)
+    assert [share["JAX_LOCAL_DEVICE_IDS"] for share in shares] == ["0,1", "2,3", "4,5", "6,7"]
+    # By their own numbers, whichever of the machine's they are.
+    assert launch["gpus"]({"CUDA_VISIBLE_DEVICES": "5,7"}) == ["0", "1"]
+    assert launch["gpus"]({"CUDA_VISIBLE_DEVICES": "0", "JAX_PLATFORMS": "cpu"}) == []
+    assert launch["gpus"]({"CUDA_VISIBLE_DEVICES": ""}) == [] and launch["shared"]([], 2) == [{}, {}]
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: H200 (UUID: a)'; echo 'GPU 1: H200 (UUID: b)'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    env = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")}
+    env["PATH"] = f"{tmp_path}:{env['PATH']}"
+    refused = subprocess.run([*LAUNCH[:3], "3", "x.py"], cwd=ROOT, capture_output=True, text=True, env=env)
+    assert refused.returncode == 2 and "2 GPUs cannot be dealt to 3 processes" in refused.stderr
+
+
+def test_where_one_raises_in_the_middle_the_others_end_at_once(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from jaxrl.training.processes import agreed, initialize, is_first\n"
+        "initialize()\n"
+        "agreed(1)\n"
+        "assert is_first(), 'only one of them raises'\n"
+        "agreed(1)\n"
+    )
+    done = subprocess.run([*LAUNCH, str(tmp_path / "own.py")], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1 and "AssertionError: only one of them raises" in done.stderr
