@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxrl.config_file import to_dict
@@ -64,6 +65,11 @@ def sweep(
     own = [name for name in given if hasattr(Plan, name)]
     if own:
         raise InputError(f"{own[0]} is part of the plan: sweep(config, fields, Plan({own[0]}={given[own[0]]!r}))")
+    if (count := jax.process_count()) > 1:
+        raise InputError(
+            f"a sweep is one process's, and here are {count}; start each by itself, with a part and a run_dir of its own "
+            f"(--shard 1/{count})"
+        )
     enable_compilation_cache()
     run_dir = None if run_dir is None else Path(run_dir)
     asked = task(config, fields, plan, load or (lambda config: (config, given)))

@@ -329,6 +329,13 @@ def test_an_environment_of_ones_own_is_given_as_to_train(tmp_path):
         swept(tmp_path / "sweep", {"gamma": ".9,.99"}, resume=True)
 
 
+def test_several_processes_are_told_to_take_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 4)
+    with pytest.raises(ValueError, match="a sweep is one process's, and here are 4; .*--shard 1/4"):
+        sweep(CONFIG, FIELDS, PLAN, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_optuna_is_asked_for_where_it_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     plan = changed(PLAN, method="optuna", samples=4)
