@@ -48,7 +48,7 @@ ONLY_IN = {
         "lm/lora.py",
         "lm/vocabulary.py",
     },
-    "orbax": {"runs/checkpoints.py"},
+    "orbax": {"runs/checkpoints/files.py", "runs/checkpoints/numbers.py"},
     "tyro": {
         f"cli/{name}.py"
         for name in "experiment command dataset inspection models rendering reporting sweeping training trials".split()

@@ -67,7 +67,7 @@ def sweep(
         raise InputError(f"{own[0]} is part of the plan: sweep(config, fields, Plan({own[0]}={given[own[0]]!r}))")
     if (count := jax.process_count()) > 1:
         raise InputError(
-            f"a sweep is one process's, and here are {count}; start each by itself, with a part and a run_dir of its own "
+            f"a sweep is one process's, and here are {count}; start each alone, with its part and run_dir "
             f"(--shard 1/{count})"
         )
     enable_compilation_cache()
