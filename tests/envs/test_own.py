@@ -1,4 +1,4 @@
-"""The environment of one's own that README shows."""
+"""The environment of one's own that the documentation shows."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,8 @@ import jax
 from jaxrl import PPO, EnvConfig, train
 from jaxrl.envs import check_environment
 
-(CODE,) = re.findall(r"```python\n# line\.py\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.S)
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "own_environment.md"
+(CODE,) = re.findall(r"```python\n# line\.py\n(.*?)```", GUIDE.read_text(), re.S)
 
 
 def test_it_keeps_the_contract_and_is_learned():

@@ -1,4 +1,4 @@
-"""What README says is trained of a row of each shape."""
+"""What the documentation says is trained of a row of each shape."""
 
 import itertools
 import json
@@ -8,11 +8,11 @@ from jaxrl.data import DataConfig
 from jaxrl.data.preparation import read_encoded
 from tests.helpers.tokenizers import byte_tokenizer
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").splitlines()
-SHAPES = [(row, told) for row, told in itertools.pairwise(README) if row[:2] == '{"' and "«" in told]
+GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "language_data.md").read_text(encoding="utf-8").splitlines()
+SHAPES = [(row, told) for row, told in itertools.pairwise(GUIDE) if row[:2] == '{"' and "«" in told]
 
 
-def test_rows_of_every_shape_train_what_readme_says():
+def test_rows_of_every_shape_train_what_the_guide_says():
     tokenizer = byte_tokenizer()
     assert len(SHAPES) == 8
     for row, trained in SHAPES:
