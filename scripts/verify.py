@@ -1,9 +1,11 @@
 """Long checks of what jaxrl claims, by name: each trains with the shipped config and holds the result to its threshold.
 
     scripts/run scripts/verify.py cartpole-reinforce humanoid
-    scripts/run scripts/verify.py all --seeds 0 1 2
+    scripts/run scripts/verify.py --all --seeds 5000 5001 5002 --out runs/verify.json
 
-Prints a line of figures per seed and a JSON summary; ends non-zero where any seed falls short.
+Prints a line of figures per seed and a JSON summary; ends non-zero where any seed falls short. What has ended is kept
+in --out, with the revision that it is of: the same command goes on with the rest, and begins again where the code is
+another.
 """
 
 import json
@@ -11,10 +13,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
+
+from jaxrl.runs.header import git_revision
 
 ROOT = Path(__file__).parent.parent
 
@@ -91,33 +96,62 @@ WHOLE = {
 }
 
 
-def main(names: tyro.conf.Positional[tuple[str, ...]], seeds: tuple[int, ...] = (), out: Path | None = None) -> int:
-    """Run checks by name, or `all`.
+def main(
+    names: tyro.conf.Positional[tuple[str, ...]] = (),
+    all: bool = False,
+    seeds: tuple[int, ...] = (),
+    out: Path | None = None,
+) -> int:
+    """Run checks by name, or all.
 
     Args:
         names: which checks.
+        all: every one of them. Hours.
         seeds: instead of each check's own.
-        out: also write all figures to this JSON file.
+        out: a JSON file to keep all figures in, and to go on from.
     """
-    unknown = set(names) - set(CHECKS) - set(WHOLE) - {"all"}
-    if unknown or not names:
-        print(
-            f"error: unknown check {', '.join(unknown) or '(none)'}; there are {', '.join([*CHECKS, *WHOLE])} and all",
-            file=sys.stderr,
-        )
+    unknown = set(names) - set(CHECKS) - set(WHOLE)
+    if unknown or not (names or all):
+        there = ", ".join([*CHECKS, *WHOLE])
+        print(f"error: unknown check {', '.join(unknown) or '(none)'}; there are {there}, and --all", file=sys.stderr)
         return 2
-    asked = [*CHECKS, *WHOLE] if "all" in names else names
-    chosen = {name: CHECKS[name] for name in asked if name in CHECKS}
-    results = {name: [run(name, check, seed) for seed in seeds or check.seeds] for name, check in chosen.items()}
-    passed = {name: all(r["holds"] for r in found) for name, found in results.items()}
+    asked, kept = [*CHECKS, *WHOLE] if all else names, Kept(out)
+    passed = {}
+    for name in [name for name in asked if name in CHECKS]:
+        check = CHECKS[name]
+        found = [kept.get(f"{name} {seed}", lambda: run(name, check, seed)) for seed in seeds or check.seeds]  # noqa: B023
+        passed[name] = not [figures for figures in found if not figures["holds"]]
     for name in [name for name in asked if name in WHOLE]:
-        command, env = WHOLE[name]
-        done = subprocess.run([ROOT / "scripts" / "run", *command], cwd=ROOT, env=os.environ | env, check=False)
-        passed[name] = done.returncode == 0
-    if out:
-        out.write_text(json.dumps(results, indent=1) + "\n")
+        passed[name] = kept.get(name, lambda: whole(name))["holds"]  # noqa: B023
     print(json.dumps(passed))
-    return 0 if all(passed.values()) else 1
+    return 1 if False in passed.values() else 0
+
+
+class Kept:
+    """What has ended, in a file, of one revision of the code."""
+
+    def __init__(self, file: Path | None):
+        self.file, self.found = file, {"revision": git_revision()}
+        if file is not None and file.is_file():
+            before = json.loads(file.read_text())
+            if before["revision"] == self.found["revision"]:
+                self.found = before
+
+    def get(self, name: str, made: Callable[[], dict]) -> dict:
+        """What is kept under a name, or else is made now. What did not end is made again."""
+        if not self.found.get(name, {}).get("ended"):
+            self.found[name] = made()
+            if self.file is not None:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                self.file.write_text(json.dumps(self.found, indent=1) + "\n")
+        return self.found[name]
+
+
+def whole(name: str) -> dict:
+    """A check that says itself whether it holds."""
+    command, env = WHOLE[name]
+    done = subprocess.run([ROOT / "scripts" / "run", *command], cwd=ROOT, env=os.environ | env, check=False)
+    return {"ended": done.returncode in (0, 1), "holds": done.returncode == 0}
 
 
 def run(name: str, check: Check, seed: int) -> dict:
@@ -127,7 +161,7 @@ def run(name: str, check: Check, seed: int) -> dict:
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         print(f"{name} seed {seed}: ended with status {done.returncode}", flush=True)
-        return {"seed": seed, "holds": False}
+        return {"seed": seed, "ended": False, "holds": False}
     figures = json.loads(done.stdout.strip().splitlines()[-1])
     figures |= figures.pop("report", {})
     figures["seconds"] = figures["train_seconds"] + figures["compile_seconds"]
@@ -136,7 +170,7 @@ def run(name: str, check: Check, seed: int) -> dict:
     shown = (*check.least, *check.most, "return_std", "env_steps", "seconds")
     shown = "  ".join(f"{k} {figures[k]:.4g}" for k in dict.fromkeys(shown) if k in figures)
     print(f"{name} seed {seed}: {shown}  {'SHORT: ' + '; '.join(short) if short else 'holds'}", flush=True)
-    return {"seed": seed, "holds": not short, **figures}
+    return {"seed": seed, "ended": True, "holds": not short, **figures}
 
 
 if __name__ == "__main__":
