@@ -23,7 +23,8 @@ def gae(
 ) -> Float[Array, "T *n"]:
     """Generalised advantage estimates.
 
-    δ_t = r_t + γ(1-terminated_t)·V(next_obs_t) - V(obs_t);   A_t = δ_t + γλ(1-(terminated|truncated)_t)·A_{t+1}
+        δ_t = r_t + γ(1-terminated_t)·V(next_obs_t) - V(obs_t)
+        A_t = δ_t + γλ(1-(terminated|truncated)_t)·A_{t+1}
 
     Schulman et al. 2016, eq. 16, arXiv 1506.02438; truncation as in Pardo et al. 2018, arXiv 1712.00378.
     `value` is V(obs_t), `next_value` V(next_obs_t) of the true successor, before any reset.
