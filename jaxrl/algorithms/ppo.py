@@ -79,8 +79,8 @@ class PPO:
     lr_final: float = leaf(0.0, 0.0, 1.0)
     """Share of the learning rate left after the last update, reached linearly: 0 anneals to zero, 1 is constant."""
     lr_schedule: str = static("linear", choices=("linear", "adaptive"))
-    """"adaptive" divides the rate by 1.5 after a minibatch whose approx_kl is above 2 kl_goal, and multiplies it by 1.5
-    after one below kl_goal / 2, between 1e-5 and 1e-2."""
+    """"adaptive" divides the rate by 1.5 where a minibatch's approx_kl is above 2 kl_goal, and multiplies it by 1.5
+    where that is below kl_goal / 2, from the step on that minibatch on, between 1e-5 and 1e-2."""
     kl_goal: float = leaf(0.01, 0.0)
     """The approx_kl that an adaptive learning rate aims at."""
     clip_eps: float = leaf(0.2, 0.0)
@@ -111,7 +111,8 @@ class PPO:
     normalize_obs: bool = static(False)
     """Standardise observations by running statistics, clipped to ±10."""
     normalize_return: bool = static(False)
-    """Divide rewards by the running standard deviation of the discounted return."""
+    """Divide rewards by the running standard deviation of the discounted return, and clip them to ±10. Of the first
+    rollout nothing is known yet: it is clipped alone."""
     normalize_advantage: bool = static(True)
     """Standardise advantages within each minibatch."""
     reward_scale: float = leaf(1.0)

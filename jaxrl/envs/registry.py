@@ -97,9 +97,11 @@ def _modules() -> dict[str, Any]:
 def name_of(env: Any) -> str:
     """What `make` calls this environment: "suite/name" for ours, else "package.module:Class" of the object.
 
-    Of one of our wrappers, or of many environments as one, it is the name of what they hold.
+    Of one of our wrappers, or of many environments as one, it is the name of what they hold; a wrapper of somebody
+    else's makes another task.
     """
-    if isinstance(env, VectorEnv | HostVectorEnv | Wrapper):
+    ours = isinstance(env, Wrapper) and type(env).__module__ == Wrapper.__module__
+    if ours or isinstance(env, VectorEnv | HostVectorEnv):
         return name_of(env.env)
     if is_hosted(env):
         return env.name

@@ -78,6 +78,7 @@ def test_it_is_parsed_as_it_stands(page, words, parsing, monkeypatch, tmp_path):
             command.main(rest)
             return
         assert file.is_file(), "there is no such file"
+        monkeypatch.syspath_prepend(file.parent)  # as Python does for a script
         try:
             runpy.run_path(str(file), run_name="__main__")
         except ModuleNotFoundError as error:

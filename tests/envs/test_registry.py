@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrl import PPO, EnvConfig, make, program, replace, train, vectorize
-from jaxrl.envs import registry
+from jaxrl.envs import registry, wrappers
 from jaxrl.envs.bodies import check_bodies
 from jaxrl.spaces import Box
 from tests.helpers.environments import Counter
@@ -206,3 +206,14 @@ def test_a_number_of_bodies_that_is_not_that_of_environments_can_be_refused():
 def test_one_body_is_not_many(env):
     with pytest.raises(ValueError, match="needs an environment whose every leaf has a leading axis.*Stack bodies"):
         registry.from_config(EnvConfig(env_axis=0), env)
+
+
+def test_a_wrapper_of_ones_own_is_another_task():
+    @jax.tree_util.register_dataclass
+    @dataclass(frozen=True)
+    class Doubled(wrappers.Wrapper):
+        pass
+
+    plain = registry.make("gymnax/CartPole-v1")
+    assert registry.name_of(wrappers.ActionRepeat(plain, 2)) == "gymnax/CartPole-v1"
+    assert registry.name_of(Doubled(plain)).endswith("test_a_wrapper_of_ones_own_is_another_task.<locals>.Doubled")
