@@ -5,5 +5,5 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["jaxrl", "jaxrl.*"]), "jaxrl.presets"],
     package_dir={"jaxrl.presets": "configs"},
-    package_data={"jaxrl.presets": ["*/*.yaml"], "jaxrl.reports": ["*.html"]},
+    package_data={"jaxrl": ["py.typed"], "jaxrl.presets": ["*/*.yaml"], "jaxrl.reports": ["*.html"]},
 )
