@@ -45,7 +45,8 @@ def leaf(default: float, low: float = -math.inf, high: float = math.inf, *, infi
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "infinite": infinite})
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(static, leaf, dataclasses.field))
+# Of `static` and `leaf` a type checker would take the default for none, and every field of a config for required.
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def config(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass and a pytree: `float` fields and nested configs are data, the rest static.
 
