@@ -3,6 +3,7 @@ would begin to work."""
 
 import argparse
 import functools
+import inspect
 import os
 import re
 import runpy
@@ -38,16 +39,22 @@ def lines():
 @pytest.fixture
 def parsing(monkeypatch, tmp_path):
     """Whoever parses words stops there."""
-    whole, parse = tyro.cli, argparse.ArgumentParser.parse_args
+    whole, among, parse = tyro.cli, tyro.extras.subcommand_cli_from_dict, argparse.ArgumentParser.parse_args
+
+    def idle(call):
+        @functools.wraps(call)
+        def called(*args, **kwargs): ...
+
+        return called
 
     def cli(what, **options):
-        if not isinstance(what, type):
-            call = what
+        whole(idle(what) if inspect.isfunction(what) else what, **options)
+        raise Parsed
 
-            @functools.wraps(call)
-            def what(*args, **kwargs): ...
-
-        whole(what, **options)
+    def subcommands(verbs, **options):
+        with monkeypatch.context() as patch:
+            patch.setattr(tyro, "cli", whole)
+            among({name: idle(verb) for name, verb in verbs.items()}, **options)
         raise Parsed
 
     def parsed(self, args=None, namespace=None):
@@ -55,6 +62,7 @@ def parsing(monkeypatch, tmp_path):
         raise Parsed
 
     monkeypatch.setattr(tyro, "cli", cli)
+    monkeypatch.setattr(tyro.extras, "subcommand_cli_from_dict", subcommands)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
     monkeypatch.chdir(ROOT)
 
