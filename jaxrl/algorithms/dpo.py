@@ -8,10 +8,11 @@ The reference is the model as it was given, an adapter that is continued include
 trained, a frozen copy, or its log-probs computed beforehand; all three go through the same code, so the loss starts at
 ln 2, up to rounding: `check_start` holds it to that.
 
-Is it going well? rewards/margin and rewards/accuracy rise, and eval_loss falls. The chosen log-probs may fall too: only
-the margin is trained. Trouble is when rewards/chosen falls by many nats while the margin hardly grows (lower the
-learning rate, raise beta, or add nll_coef), or when entropy collapses. Rewards are β times summed log-ratios, whatever
-the loss.
+Is it going well? rewards/margin and rewards/accuracy rise (the second from 0: before the first update all are ties), and
+eval_loss falls. The chosen log-probs may fall too: only the margin is trained. Trouble is when logps/chosen falls by more
+nats than the answers are worth, whatever the margin says: the model forgets how to say them, and its samples show it
+(lower the learning rate, raise beta, or add nll_coef); or when entropy collapses. Rewards are β times summed log-ratios,
+whatever the loss.
 """
 
 import math
