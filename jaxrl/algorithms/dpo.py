@@ -8,11 +8,11 @@ The reference is the model as it was given, an adapter that is continued include
 trained, a frozen copy, or its log-probs computed beforehand; all three go through the same code, so the loss starts at
 ln 2, up to rounding: `check_start` holds it to that.
 
-Is it going well? rewards/margin and rewards/accuracy rise (the second from 0: before the first update all are ties), and
-eval_loss falls. The chosen log-probs may fall too: only the margin is trained. Trouble is when logps/chosen falls by more
-nats than the answers are worth, whatever the margin says: the model forgets how to say them, and its samples show it
-(lower the learning rate, raise beta, or add nll_coef); or when entropy collapses. Rewards are β times summed log-ratios,
-whatever the loss.
+Is it going well? rewards/margin and rewards/accuracy rise (the second from 0: before the first update all are ties),
+and eval_loss falls. The chosen log-probs may fall too: only the margin is trained. Trouble is when logps/chosen falls
+by more nats than the answers are worth, whatever the margin says: the model forgets how to say them, and its samples
+show it (lower the learning rate, raise beta, or add nll_coef); or when entropy collapses. Rewards are β times summed
+log-ratios, whatever the loss.
 """
 
 import math
@@ -109,8 +109,8 @@ class DPO:
     """Over which devices the model and the rows are spread."""
 
     loss: str = static("dpo", choices=tuple(LOSSES))
-    """Start with dpo; ipo or label_smoothing for noisy labels; simpo or orpo to do without a reference. cpo and slic
-    come without their NLL, which nll_coef adds, and bco with δ = 0."""
+    """Start with dpo; ipo or label_smoothing for noisy labels (ipo_mean is per token, as TRL's "ipo" is); simpo or orpo
+    to do without a reference. cpo and slic come without their NLL, which nll_coef adds, and bco with δ = 0."""
     beta: float = leaf(0.1, 1e-6)
     """Reward per nat of log-ratio: larger stays closer to the reference. 0.1, in 0.01 to 0.5; dpo_norm 5; simpo 2 to
     2.5. For ipo it is τ, for orpo λ."""

@@ -21,7 +21,7 @@ class LMConfig:
     """Of activations and matrix products. Parameters, softmax and log-probabilities are at least float32."""
     remat: bool | None = static(None)
     """Recompute each layer in the backward pass: less memory, a third more arithmetic. None: on CPU, where that costs
-    hardly any time."""
+    hardly any time, and not on GPU and TPU."""
     logit_chunk: int | None = static(128, at_least=1)
     """Tokens whose logits exist at the same time; None forms them all."""
     lora_rank: int = static(0, at_least=0)
@@ -73,7 +73,7 @@ class Sampling:
     max_new_tokens: int = static(64, at_least=1)
     """Tokens of a completion, its end token included, at most."""
     temperature: float = leaf(1.0, 0.0)
-    """Logits are divided by it; 0 is greedy."""
+    """Logits are divided by it in sampling, and not where the loss scores what was said; 0 is greedy."""
     top_k: int = static(0, at_least=0)
     """Only the k likeliest tokens; 0 is off."""
     top_p: float | None = static(None)

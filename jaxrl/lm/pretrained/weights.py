@@ -66,7 +66,7 @@ def load_model(
         base, settings, adapters = load_adapter(path, dtype, with_tokenizer=with_tokenizer, places=places)
         return base._replace(params=merge(base.params, adapters, scale_of(settings)))
     if path.is_dir():
-        folder, told = path, (path / "tokenizer.json").is_file()
+        folder, told, reader = path, (path / "tokenizer.json").is_file(), None
         config = from_hf_config(read_json(path / "config.json"), str(path / "config.json"))
         check_savable(config, str(path))
         params = from_hf_tensors(config, SafeTensors(path), dtype=dtype, source=str(path), places=places)
@@ -74,7 +74,7 @@ def load_model(
         folder, reader = path.parent, open_gguf(path)
         told = (folder / "tokenizer.json").is_file() or reader.get_field("tokenizer.ggml.tokens") is not None
         config, params = read_gguf(path, reader, dtype, places)
-    tokenizer = _tokenizer(lambda: _read_tokenizer(path)) if with_tokenizer and told else None
+    tokenizer = _tokenizer(lambda: _read_tokenizer(path, reader)) if with_tokenizer and told else None
     if score is not None and score != (params.score is not None):
         what, wanted = ("a reward model", "one that speaks") if params.score is not None else ("none", "a reward model")
         raise InputError(f"{name_or_path} is {what}, and {wanted} is needed here")
@@ -135,11 +135,12 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     return _read_tokenizer(path)
 
 
-def _read_tokenizer(path: Path) -> Tokenizer:
+def _read_tokenizer(path: Path, reader: Any = None) -> Tokenizer:
+    """reader: of a GGUF that is open already; to open one takes seconds."""
     if path.is_dir():
         return Tokenizer.from_folder(path)
     beside = (path.parent / "tokenizer.json").is_file()
-    return Tokenizer.from_gguf(open_gguf(path), path.parent if beside else None)
+    return Tokenizer.from_gguf(open_gguf(path) if reader is None else reader, path.parent if beside else None)
 
 
 def save_model(

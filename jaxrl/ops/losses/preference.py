@@ -236,7 +236,7 @@ def simpo_loss(chosen_mean: Batch, rejected_mean: Batch, beta: Scalar, gamma: Sc
     """-log σ(β(ā_w - ā_l) - γ), ā the mean log-prob: no reference. Meng et al. 2024, eq. 6, arXiv 2405.14734.
 
     chosen_mean, rejected_mean: averaged over completion tokens, EOS included.
-    beta: 2 to 2.5. gamma: 0.5 to 1.5, the margin in units of reward; TRL and HALOs ask for γ/β instead.
+    beta: 2 to 2.5. gamma: 0.5 to 1.5, the margin in units of reward; some code asks for γ/β instead.
     """
     return -log_sigmoid(beta * (chosen_mean - rejected_mean) - gamma)
 
@@ -297,7 +297,7 @@ def kto_z0(mismatched_log_ratio_sum: Float[Array, ""], count: Real[Array, ""]) -
 def wpo_weight(mean_log_prob: Batch, mean_log_sum_p2: Batch) -> Batch:
     """exp(mean_t[log π(y_t) - log Σ_v π(v)²]), held constant: how much an answer looks like the policy's own.
 
-    Zhou et al. 2024, arXiv 2406.11827. A pair's loss is multiplied by the weights of both sides; TRL caps that at 1.
+    Zhou et al. 2024, arXiv 2406.11827. A pair's loss is multiplied by the weights of both sides.
     Arguments: means over completion tokens, EOS included, of log π(y_t) and of log Σ_v π(v)² over the vocabulary.
     """
     return jax.lax.stop_gradient(jnp.exp(mean_log_prob - mean_log_sum_p2))
