@@ -67,7 +67,7 @@ def grid(fields: Sequence[Swept]) -> list[dict[str, Any]]:
         if not one.values:
             raise InputError(
                 f"{_name(one.field)} = {one.spec} is a range without a count; say how many, {one.spec}:8, or draw "
-                "configs from it: --samples 32"
+                "configs from it: --method random --samples 32"
             )
     return [
         dict(zip([one.field for one in fields], values, strict=True))

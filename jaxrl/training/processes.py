@@ -48,6 +48,8 @@ def initialize() -> None:
         if missing:
             raise InputError(f"{' and '.join(missing)} must be set too, as scripts/launch does")
         address, count, number = told[0], *map(_whole_number, _OURS[1:])
+        if not address.rpartition(":")[2].isdigit():
+            raise InputError(f"{_OURS[0]} = {address!r} names no port; set HOST:PORT, as in 10.0.0.1:1234")
         # Nothing is to be found: within a job of SLURM, JAX would give each the GPU of SLURM's number for it.
         jax.distributed.initialize(address, count, number, cluster_detection_method="deactivate", **options)
     else:

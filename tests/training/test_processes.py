@@ -75,6 +75,13 @@ def test_what_is_half_told_is_refused(monkeypatch):
         processes.initialize()
 
 
+def test_an_address_without_a_port_is_a_sentence(monkeypatch):
+    for name, value in zip(processes._OURS, ("host", "2", "0"), strict=True):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="JAX_COORDINATOR_ADDRESS = 'host' names no port; set HOST:PORT"):
+        processes.initialize()
+
+
 def test_what_is_no_number_is_a_sentence(monkeypatch):
     for name, value in zip(processes._OURS, ("host:1234", "two", "0"), strict=True):
         monkeypatch.setenv(name, value)
