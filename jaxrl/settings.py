@@ -238,7 +238,9 @@ def scale(config: T, name: str, factor: float) -> T:
 
 
 def _nested(cls: type) -> dict[str, type]:
-    return {f.name: f.type for f in dataclasses.fields(cls) if dataclasses.is_dataclass(f.type)}
+    return {
+        f.name: f.type for f in dataclasses.fields(cls) if isinstance(f.type, type) and dataclasses.is_dataclass(f.type)
+    }
 
 
 def _homes(cls: type, name: str) -> list[str]:

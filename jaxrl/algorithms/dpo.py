@@ -217,7 +217,7 @@ def make(c: DPO, model: LanguageModel, params: Params, num_updates: int) -> Algo
         if c.reference == "none":
             return jnp.zeros(len(rows.chosen.length)), jnp.zeros(len(rows.chosen.length))
         if c.reference == "cached":
-            return rows.chosen.ref_log_prob, rows.rejected.ref_log_prob
+            return rows.chosen.ref_log_prob, rows.rejected.ref_log_prob  # pyright: ignore[reportReturnType]  # computed
         scores = score_sides(model, moving if c.sync_every else params, rows, c.lm.logit_chunk)
         return jax.lax.stop_gradient((scores[0].log_prob, scores[1].log_prob))
 

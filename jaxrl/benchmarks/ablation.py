@@ -77,7 +77,8 @@ def _times(config: Any, agents: int, plan: Plan, changes: dict) -> tuple[list[fl
     for i in (1, 2):
         timed(lambda i=i: go_on(i, count))  # warm
     seen = [[timed(lambda i=i: go_on(i, count)) for i in range(3)] for _ in range(plan.rounds)]
-    return tuple(map(list, zip(*seen, strict=True)))
+    first, second, third = zip(*seen, strict=True)
+    return list(first), list(second), list(third)
 
 
 def compared(default: Sequence[float], other: Sequence[float], again: Sequence[float]) -> dict:

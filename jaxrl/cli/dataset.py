@@ -24,7 +24,7 @@ def data(
     max_length: int = 512,
     max_prompt_length: int | None = None,
     split: str | None = None,
-    format: Literal[FORMATS] = "auto",
+    format: Literal[FORMATS] = "auto",  # pyright: ignore[reportInvalidTypeForm]
     markup: Literal["text", "tokens"] = "text",
     date: str = DataConfig.date,
     rows: int = 3,

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -187,14 +188,21 @@ def file_for(path: Path) -> Path:
 class sentences:
     """Turns bad input (InputError) into its sentence on stderr and exit status 2, and a run that diverged into
     status 3, a disk that takes no more into status 4. The line of JSON of a run that diverged, and of one that was
-    asked to stop, is that sentence. An interrupt (a second Ctrl-C) is a line and status 130. Every other error is ours,
-    and keeps its traceback.
+    asked to stop, is that sentence. An interrupt (a second Ctrl-C) is a line and status 130. A device that is not
+    there, or has too little memory, is a sentence and status 2. Every other error is ours, and keeps its traceback.
+    Warnings are sentences too, without the line of code that they come from.
     """
 
     def __enter__(self) -> None:
-        return None
+        self._format, warnings.formatwarning = warnings.formatwarning, self._formatted
+
+    def _formatted(self, message: Any, category: Any, *where: Any, **line: Any) -> str:
+        if category is not UserWarning:  # of Python's and other packages', the line is what helps
+            return self._format(message, category, *where, **line)
+        return f"warning: {message}\n"
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        warnings.formatwarning = self._format
         for what, ending in (("stopped", Stopped), ("diverged", Diverged)):
             if isinstance(error, ending):
                 print(json.dumps({what: str(error)}))
@@ -206,11 +214,35 @@ class sentences:
             print("interrupted: what was saved before is kept", file=sys.stderr)
             sys.exit(130)
         status = next((s for k, s in ((InputError, 2), (Diverged, 3), (NotSaved, 4)) if isinstance(error, k)), None)
+        said = str(error)
+        if status is None and (fault := _of_the_device(error)) is not None:
+            status, said = 2, fault
         if status is not None:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {said}", file=sys.stderr)
             if jax.distributed.is_initialized():
                 end_at_once(status)
             sys.exit(status)
+
+
+def _of_the_device(error: Any) -> str | None:
+    """What to do about an error that JAX raises where a device is missing or too small; None for any other."""
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        return (
+            f"the device has too little memory ({str(error).splitlines()[0]}); take fewer rows at once: smaller "
+            "--num-envs, --num-steps, --batch-size or --micro-batch-size"
+        )
+    if not isinstance(error, RuntimeError | AssertionError):
+        return None
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as missing:  # AssertionError: "cuda" without JAX's package for it
+        asked = jax.config.jax_platforms
+        why = f" ({missing})" if str(missing) else ""
+        return (
+            f"JAX_PLATFORMS = {asked!r}, and JAX finds no such device here{why}; leave it out to take what there is, "
+            "or install what it needs: pip install 'jaxrl[cuda]', or jaxrl[tpu]"
+        )
+    return None
 
 
 def report(result: RunResult, **more: Any) -> None:

@@ -41,6 +41,6 @@ def report(
         print(json.dumps({"report": str(path), "members": len(sweep.members), "configs": len(sweep.ranked)}))
         return
     records = [collect(run, about_run(run)) for run in runs]
-    path = write_report(file_for(out or runs[0] / "report.html"), records)
+    path = write_report(file_for(out or next(iter(runs)) / "report.html"), records)
     print(f"report      {path}")
     print(json.dumps({"report": str(path), "runs": len(records)}))

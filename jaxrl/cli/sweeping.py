@@ -194,8 +194,8 @@ def _overridden(base: Any, sections: Mapping[str, Any], name: str) -> Any:
             inner = from_dict(type(within), section, f"{title}.", within)
             base = dataclasses.replace(base, **{title: inner})
         else:
-            sections = ", ".join(f"`{n}:`" for n in (*_OWN, "algorithm", *sorted(nested)))
-            raise InputError(f"{name} has a section `{title}:`, which nothing reads; its sections are {sections}")
+            known = ", ".join(f"`{n}:`" for n in (*_OWN, "algorithm", *sorted(nested)))
+            raise InputError(f"{name} has a section `{title}:`, which nothing reads; its sections are {known}")
     check(base)
     return base
 

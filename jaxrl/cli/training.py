@@ -20,7 +20,7 @@ from jaxrl.algorithms import DPO, GRPO, KTO, RLHF, SFT, OnlineDPO, Reward
 from jaxrl.cli.experiment import Options, launch, named, names, parse, report
 from jaxrl.cli.sweeping import is_sweep, load, resume_sweep
 from jaxrl.evaluators import evaluate as episodes
-from jaxrl.evaluators.episodes import BEHAVIOURS, figures
+from jaxrl.evaluators.episodes import Behaviour, figures
 from jaxrl.runs.directory import ABOUT, CONFIG, read_about, read_result
 from jaxrl.runs.driver import Schedule
 from jaxrl.runs.driver import run as begin
@@ -172,7 +172,7 @@ def evaluate(
     *,
     episodes: int = 128,
     seed: int = 0,
-    behaviour: Literal[BEHAVIOURS] = "mode",
+    behaviour: Behaviour = "mode",
     checkpoint: Literal["newest", "best"] = "newest",
     member: int | None = None,
     path: str | None = None,

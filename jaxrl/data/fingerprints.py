@@ -42,7 +42,7 @@ def name_of(value: Any) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _parts(value: Any, inside: tuple[int, ...]) -> Iterator[bytes]:
+def _parts(value: Any, inside: tuple[int, ...]) -> Iterator[bytes | memoryview]:
     if id(value) in inside:  # it holds itself
         yield b"<again>"
         return
@@ -68,7 +68,7 @@ def _parts(value: Any, inside: tuple[int, ...]) -> Iterator[bytes]:
         yield b")"
 
 
-def _array(value: Any) -> Iterator[bytes]:
+def _array(value: Any) -> Iterator[bytes | memoryview]:
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         yield f"key {value.dtype};".encode()
         value = jax.random.key_data(value)

@@ -8,12 +8,14 @@
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from jaxrl.data.rows import Row, understand
 from jaxrl.types import InputError
+
+T = TypeVar("T")
 
 
 class Chosen(NamedTuple):
@@ -49,8 +51,8 @@ def unpair(rows: Sequence[Row], seed: int) -> list[Row]:
 
 
 def split_by_group(
-    rows: Sequence[Row], by: str | Callable[[Row], Any], *, share: float, seed: int
-) -> tuple[list[Row], list[Row]]:
+    rows: Sequence[T], by: str | Callable[[T], Any], *, share: float, seed: int
+) -> tuple[list[T], list[T]]:
     """(the rest, at least `share` of the rows): whole groups, so that nothing of a group is on both sides.
 
     by: the column that names the group (say, the film under review), or a function of the row.

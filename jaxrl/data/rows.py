@@ -9,7 +9,7 @@ column `system` is the first turn. Other columns are kept and never looked at. E
 file and row.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,13 +153,13 @@ def _conversation(value: Any) -> tuple[Text, list[Text]]:
     return messages[:-1], [messages[-1:]]
 
 
-def _pair(row: Row, has: set[str]) -> tuple[Text, list[Text]]:
+def _pair(row: Row, has: set[str]) -> tuple[Text, Sequence[Text]]:
     """Prompt, [chosen, rejected]. Messages that both sides open with are the prompt: messages, never words."""
     chosen, rejected = (text_or_messages(name, row[name]) for name in ("chosen", "rejected"))
     prompt = text_or_messages("prompt", row["prompt"]) if "prompt" in has else None
     if not isinstance(chosen, list) or not isinstance(rejected, list):
         _need(row, has, "prompt")
-        return prompt, [chosen, rejected]
+        return prompt, [chosen, rejected]  # pyright: ignore[reportReturnType]  # needed: it is there
     most = min(len(chosen), len(rejected)) - 1  # the answers themselves are never prompt, be they equal
     common = next((i for i in range(max(most, 0)) if not alike(chosen[i], rejected[i])), max(most, 0))
     shared = chosen[:common]

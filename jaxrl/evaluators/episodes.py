@@ -1,6 +1,6 @@
 """Evaluation: exactly one episode per environment, with its own key, never touching training."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,8 @@ from jaxrl.ops.masks import random_actions, zero_actions
 from jaxrl.settings import EnvConfig, replace
 from jaxrl.types import Algorithm, Evaluator, InputError, Key, Learner, Line, Panel, PyTree
 
-BEHAVIOURS = ("mode", "sample", "zero", "random")
+Behaviour = Literal["mode", "sample", "zero", "random"]
+BEHAVIOURS = get_args(Behaviour)
 _CASES = ("mode", "zero", "random")
 
 
@@ -171,7 +172,7 @@ def _number(behaviour: str | Int[Array, ""]) -> Int[Array, ""]:
     if isinstance(behaviour, str):
         if behaviour not in BEHAVIOURS:
             raise InputError(f"behaviour = {behaviour!r} is not one of {', '.join(BEHAVIOURS)}")
-        behaviour = BEHAVIOURS.index(behaviour)
+        return jnp.asarray(BEHAVIOURS.index(behaviour), jnp.int32)
     return jnp.asarray(behaviour, jnp.int32)
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +167,7 @@ def _language_model(c: ModelConfig, dtype: jnp.dtype, remat: bool) -> LanguageMo
         x = looked_up(params.embed[...], jnp.asarray(tokens)).astype(dtype)
         return x * jnp.asarray(math.sqrt(c.hidden_size), dtype) if c.scale_embeddings else x
 
-    def forward(params: Decoder, tokens: Int[Array, "B L"], keep: bool):
+    def forward(params: Decoder, tokens: Int[Array, "B L"], keep: bool) -> tuple[Float[Array, "B L D"], Any]:
         _check_width(c, tokens.shape[1])
         places = jnp.arange(tokens.shape[1])[None]
         rotation = rotary(c, places)

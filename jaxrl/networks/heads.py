@@ -122,7 +122,7 @@ def _in_action_units(space: Box, mean: Float[Array, "*b o"], std: Float[Array, "
     middle, half = action_units(space)
     if np.all(middle == 0) and np.all(half == 1):
         return mean, std
-    return middle + half * mean, half * std
+    return mean * half + middle, std * half
 
 
 def action_units(space: Box) -> tuple[np.ndarray, np.ndarray]:

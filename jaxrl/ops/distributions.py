@@ -74,11 +74,11 @@ class MultiCategorical(NamedTuple):
 
     def log_prob(self, action: Int[Array, "*b k"]) -> Float[Array, "*b"]:
         """Sum over the parts, in nats."""
-        return sum(part.log_prob(action[..., i]) for i, part in enumerate(self.parts))
+        return jnp.asarray(sum(part.log_prob(action[..., i]) for i, part in enumerate(self.parts)))
 
     def entropy(self, key: Key | None = None) -> Float[Array, "*b"]:
         """Sum over the parts, in nats."""
-        return sum(part.entropy() for part in self.parts)
+        return jnp.asarray(sum(part.entropy() for part in self.parts))
 
     def mode(self) -> Int[Array, "*b k"]:
         """The likeliest action of every part."""
@@ -86,7 +86,7 @@ class MultiCategorical(NamedTuple):
 
     def kl(self, other: "MultiCategorical") -> Float[Array, "*b"]:
         """KL(self ‖ other) in nats: the sum over the parts."""
-        return sum(p.kl(q) for p, q in zip(self.parts, other.parts, strict=True))
+        return jnp.asarray(sum(p.kl(q) for p, q in zip(self.parts, other.parts, strict=True)))
 
     def env_action(self, action: Int[Array, "*b k"]) -> Int[Array, "*b k"]:
         """Each part counted from its `start`."""

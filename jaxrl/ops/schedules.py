@@ -17,7 +17,7 @@ def remaining(config: Any, updates_done: Int[Array, ""]) -> Float[Array, ""]:
     return (total - updates_done) / total
 
 
-def linear(start: Scalar, final: Scalar, remaining: Scalar) -> Float[Array, ""]:
+def linear(start: Scalar, final: Scalar, remaining: Scalar) -> Scalar:
     """From `start`, where all remains, to start·final, where nothing does, linearly."""
     return start * (final + (1 - final) * remaining)
 

@@ -154,15 +154,17 @@ def normalized(scores: Scores, low: float | Mapping[str, float], high: float | M
     """(score - low) / (high - low): 0 is what random actions return, 1 the reference. For {task: scores} both are
     {task: return}. Raises InputError where a task has no such pair, or high is not above low."""
     if not isinstance(scores, Mapping):
-        if not low < high:
-            raise InputError(
-                f"the reference return {high} is not above the random one, {low}; exchange or correct them"
-            )
-        return (np.asarray(scores, float) - low) / (high - low)
+        return _normalized(scores, low, high)
     for task in scores:
         if task not in low or task not in high:
             raise InputError(f"task {task} has no random and reference return; give both, or leave the task out")
-    return {task: normalized(s, low[task], high[task]) for task, s in scores.items()}
+    return {task: _normalized(s, low[task], high[task]) for task, s in scores.items()}
+
+
+def _normalized(scores: np.ndarray | Sequence[float], low: float, high: float) -> np.ndarray:
+    if not low < high:
+        raise InputError(f"the reference return {high} is not above the random one, {low}; exchange or correct them")
+    return (np.asarray(scores, float) - low) / (high - low)
 
 
 def failed_as_worst(scores: Scores, worst: float | None = None) -> Scores:
@@ -173,7 +175,11 @@ def failed_as_worst(scores: Scores, worst: float | None = None) -> Scores:
     score to take, or one lies below `worst`, lest failing pay.
     """
     if isinstance(scores, Mapping):
-        return {task: failed_as_worst(s, worst) for task, s in scores.items()}
+        return {task: _failed_as_worst(s, worst) for task, s in scores.items()}
+    return _failed_as_worst(scores, worst)
+
+
+def _failed_as_worst(scores: np.ndarray | Sequence[float], worst: float | None) -> np.ndarray:
     values = np.asarray(scores, float)
     failed = np.isnan(values) | np.isneginf(values)
     least = values[~failed].min(initial=math.inf)

@@ -102,7 +102,7 @@ class Session:
         self.compiled, self.about = self.compiled.using(config), keepsakes(self.run_dir)
         self.judge.found, self.skipped = {}, 0
 
-    def _advance(self, leaves: list[jax.Array], count: int) -> tuple[list[jax.Array], jax.Array, int]:
+    def _advance(self, leaves: list[jax.Array], count: int) -> tuple[list[jax.Array], Any, int]:
         """The updates of one row, in pieces between which it is asked whether to stop: leaves, what they tell, and the
         updates that are left because it was.
         """

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,7 @@ def check_sweep_dir(sweep_dir: Path | None, asked: Mapping[str, Any], resume: bo
         raise InputError("resume needs the run_dir of the sweep to go on with")
     if resume:
         then = read_sweep(sweep_dir)["asked"]
-        wrong = [
-            f"{name} = {_told(then.get(name))}, not {_told(now)}"
-            for name, now in asked.items()
-            if then.get(name) != now
-        ]
+        wrong = [told for name, now in asked.items() for told in _differences(name, then.get(name), now)]
         if wrong:
             raise InputError(
                 f"{sweep_dir} was begun with {'; '.join(wrong)}; resume with that, or name another run_dir"
@@ -86,6 +82,15 @@ def end(sweep_dir: Path, number: int, found: Mapping[str, Any]) -> None:
 def described(batches: Sequence[Batch]) -> list[dict[str, Any]]:
     """Batches as sweep.json has them."""
     return [{"members": [member.number for member in batch.members], "size": batch.size} for batch in batches]
+
+
+def _differences(name: str, then: Any, now: Any) -> Iterator[str]:
+    """Each value that is another, by its path: of two configs that differ by one field, that field."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for key in {**then, **now}:
+            yield from _differences(f"{name}.{key}", then.get(key), now.get(key))
+    elif then != now:
+        yield f"{name} = {_told(then)}, not {_told(now)}"
 
 
 def _told(value: Any) -> str:

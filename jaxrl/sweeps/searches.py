@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,8 @@ from jaxrl.sweeps.space import Swept, draw, grid
 from jaxrl.training.sweeps import exploit_and_explore
 from jaxrl.types import InputError, TrainState
 
-METHODS = ("grid", "random", "halving", "pbt", "optuna", "ray")
+Method = Literal["grid", "random", "halving", "pbt", "optuna", "ray"]
+METHODS = get_args(Method)
 ASKED = ("optuna", "ray")  # for a few at a time, and told how they did
 Point = Mapping[str, Any]
 

@@ -3,7 +3,7 @@
 import dataclasses
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 
@@ -12,7 +12,7 @@ from jaxrl.ops.platform import memory_left
 from jaxrl.runs.driver import Schedule, checked_seed
 from jaxrl.sweeps.forecasting import Forecast, forecast
 from jaxrl.sweeps.plan import Batch, Group, batches, fitting, groups, members
-from jaxrl.sweeps.searches import ASKED, METHODS, Search, search
+from jaxrl.sweeps.searches import ASKED, METHODS, Method, Search, search
 from jaxrl.sweeps.space import Swept, check_apart, home_of, swept
 from jaxrl.types import InputError
 
@@ -26,7 +26,7 @@ class Plan:
 
     seeds: int | tuple[int, ...] = 1
     """Seeds of every configuration: so many, from 0 on; or these."""
-    method: Literal[METHODS] = "grid"
+    method: Method = "grid"
     """All combinations (grid); so many samples, drawn (random); successive halving; population-based training (pbt); or
     those that Optuna asks for (optuna), with jaxrl[tune]; or a search algorithm of Ray Tune (ray), with jaxrl[ray]."""
     samples: int | None = None

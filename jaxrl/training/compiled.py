@@ -3,7 +3,7 @@ side where there are several cores; on one, those that evaluate when they are fi
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -248,7 +248,7 @@ def _key() -> jax.ShapeDtypeStruct:
     return jax.eval_shape(lambda: jax.random.key(0))
 
 
-def _side_by_side(traced: list[Any], brief: list[bool]) -> list[Callable[[], Any]]:
+def _side_by_side(traced: list[Any], brief: list[bool]) -> Sequence[Callable[[], Any]]:
     """For each program a function that returns it compiled, once it is."""
     programs = list(zip(traced, brief, strict=True))
     if cores() == 1:

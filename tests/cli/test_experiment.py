@@ -2,7 +2,9 @@
 
 import json
 import sys
+import warnings
 
+import jax
 import numpy as np
 import pytest
 
@@ -39,6 +41,37 @@ def test_a_run_that_diverged_has_status_3_and_its_sentence_on_both_sides(capsys)
     out, err = capsys.readouterr()
     assert stopped.value.code == 3 and err == "error: training has diverged\n"
     assert json.loads(out) == {"diverged": "training has diverged"}
+
+
+def test_a_device_that_is_too_small_is_a_sentence(capsys):
+    with pytest.raises(SystemExit) as stopped, cli.sentences():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 250869763240 bytes.\nmore")
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.startswith("error: the device has too little memory (RESOURCE_EXHAUSTED")
+    assert "more" not in said and "take fewer rows at once: smaller --num-envs" in said
+
+
+@pytest.mark.parametrize("missing", [AssertionError(), RuntimeError("Unable to initialize backend 'tpu': no libtpu")])
+def test_a_device_that_is_not_there_is_a_sentence(capsys, monkeypatch, missing):
+    def devices():
+        raise missing
+
+    monkeypatch.setattr(jax, "devices", devices)
+    with pytest.raises(SystemExit) as stopped, cli.sentences():
+        raise missing
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and "and JAX finds no such device here" in said and str(missing) in said
+
+
+def test_a_warning_is_a_sentence_and_one_of_pythons_says_where():
+    plain = warnings.formatwarning
+    with cli.sentences(), cli.sentences():
+        assert warnings.formatwarning(UserWarning("no checkpoint fits"), UserWarning, "file.py", 3) == (
+            "warning: no checkpoint fits\n"
+        )
+        said = warnings.formatwarning(DeprecationWarning("old"), DeprecationWarning, "file.py", 3, line="old()")
+        assert said == "file.py:3: DeprecationWarning: old\n  old()\n"
+    assert warnings.formatwarning is plain
 
 
 @pytest.mark.parametrize("fault", [lambda: np.zeros(3) + np.zeros(4), lambda: int("x"), lambda: {}["missing"]])

@@ -231,7 +231,7 @@ def test_a_directory_that_holds_something_is_left_alone(ended, tmp_path, capsys)
     )
     (tmp_path / "run.json").write_text("{}")
     assert "already holds a run; name another run_dir" in refused(capsys, "sweep", *WORDS, "--run-dir", tmp_path)
-    assert "was begun with fields = " in refused(capsys, "sweep", *WORDS, "--run-dir", ended, "--resume")
+    assert "was begun with fields.learning_rate = " in refused(capsys, "sweep", *WORDS, "--run-dir", ended, "--resume")
 
 
 def test_help_tells_how_to_write_a_sweep_and_its_options(capsys):

@@ -301,10 +301,12 @@ def test_the_best_config_is_written_down(whole):
 def test_another_sweep_is_not_resumed_and_none_is_overwritten(whole, tmp_path):
     with pytest.raises(ValueError, match=r"already holds a sweep; pass resume=True \(--resume\) to go on with it"):
         swept(whole.run_dir)
-    with pytest.raises(ValueError, match=r"was begun with fields = .*1e-3,1e-2.*, not .*1e-4"):
+    with pytest.raises(ValueError, match=r"was begun with fields.learning_rate = .*1e-3,1e-2.*, not .*1e-4"):
         swept(whole.run_dir, {"learning_rate": "1e-4"}, resume=True)
     with pytest.raises(ValueError, match=r"was begun with seeds = \[0, 1\], not \[0\]"):
         swept(whole.run_dir, plan=changed(PLAN, seeds=1), resume=True)
+    with pytest.raises(ValueError, match=r"was begun with config\.gamma = 0\.\d+, not 0\.5; resume with that"):
+        swept(whole.run_dir, config=replace(CONFIG, gamma=0.5), resume=True)
     with pytest.raises(ValueError, match="holds no sweep"):
         swept(tmp_path, resume=True)
 

@@ -234,6 +234,8 @@ def _task(title: str, task: str | None, options: dict[str, Any]) -> Task:
         kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{title}: there is no task {task!r} ({error})") from error
+    if not callable(kind):
+        raise InputError(f"{title}: {task} is no class; name a subclass of jaxrl.envs.suites.mjcf.Task")
     made = construct(task, kind, options)
     if not isinstance(made, Task) or type(made).reward is Task.reward:
         raise InputError(f"{title}: {task} must be a subclass of jaxrl.envs.suites.mjcf.Task that has a reward")

@@ -150,7 +150,7 @@ def disassemble(
             yield name, shape[::-1] if transposed else shape, make
 
 
-def _wanted(config: ModelConfig, score: bool) -> tuple[dict[str, jax.ShapeDtypeStruct], jax.tree_util.PyTreeDef]:
+def _wanted(config: ModelConfig, score: bool) -> tuple[dict[str, jax.ShapeDtypeStruct], PyTree]:
     """Shapes by key path, and the decoder's structure; nothing random is computed. score: of a reward model."""
 
     def init(key: jax.Array) -> Decoder:

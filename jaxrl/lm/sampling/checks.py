@@ -15,18 +15,18 @@ def check_prompts(model: LanguageModel, tokens: Array, length: Array, max_new_to
         raise InputError(f"max_new_tokens = {max_new_tokens}; it must be at least 1")
     if isinstance(tokens, jax.core.Tracer) or isinstance(length, jax.core.Tracer):
         return
-    tokens, length = np.asarray(tokens), np.asarray(length)
-    if length.min() < 1:
-        raise InputError(f"prompt {length.argmin() + 1} is empty; give it a token to go on from, such as BOS")
-    if length.max() > tokens.shape[1]:
-        raise InputError(f"a prompt length is {length.max()}, but tokens have only {tokens.shape[1]} columns")
-    room = context - length.max()
+    ids, lengths = np.asarray(tokens), np.asarray(length)
+    if lengths.min() < 1:
+        raise InputError(f"prompt {lengths.argmin() + 1} is empty; give it a token to go on from, such as BOS")
+    if lengths.max() > ids.shape[1]:
+        raise InputError(f"a prompt length is {lengths.max()}, but tokens have only {ids.shape[1]} columns")
+    room = context - lengths.max()
     if max_new_tokens > room:
         raise InputError(
-            f"a prompt of {length.max()} tokens and max_new_tokens = {max_new_tokens} exceed the model's context of "
+            f"a prompt of {lengths.max()} tokens and max_new_tokens = {max_new_tokens} exceed the model's context of "
             f"{context}; shorten the prompt{f' or ask for at most {room} tokens' if room > 0 else ''}"
         )
-    inside = tokens[np.arange(tokens.shape[1]) < length[:, None]]
+    inside = ids[np.arange(ids.shape[1]) < lengths[:, None]]
     if inside.min() < 0 or inside.max() >= vocabulary:
         bad = inside[(inside < 0) | (inside >= vocabulary)][0]
         raise InputError(f"token {bad} is not in the vocabulary of {vocabulary}; is this the model's own tokenizer?")

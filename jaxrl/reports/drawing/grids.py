@@ -85,4 +85,5 @@ def board(obs: np.ndarray, legend: Sequence[tuple[str, Colour]]) -> np.ndarray:
 
 
 def _shade(colour: Colour, value: float) -> Colour:
-    return tuple(round(low + value * (high - low)) for low, high in zip(EMPTY, colour, strict=True))
+    red, green, blue = (round(low + value * (high - low)) for low, high in zip(EMPTY, colour, strict=True))
+    return red, green, blue

@@ -41,4 +41,5 @@ def lines(values: np.ndarray, t: int) -> np.ndarray:
 
 
 def _hue(i: int, count: int) -> Colour:
-    return tuple(round(255 * c) for c in colorsys.hls_to_rgb(i / count, 0.42, 0.6))
+    red, green, blue = colorsys.hls_to_rgb(i / count, 0.42, 0.6)
+    return round(255 * red), round(255 * green), round(255 * blue)

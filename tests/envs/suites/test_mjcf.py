@@ -110,6 +110,7 @@ def test_masses_are_leaves_and_bodies_may_differ(path):
     [
         ({"task": "Worthless"}, "Worthless must be a subclass of .*Task that has a reward"),
         ({"task": "Pull"}, "there is no task .*Pull"),
+        ({"task": "CART"}, "CART is no class; name a subclass of"),
         ({"backend": "bullet"}, "backend = 'bullet' is not one of mjx, spring"),
         ({"weight": 2}, "has no option 'weight'"),
     ],

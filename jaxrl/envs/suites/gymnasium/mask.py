@@ -33,8 +33,8 @@ class ShowMask(gymnasium.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Gymnasium's."""
-        obs, *said, info = self.env.step(action)
-        return self._with_mask(obs, info), *said, info
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self._with_mask(obs, info), reward, terminated, truncated, info
 
     def _with_mask(self, obs: Any, info: dict[str, Any]) -> dict[str, Any]:
         if MASK not in info and not self.env.has_wrapper_attr("action_masks"):
