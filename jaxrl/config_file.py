@@ -1,6 +1,7 @@
 """Configs in and out of YAML, strictly: what is not understood is refused with a sentence."""
 
 import dataclasses
+import importlib
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -69,7 +70,7 @@ def _number(text: str, kind: type) -> Any:
 
 def load_config(path: str | Path, algorithms: dict[str, type], apart: Collection[str] = ()) -> Any:
     """Read a YAML file, strictly: a section `algorithm:`, whose `name` picks from `algorithms`, and one for each of its
-    nested configs, such as `env:`.
+    nested configs, such as `env:`. A name may be one's own, `module:Class`, which is imported.
 
     Raises InputError with a sentence for a missing file or section, a key that is unknown or given twice, a wrong type
     or a value out of range. apart: sections that are not the config's, and are left to whoever reads them.
@@ -77,9 +78,7 @@ def load_config(path: str | Path, algorithms: dict[str, type], apart: Collection
     document = read_sections(path, apart)
     section = dict(document["algorithm"])
     name = section.pop("name", None)
-    if not isinstance(name, str) or name not in algorithms:
-        raise InputError(f"{path}: algorithm.name = {name!r} is not one of {', '.join(algorithms)}")
-    cls, others = algorithms[name], {title: fields for title, fields in document.items() if title != "algorithm"}
+    cls, others = _class(path, name, algorithms), {t: fields for t, fields in document.items() if t != "algorithm"}
     nested = [f.name for f in dataclasses.fields(cls) if dataclasses.is_dataclass(f.type)]
     for title in others:
         if title not in nested:
@@ -88,6 +87,34 @@ def load_config(path: str | Path, algorithms: dict[str, type], apart: Collection
     loaded = from_dict(cls, {**section, **others})
     check(loaded)
     return loaded
+
+
+def _class(path: str | Path, name: Any, algorithms: dict[str, type]) -> type:
+    if isinstance(name, str) and name in algorithms:
+        return algorithms[name]
+    if not isinstance(name, str) or ":" not in name:
+        known = ", ".join(algorithms)
+        raise InputError(f"{path}: algorithm.name = {name!r} is not one of {known}, and no module:Class of your own")
+    module, _, own = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), own)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{path}: algorithm.name = {name!r} is not found here ({error}); say where its module is, before the same "
+            "command: PYTHONPATH=FOLDER"
+        ) from error
+    if not dataclasses.is_dataclass(found):
+        raise InputError(f"{path}: algorithm.name = {name!r} is no config; decorate the class with @jaxrl.config")
+    return found
+
+
+def name_of(cls: type) -> str:
+    """An algorithm's name in YAML: of jaxrl's own the class in small letters; of others module:Class, by which it is
+    found again wherever that module is, and of those that no module holds, in small letters too."""
+    nowhere = cls.__module__ == "__main__" or "<locals>" in cls.__qualname__
+    if nowhere or cls.__module__.partition(".")[0] == "jaxrl":
+        return cls.__name__.lower()
+    return f"{cls.__module__}:{cls.__qualname__}"
 
 
 def read_sections(path: str | Path, apart: Collection[str] = ()) -> dict[str, dict[str, Any]]:
@@ -146,5 +173,5 @@ def save_config(config: Any, path: str | Path) -> None:
 
     fields = to_dict(config)
     nested = {name: fields.pop(name) for name, value in list(fields.items()) if isinstance(value, dict)}
-    document = {"algorithm": {"name": type(config).__name__.lower(), **fields}, **nested}
+    document = {"algorithm": {"name": name_of(type(config)), **fields}, **nested}
     Path(path).write_text(yaml.safe_dump(document, sort_keys=False))

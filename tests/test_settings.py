@@ -350,6 +350,27 @@ def test_save_then_load_gives_an_equal_config(tmp_path, c):
     assert loaded == c and hash(loaded) == hash(c)
 
 
+def test_a_config_of_ones_own_is_named_by_its_module(tmp_path):
+    save_config(Outer(rate=0.25), tmp_path / "c.yaml")
+    assert yaml.safe_load((tmp_path / "c.yaml").read_text())["algorithm"]["name"] == "tests.test_settings:Outer"
+    assert load_config(tmp_path / "c.yaml", ALGORITHMS) == Outer(rate=0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("nowhere:Outer", r"'nowhere:Outer' is not found here \(No module named 'nowhere'\); .* PYTHONPATH=FOLDER"),
+        ("tests.test_settings:Gone", "is not found here .*has no attribute 'Gone'"),
+        ("tests.test_settings:ROUND_TRIPS", "is no config; decorate the class with @jaxrl.config"),
+        ("outer", "is not one of reinforce, .* and no module:Class of your own"),
+    ],
+)
+def test_a_config_that_is_not_found_is_said(tmp_path, name, sentence):
+    (tmp_path / "c.yaml").write_text(f"algorithm:\n  name: {name}\n")
+    with pytest.raises(ValueError, match=sentence):
+        load_config(tmp_path / "c.yaml", ALGORITHMS)
+
+
 @pytest.mark.parametrize("c", ROUND_TRIPS)
 def test_to_dict_is_plain_and_from_dict_inverts_it(c):
     plain = to_dict(c)

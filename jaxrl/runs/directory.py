@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.config_file import load_config, save_config
+from jaxrl.config_file import load_config, name_of, save_config
 from jaxrl.reports.rows import METRICS
 from jaxrl.runs.header import git_revision, machine
 from jaxrl.settings import only_places, parallel_of
@@ -221,7 +221,7 @@ def keepsakes(run_dir: Path) -> dict[str, str]:
 
 
 def _named(config: Any) -> dict[str, type]:
-    return {type(config).__name__.lower(): type(config)}
+    return {name: type(config) for name in (name_of(type(config)), type(config).__name__.lower())}  # by older runs
 
 
 def write_about(run_dir: Path, about: dict[str, Any]) -> None:
