@@ -103,7 +103,7 @@ def _class(path: str | Path, name: Any, algorithms: dict[str, type]) -> type:
             f"{path}: algorithm.name = {name!r} is not found here ({error}); say where its module is, before the same "
             "command: PYTHONPATH=FOLDER"
         ) from error
-    if not dataclasses.is_dataclass(found):
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise InputError(f"{path}: algorithm.name = {name!r} is no config; decorate the class with @jaxrl.config")
     return found
 
