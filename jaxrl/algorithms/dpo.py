@@ -133,7 +133,7 @@ class DPO:
     """How far towards the policy the reference moves then."""
 
     optimizer: AdamW = AdamW(learning_rate=1e-6)
-    """AdamW and its schedule. Learning rate: 5e-7 to 1e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
+    """AdamW and its schedule. Learning rate: 5e-7 to 1e-6 for all parameters, 1e-5 to 5e-4 for adapters."""
 
     def validate(self) -> None:
         """Raises InputError for a reference that the loss cannot do without, and for settings that nothing reads."""

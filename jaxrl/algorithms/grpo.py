@@ -94,7 +94,7 @@ class GRPO:
     eval_prompts: int = static(64, at_least=1)
     """Held-out prompts that are completed at every evaluation, at most."""
     optimizer: AdamW = AdamW(learning_rate=1e-6)
-    """AdamW and its schedule, over all gradient steps. Learning rate: about 1e-6 for all parameters, 1e-5 to 1e-4 for
+    """AdamW and its schedule, over all gradient steps. Learning rate: about 1e-6 for all parameters, 1e-5 to 7e-4 for
     adapters."""
 
     def validate(self) -> None:

@@ -66,7 +66,7 @@ class KTO:
     """Where the cached log-probs are kept; by default in the user's cache, under a hash of all they depend on."""
 
     optimizer: AdamW = AdamW(learning_rate=1e-6)
-    """AdamW and its schedule. Learning rate: 5e-7 to 5e-6 for all parameters, about 1e-5 to 1e-4 for adapters."""
+    """AdamW and its schedule. Learning rate: 5e-7 to 5e-6 for all parameters, 1e-5 to 5e-4 for adapters."""
 
     def validate(self) -> None:
         """Raises InputError for a batch too small for z0, and for a setting that nothing reads."""

@@ -8,12 +8,14 @@ from jaxrl.lm.pretrained.adapters import save_adapters as save_adapters
 from jaxrl.lm.pretrained.weights import Pretrained as Pretrained
 from jaxrl.lm.pretrained.weights import load_adapter as load_adapter
 from jaxrl.lm.pretrained.weights import load_model as load_model
+from jaxrl.lm.pretrained.weights import load_tokenizer as load_tokenizer
 from jaxrl.lm.pretrained.weights import save_model as save_model
 from jaxrl.lm.sampling import Generation as Generation
 from jaxrl.lm.sampling import generate as generate
 from jaxrl.lm.sampling import stream as stream
 from jaxrl.lm.settings import LMConfig as LMConfig
 from jaxrl.lm.settings import ModelParallel as ModelParallel
+from jaxrl.lm.settings import Sampling as Sampling
 from jaxrl.lm.transformer import LanguageModel as LanguageModel
 from jaxrl.lm.transformer import ModelConfig as ModelConfig
 from jaxrl.lm.transformer import language_model as language_model
