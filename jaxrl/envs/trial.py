@@ -229,7 +229,8 @@ def _successors(env: Any, played: Played, starts: int) -> Finding:
             )
         if any(_follows(env, reset, state, action, j) for j in alike):
             return Finding(name, "step resets itself where an episode ends; take that out: `vectorize` does it")
-    return Finding(name, note=None if looked else "no episode ended, so that there was nothing to look at")
+    none = "every end was a step that is not finite" if played.ended.any() else "no episode ended"
+    return Finding(name, note=None if looked else f"{none}, so that there was nothing to look at")
 
 
 def _draws(key: Key) -> Key:

@@ -121,8 +121,11 @@ def test_numbers_that_are_not_finite_are_counted():
         x, step = walk(key, x, action)
         return x, step._replace(reward=jnp.log(1 - x[0]))  # the last step of an episode is beyond 1
 
-    name, sentence = wrong(Walk(take=breaks))
+    env = Walk(take=breaks)
+    name, sentence = wrong(env)
     assert name.startswith("finite over") and "of them gave a reward or an observation that is not finite" in sentence
+    note = found(env)["next_obs is the true successor, also at an end"].note
+    assert note == "every end was a step that is not finite, so that there was nothing to look at"
 
 
 def test_observations_beyond_their_space_are_found_however_late():
