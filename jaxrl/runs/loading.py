@@ -19,6 +19,7 @@ from jaxrl.config_file import load_config
 from jaxrl.envs.hosted import HostVectorEnv
 from jaxrl.envs.registry import from_config
 from jaxrl.envs.vector import VectorEnv
+from jaxrl.reports.sweep.ranking import SWEEP
 from jaxrl.runs.checkpoints import Checkpoints
 from jaxrl.runs.directory import ABOUT, CHECKPOINTS, CONFIG, DUMP, check_given, read_about
 from jaxrl.spaces import Space
@@ -62,6 +63,8 @@ def about_run(run_dir: str | Path) -> dict[str, Any]:
     run_dir = Path(run_dir)
     if (run_dir / EXPORTED).is_file() and not (run_dir / ABOUT).is_file():
         raise InputError(f"{run_dir} holds a policy as `jaxrl export` wrote it, and no run; name the run that it is of")
+    if (run_dir / SWEEP).is_file():
+        raise InputError(f"{run_dir} holds a sweep; take a member of it, by `--member N` or jaxrl.sweeps.load_member")
     if not (run_dir / ABOUT).is_file():
         raise InputError(f"{run_dir} holds no run; name the directory that `run` or `jaxrl train` wrote to")
     return read_about(run_dir)

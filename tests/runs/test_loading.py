@@ -43,6 +43,9 @@ def test_something_else_than_it_was_given_is_refused(ended):
 def test_a_directory_without_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no run"):
         saved_run(tmp_path)
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(InputError, match=r"holds a sweep; take a member of it, by `--member N` or jaxrl.sweeps.load_m"):
+        saved_run(tmp_path)
 
 
 # --- from a run to an agent -------------------------------------------------------------------------------------------
