@@ -131,7 +131,11 @@ def _traced(name: str, function: Callable, *args: Any) -> Any:
     except _Wrong:
         raise
     except Exception as error:
-        raise _Wrong(f"{name} fails when it is traced ({type(error).__name__}: {error})") from error
+        remedy = ""
+        if isinstance(error, jax.errors.ConcretizationTypeError):  # its text names a line of ours, and no remedy
+            remedy = "; a Python `if`, `bool`, `int` or loop cannot ask for a traced value: jnp.where chooses by one"
+        told = str(error).split("\n")[0]
+        raise _Wrong(f"{name} fails when it is traced ({type(error).__name__}: {told}){remedy}") from error
 
 
 def _pair(out: Any) -> tuple[PyTree, PyTree]:

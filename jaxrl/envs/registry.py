@@ -16,6 +16,7 @@ from jaxrl.envs.check import check_environment
 from jaxrl.envs.hosted import HostVectorEnv, is_hosted
 from jaxrl.envs.vector import VectorEnv, vectorize
 from jaxrl.envs.wrappers import Wrapper, wrapped
+from jaxrl.ops.platform import installing
 from jaxrl.settings import EnvConfig
 from jaxrl.types import InputError
 
@@ -80,8 +81,8 @@ def _module(suite: str) -> Any:
         if suite not in EXTRAS:
             raise
         raise InputError(
-            f"the environments of {suite} need a package that is not installed ({error}); install "
-            f"jaxrl[{EXTRAS[suite]}]"
+            f"the environments of {suite} need a package that is not installed ({error}); "
+            f"{installing(EXTRAS[suite])} adds it"
         ) from error
 
 
@@ -122,7 +123,7 @@ def unavailable() -> dict[str, str]:
     suite."""
     found, modules = dict(WITHOUT_ADAPTER), _modules()
     for suite in set(SUITES) - set(modules):
-        found[suite] = f"needs the extra jaxrl[{EXTRAS[suite]}], which is not installed"
+        found[suite] = f"needs an extra that is not installed: {installing(EXTRAS[suite])}"
     return found | {
         f"{suite}/{name}": why for suite, module in modules.items() for name, why in module.UNAVAILABLE.items()
     }

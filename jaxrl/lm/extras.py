@@ -3,6 +3,7 @@
 import importlib
 from typing import Any
 
+from jaxrl.ops.platform import installing
 from jaxrl.types import InputError
 
 
@@ -15,5 +16,5 @@ def package(name: str, what: str, extra: str = "lm") -> Any:
         if (error.name or top).partition(".")[0] != top:  # it is there, and something of its own is not
             raise
         raise InputError(
-            f'{what} need the package {top}, which is not installed; python -m pip install "jaxrl[{extra}]" adds it'
+            f"{what} need the package {top}, which is not installed; {installing(extra)} adds it"
         ) from error

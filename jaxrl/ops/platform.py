@@ -117,6 +117,13 @@ def computed_now() -> Iterator[None]:
         yield
 
 
+def installing(extra: str) -> str:
+    """The command that adds an extra of jaxrl where it is used from: a checkout pins versions, a wheel does not."""
+    if (Path(__file__).parents[2] / "scripts" / "run").is_file():
+        return f"NEEDS={extra} scripts/run -m jaxrl env"
+    return f'python -m pip install "jaxrl[{extra}]"'
+
+
 def cores() -> int:
     """How many this process may use."""
     # A process pinned to one core computes other bits than one on two: XLA splits its sums by the threads it has.

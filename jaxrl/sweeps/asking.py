@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrl.ops.platform import installing
 from jaxrl.sweeps.searches import Point, Search
 from jaxrl.sweeps.space import Swept, shown
 from jaxrl.types import InputError
@@ -33,7 +34,7 @@ def optuna_search(fields: Sequence[Swept], samples: int, at_once: int, seed: int
     try:
         import optuna
     except ImportError:
-        raise InputError("method = 'optuna' needs the package optuna: python -m pip install \"jaxrl[tune]\"") from None
+        raise InputError(f"method = 'optuna' needs the package optuna; {installing('tune')} adds it") from None
 
     def suggested(trial: Any, one: Swept) -> Any:
         if one.whole and one.is_range:
@@ -64,7 +65,7 @@ def ray_search(name: str, fields: Sequence[Swept], samples: int, at_once: int, s
         from ray import tune
         from ray.tune.search import SEARCH_ALG_IMPORT, Searcher, create_searcher
     except ImportError:
-        raise InputError("method = 'ray' needs Ray Tune: python -m pip install \"jaxrl[ray]\"") from None
+        raise InputError(f"method = 'ray' needs Ray Tune; {installing('ray')} adds it") from None
     # Those that draw ask for nothing to be told, and that of BOHB works by its own scheduler alone.
     known = sorted(set(SEARCH_ALG_IMPORT) - {"random", "variant_generator", "bohb"})
     if name not in known:

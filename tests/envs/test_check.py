@@ -106,7 +106,10 @@ MISTAKES = {
     ),
     "nested info": (Made(steps=stepping(info={"a": {"b": 1.0}})), r"info\['a'\] is a dict of 1; info must be flat"),
     "words in info": (Made(steps=stepping(info={"a": "b"})), r"info\['a'\] is a str"),
-    "crash": (Made(steps=lambda e, s, a: s if s > 0 else None), "step fails when it is traced .TracerBool"),
+    "crash": (
+        Made(steps=lambda e, s, a: s if s > 0 else None),
+        "fails when it is traced .TracerBool.*: jnp.where",
+    ),
     "limit": (Made(time_limit=5.0), "time_limit = 5.0 must be the usual length of an episode in steps, or None"),
     "space": (Made(action_space=3), "action_space = 3 must be a space of jaxrl.spaces"),
     "leaf": (Made(size="big"), "'big' among its leaves is no array; make its field static"),

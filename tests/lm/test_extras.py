@@ -57,7 +57,7 @@ def test_a_call_that_needs_one_is_refused_with_the_command_that_installs_it(ask,
     """
     sentence = without_extras(code)
     assert f"need the package {package}, which is not installed; " in sentence
-    assert f'python -m pip install "jaxrl[{extra}]" adds it' in sentence
+    assert f"NEEDS={extra} scripts/run -m jaxrl env adds it" in sentence
 
 
 def test_a_package_that_is_there_and_broken_is_not_called_absent(tmp_path, monkeypatch):

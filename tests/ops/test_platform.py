@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrl import PPO, EnvConfig, axes, replace, train
+from jaxrl.ops import platform
 from jaxrl.ops.platform import in_turns, tuned
 
 X = jnp.array([[1.0, 2.0, 3.0], [4.0, -5.0, 6.0]])
@@ -98,3 +99,9 @@ def test_training_is_differentiable_by_its_settings():
 
     slope = jax.jit(jax.grad(entropy))(3e-4)
     assert jnp.isfinite(slope) and slope != 0
+
+
+def test_an_extra_is_added_in_a_checkout_by_its_own_command_and_elsewhere_by_pip(monkeypatch, tmp_path):
+    assert platform.installing("lm") == "NEEDS=lm scripts/run -m jaxrl env"
+    monkeypatch.setattr(platform, "__file__", str(tmp_path / "jaxrl" / "ops" / "platform.py"))
+    assert platform.installing("lm") == 'python -m pip install "jaxrl[lm]"'

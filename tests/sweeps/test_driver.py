@@ -341,7 +341,7 @@ def test_several_processes_are_told_to_take_parts(tmp_path, monkeypatch):
 def test_optuna_is_asked_for_where_it_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     plan = changed(PLAN, method="optuna", samples=4)
-    with pytest.raises(ValueError, match=r"method = 'optuna' needs the package optuna: .*jaxrl\[tune\]"):
+    with pytest.raises(ValueError, match=r"method = 'optuna' needs the package optuna; NEEDS=tune scripts/run"):
         swept(tmp_path / "sweep", {"gamma": "lin:.9:1"}, plan)
 
 

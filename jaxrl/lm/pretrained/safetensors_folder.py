@@ -108,7 +108,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"there is no {path}; a model's folder needs it") from error
+        of_a_run = path.parent / "model"
+        hint = f"; a run keeps its model in {of_a_run}" if of_a_run.is_dir() else "; a model's folder needs it"
+        raise InputError(f"there is no {path}{hint}") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); download it again") from error
     if not isinstance(found, dict):

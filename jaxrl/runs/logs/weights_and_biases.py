@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from jaxrl.ops.platform import installing
 from jaxrl.types import InputError
 
 _KEPT = "wandb.json"
@@ -25,8 +26,8 @@ def check_wandb(project: str | None, run_dir: Path | None) -> str | None:
     if own is not None and not _installed():
         leave = f"delete {run_dir / _KEPT}" if kept else "leave wandb out"
         raise InputError(
-            f"wandb = {own!r} needs the package wandb, which is not installed; python -m pip install "
-            f'"jaxrl[wandb]" adds it, or {leave}'
+            f"wandb = {own!r} needs the package wandb, which is not installed; {installing('wandb')} adds it, or "
+            f"{leave}"
         )
     return own
 

@@ -296,3 +296,9 @@ def test_a_saved_folder_can_be_read_by_whom_the_umask_lets(tmp_path):
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()} == {0o640}
+
+
+def test_a_runs_directory_in_the_place_of_its_model_is_told_apart(tmp_path):
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ValueError, match=f"there is no .*config.json; a run keeps its model in {tmp_path / 'model'}"):
+        load_model(tmp_path)

@@ -76,7 +76,7 @@ def test_nothing_is_written_over_or_in_part(ended, tmp_path, monkeypatch):
         with pytest.raises(InputError, match="is there already; name a new folder, or empty it"):
             jaxrl.export(ended, there)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(InputError, match=r'python -m pip install "jaxrl\[onnx\]"'):
+    with pytest.raises(InputError, match="NEEDS=onnx scripts/run -m jaxrl env adds it"):
         jaxrl.export(ended, tmp_path / "policy", onnx=True)
     assert not (tmp_path / "policy").exists()
 

@@ -32,7 +32,7 @@ def absent(monkeypatch):
 
 def test_a_package_that_is_not_installed_is_said_first_with_the_extra_that_has_it(tmp_path, absent):
     with pytest.raises(
-        ValueError, match=r"wandb = 'mine' needs the package wandb.*\"jaxrl\[wandb\]\" adds it, or leav"
+        ValueError, match=r"wandb = 'mine' needs the package wandb.*NEEDS=wandb scripts/run .* adds it, or leav"
     ):
         run(CONFIG, 3, tmp_path / "run", wandb="mine", **QUICK)
     assert not (tmp_path / "run").exists()
