@@ -231,12 +231,12 @@ def _of_the_device(error: Any) -> str | None:
             f"the device has too little memory ({str(error).splitlines()[0]}); take fewer rows at once: smaller "
             "--num-envs, --num-steps, --batch-size or --micro-batch-size"
         )
-    if not isinstance(error, RuntimeError | AssertionError):
+    asked = os.environ.get("JAX_PLATFORMS")
+    if not asked or not isinstance(error, RuntimeError | AssertionError):
         return None
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as missing:  # AssertionError: "cuda" without JAX's package for it
-        asked = jax.config.jax_platforms
         why = f" ({missing})" if str(missing) else ""
         return (
             f"JAX_PLATFORMS = {asked!r}, and JAX finds no such device here{why}; leave it out to take what there is, "

@@ -131,10 +131,10 @@ def _traced(name: str, function: Callable, *args: Any) -> Any:
     except _Wrong:
         raise
     except Exception as error:
-        remedy = ""
-        if isinstance(error, jax.errors.ConcretizationTypeError):  # its text names a line of ours, and no remedy
+        told, remedy = str(error), ""
+        if isinstance(error, jax.errors.ConcretizationTypeError):  # after its first line it names a line of ours
+            told = told.splitlines()[0]
             remedy = "; a Python `if`, `bool`, `int` or loop cannot ask for a traced value: jnp.where chooses by one"
-        told = str(error).split("\n")[0]
         raise _Wrong(f"{name} fails when it is traced ({type(error).__name__}: {told}){remedy}") from error
 
 

@@ -6,6 +6,7 @@
 import contextlib
 import os
 import platform
+import sys
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -118,8 +119,10 @@ def computed_now() -> Iterator[None]:
 
 
 def installing(extra: str) -> str:
-    """The command that adds an extra of jaxrl where it is used from: a checkout pins versions, a wheel does not."""
-    if (Path(__file__).parents[2] / "scripts" / "run").is_file():
+    """The command that adds an extra of jaxrl to the environment that this runs in: that of a checkout is made by
+    scripts/run, with pinned versions; any other is its user's."""
+    checkout = Path(__file__).parents[2]
+    if Path(sys.prefix).parent == checkout and (checkout / "scripts" / "run").is_file():
         return f"NEEDS={extra} scripts/run -m jaxrl env"
     return f'python -m pip install "jaxrl[{extra}]"'
 

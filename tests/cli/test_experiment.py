@@ -57,10 +57,15 @@ def test_a_device_that_is_not_there_is_a_sentence(capsys, monkeypatch, missing):
         raise missing
 
     monkeypatch.setattr(jax, "devices", devices)
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
     with pytest.raises(SystemExit) as stopped, cli.sentences():
         raise missing
     said = capsys.readouterr().err
-    assert stopped.value.code == 2 and "and JAX finds no such device here" in said and str(missing) in said
+    assert (
+        stopped.value.code == 2
+        and "JAX_PLATFORMS = 'tpu', and JAX finds no such device" in said
+        and str(missing) in said
+    )
 
 
 def test_a_warning_is_a_sentence_and_one_of_pythons_says_where():

@@ -108,7 +108,7 @@ MISTAKES = {
     "words in info": (Made(steps=stepping(info={"a": "b"})), r"info\['a'\] is a str"),
     "crash": (
         Made(steps=lambda e, s, a: s if s > 0 else None),
-        "fails when it is traced .TracerBool.*: jnp.where",
+        "step fails when it is traced .TracerBool.*: jnp.where",
     ),
     "limit": (Made(time_limit=5.0), "time_limit = 5.0 must be the usual length of an episode in steps, or None"),
     "space": (Made(action_space=3), "action_space = 3 must be a space of jaxrl.spaces"),

@@ -1,5 +1,7 @@
 """Agents that learn in turns: what vmap gives, and every derivative that there was."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,4 +106,7 @@ def test_training_is_differentiable_by_its_settings():
 def test_an_extra_is_added_in_a_checkout_by_its_own_command_and_elsewhere_by_pip(monkeypatch, tmp_path):
     assert platform.installing("lm") == "NEEDS=lm scripts/run -m jaxrl env"
     monkeypatch.setattr(platform, "__file__", str(tmp_path / "jaxrl" / "ops" / "platform.py"))
+    assert platform.installing("lm") == 'python -m pip install "jaxrl[lm]"'
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "mine"))  # a checkout in an environment of one's own
     assert platform.installing("lm") == 'python -m pip install "jaxrl[lm]"'
