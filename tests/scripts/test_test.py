@@ -43,8 +43,15 @@ def python(path, version):
 
 def test_without_options_the_whole_suite_runs_in_the_usual_environment(checkout):
     _, out, _ = called(checkout, "-k", "name")
-    assert [line.split(" | ")[0] for line in out] == [".venv"] * 3
-    assert out[-1].endswith("| dev lm sentiment | -m pytest -n 2 --dist loadfile -k name")
+    ran = [line.split(" | dev lm sentiment | -m ") for line in out]
+    assert {environment for environment, _ in ran} == {".venv | "}
+    python = checkout / ".venv/bin/python"
+    assert [command for _, command in ran] == [
+        "ruff check .",
+        "ruff format --check .",
+        f"pyright --pythonpath {python}",
+        "pytest -n 2 --dist loadfile -k name",
+    ]
 
 
 def test_another_python_is_found_and_has_an_environment_of_its_own(checkout):
