@@ -2,6 +2,7 @@
 learn from rows. An algorithm's file tells the algorithm; this tells what it runs in and how it is judged.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from jaxrl.data.arrays import Data
 from jaxrl.data.fingerprints import fingerprint
 from jaxrl.data.prompts import first_rows
+from jaxrl.data.settings import Loop
 from jaxrl.envs import registry
 from jaxrl.envs.bodies import check_bodies
 from jaxrl.envs.check import check_environment
@@ -104,8 +106,7 @@ def language_program(
         config.check_data(data)
         check_rows(network.config, data)
     loop, tuned = config.loop, trained(config.lm, params)
-    updates = loop.epochs * batches_per_epoch(data.train, loop.batch_size)
-    updates = updates if loop.max_updates is None else min(updates, loop.max_updates)
+    updates = _updates(loop, batches_per_epoch(data.train, loop.batch_size))
     algorithm = config.make(network, params, updates)
     evaluators = [held_out_rows(algorithm, data, loop.batch_size, check_start, tell, keep)]
     if samples is not None:
@@ -123,6 +124,19 @@ def language_program(
         adapters=lambda learner: learner.trained,
     )
     return laid_out(config, network.config, made)
+
+
+def _updates(loop: Loop, per_epoch: int) -> int:
+    """How many a run makes. Warns where the rows are gone through before `max_updates` are made."""
+    updates = loop.epochs * per_epoch
+    if loop.max_updates is None or loop.max_updates <= updates:
+        return loop.max_updates or updates
+    warnings.warn(
+        f"max_updates = {loop.max_updates}, and epochs = {loop.epochs} of {per_epoch} updates each end before; give "
+        f"epochs = {-(-loop.max_updates // per_epoch)} for that many",
+        stacklevel=3,
+    )
+    return updates
 
 
 def completion_program(
@@ -150,8 +164,7 @@ def completion_program(
     for prompts in data.train + data.held_out:
         check_prompts(network, prompts.tokens, prompts.length, sampling["max_new_tokens"])
     num_prompts = loop.batch_size // config.per_prompt
-    updates = loop.epochs * batches_per_epoch(data.train, num_prompts)
-    updates = updates if loop.max_updates is None else min(updates, loop.max_updates)
+    updates = _updates(loop, batches_per_epoch(data.train, num_prompts))
     stop = sorted(tokenizer.stops) if stop is None and tokenizer is not None else stop or ()
     host = reward.score if isinstance(reward, TextReward) else None
     sampler = Sampler(

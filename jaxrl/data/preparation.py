@@ -26,6 +26,8 @@ from jaxrl.lm.transformer import ModelConfig
 from jaxrl.settings import replace
 from jaxrl.types import InputError
 
+_FEW = 10  # held-out rows, whose figures say little: one more that is right moves an accuracy by a tenth
+
 
 class Prepared(NamedTuple):
     """data: for `train` and `run`. counts: of all rows, what was truncated, dropped, odd or held out, by name. notes:
@@ -63,6 +65,9 @@ def prepare(
         counts, parts = Counter(counts) + Counter(measured.counts), [encoded.rows, measured.rows]
     elif held_out is None and settings.held_out > 0:
         parts = _hold_out(encoded.rows, float(settings.held_out))
+        if (few := len(parts[1])) < _FEW:
+            alone = f"held-out figures (eval_*) are of {few} row{'s' * (few > 1)} alone and say little"
+            notes += (f"{alone}: data.held_out = {settings.held_out} of {len(encoded.rows)}",)
     widths = settings.buckets or (max(len(side.tokens) for part in parts for row in part for side in row),)
     train, *rest = (bucketed(encoded._replace(rows=part), widths) for part in parts)
     counts = {name: counts[name] for name in encoded.counts} | {"held_out": sum(map(len, parts[1:]))}
