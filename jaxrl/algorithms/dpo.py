@@ -145,6 +145,11 @@ class DPO:
                 "reference = 'frozen' and lm.lora_rank = 0: parameters are averaged, and adapters' factors are not them"
             )
             raise InputError(f"sync_every = {self.sync_every} needs {need}")
+        if self.sync_every and self.loss in REFERENCE_FREE:
+            raise InputError(
+                f"sync_every = {self.sync_every} moves a reference, and loss = {self.loss!r} compares with none; leave "
+                "sync_every out, or use a loss that does, such as dpo"
+            )
         for name in [name for name in SOME_READ if name not in LOSSES[self.loss].reads]:
             *most, last = (other for other, loss in LOSSES.items() if name in loss.reads)
             check_unread(self, (name,), f"by loss = {self.loss!r}", f"use {', '.join(most)} or {last}")

@@ -547,6 +547,7 @@ def test_a_cached_reference_trains_as_a_frozen_one_and_a_stale_one_is_refused(tm
         (DPO(lm=LMConfig(lora_alpha=8.0)), "lora_alpha = 8 is not read with lora_rank = 0; leave it out, or set lora"),
         (DPO(lm=LMConfig(lora_targets=("q_proj",))), r"lora_targets = \('q_proj',\) is not read with lora_rank = 0;"),
         (DPO(loss="ipo", reference="none"), "loss = 'ipo' compares with a reference"),
+        (DPO(loss="simpo", sync_every=2), "sync_every = 2 moves a reference, and loss = 'simpo' compares with none"),
         (DPO(sync_every=2, reference="cached"), "sync_every = 2 needs reference = 'frozen' and lm.lora_rank = 0"),
         (DPO(sync_every=2, lm=LMConfig(lora_rank=4)), "sync_every = 2 needs"),
         (DPO(loss="simpo", reference="none", sync_every=2), "sync_every = 2 needs"),
