@@ -43,10 +43,14 @@ def mesh_of(parallel: ModelParallel) -> Mesh | AbstractMesh | None:
         return ambient
     if wanted == 1 and jax.process_count() == 1:
         return None
-    if wanted > there or (jax.process_count() > 1 and wanted < there):
-        few = f"there are {there}" if wanted > there else f"all {there} of {jax.process_count()} processes must be used"
-        remedy = "make one smaller" if parallel.data is None else "leave parallel.data out, or make one smaller"
-        raise InputError(f"{each} takes {wanted} devices, and {few}; {remedy}")
+    if wanted > there:
+        raise InputError(f"{each} takes {wanted} devices, and there are {there}; make one smaller")
+    if jax.process_count() > 1 and wanted < there:
+        raise InputError(
+            f"{each} takes {wanted} devices, and all {there} of {jax.process_count()} processes must be used; they are "
+            "with parallel.data left out and a batch_size (or micro_batch_size) that is a multiple of "
+            f"{there // parallel.tensor}"
+        )
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:wanted])
 
 
