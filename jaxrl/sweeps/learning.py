@@ -39,7 +39,8 @@ class Learning:
 
     def run(self) -> dict[str, Any]:
         """To its end. Returns the last score of each member that got there, and seconds."""
-        began, self.marks = time.perf_counter(), self.asked.marks(self.batch.group)
+        self.marks = self.asked.marks(self.batch.group)
+        self.began, self.earlier, self.compiling = time.perf_counter(), 0.0, 0.0
         with contextlib.closing(Checkpoints(self._directory)) as self.saves:
             self._begin()
             last = self._step() if self.written else self._step() - 1
@@ -58,7 +59,7 @@ class Learning:
                 self.part.flush()
             self.saves.wait()
         ended = [[member.number, score] for member, score in zip(self.members, self.scores.tolist(), strict=True)]
-        return {"scores": ended, "seconds": round(self.earlier + time.perf_counter() - began, 2)}
+        return {"scores": ended, "seconds": self._seconds()}
 
     def _begin(self) -> None:
         """From the newest checkpoint, or the start."""
@@ -71,7 +72,6 @@ class Learning:
         self.update, self.written = about.get("update", 0), about.get("written", before)
         self.earlier, self.piece = about.get("seconds", 0.0), 1
         self.scores = np.array(about.get("scores", [math.nan] * len(numbers)))
-        self.began = time.perf_counter()
         self.configs, seeds = stacked(self.together, self.members)
         self.told = self.together.nothing()
         if about:
@@ -91,7 +91,13 @@ class Learning:
         size = (
             self.batch.size if len(members) == len(self.batch.members) else math.ceil(len(members) / devices) * devices
         )
+        began = time.perf_counter()
         self.members, self.together = members, self.batch.group.together(size)
+        self.compiling += time.perf_counter() - began
+
+    def _seconds(self) -> float:
+        """Of learning and evaluating, in all sessions: what is compiled on the way does not count."""
+        return round(self.earlier + time.perf_counter() - self.began - self.compiling, 2)
 
     def _learn(self) -> None:
         """Every mark that is still ahead, and the one whose row was not written."""
@@ -213,7 +219,7 @@ class Learning:
             "written": self.written,
             "scores": self.scores.tolist(),
             "meant": self.meant.astype(int).tolist(),
-            "seconds": round(self.earlier + time.perf_counter() - self.began, 2),
+            "seconds": self._seconds(),
         }
         number = 2 * self.update + self.written  # once before its row, and once after
         if number not in self.saves.steps():

@@ -6,6 +6,7 @@ import math
 import signal
 import struct
 import sys
+import time
 from collections import Counter, defaultdict
 from dataclasses import replace as changed
 from pathlib import Path
@@ -158,9 +159,18 @@ def test_one_that_diverges_is_marked_and_stops_nobody(tmp_path):
         assert float(a["policy_loss"]) == pytest.approx(float(b["policy_loss"]), rel=1e-3, abs=1e-5)
 
 
-def test_halving_leaves_the_worse_behind(tmp_path):
-    plan = changed(PLAN, method="halving", eta=2)
-    swept(tmp_path / "sweep", {"learning_rate": "1e-4,1e-3,1e-2,3e-2"}, plan)
+def test_halving_leaves_the_worse_behind(tmp_path, monkeypatch):
+    plan, hours = changed(PLAN, method="halving", eta=2), []
+    clock, compile_together = time.perf_counter, plan_module.compile_together
+
+    def slowly(*args):
+        hours.append(3600.0)
+        return compile_together(*args)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + sum(hours))
+    monkeypatch.setattr(plan_module, "compile_together", slowly)
+    result = swept(tmp_path / "sweep", {"learning_rate": "1e-4,1e-3,1e-2,3e-2"}, plan)
+    assert len(hours) == 3 and 0 < result.figures["train_seconds"] < 600, "what is compiled on the way is not training"
     rows = table(tmp_path / "sweep")
     ends = {row["config"]: max(int(r["step"]) for r in rows if r["config"] == row["config"]) for row in rows}
     assert sorted(ends.values()) == [160, 160, 320, 640]  # rungs after a quarter and a half
