@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
-from scipy.special import ndtr, stdtrit
+import scipy  # loads its parts where they are used first: scipy.stats takes as long to import as jax
 
 from jaxrl.types import InputError
 
@@ -32,7 +31,7 @@ class Estimate(NamedTuple):
 def interquartile_mean(scores: Scores) -> np.ndarray:
     """Mean of the middle half of all runs of all tasks: ⌊n/4⌋ are cut off at each end. Runs are pooled, so that a task
     with more of them weighs more: in every other function here each task weighs alike."""
-    return stats.trim_mean(np.concatenate(_samples(scores), axis=-1), 0.25, axis=-1)
+    return scipy.stats.trim_mean(np.concatenate(_samples(scores), axis=-1), 0.25, axis=-1)
 
 
 def mean(scores: Scores) -> np.ndarray:
@@ -202,12 +201,12 @@ def _bootstrap(
     if min(runs) < FEWEST_RUNS:
         return Estimate(value, None, None)
     free = sum(runs) - len(runs)
-    expanded = math.sqrt(min(runs) / (min(runs) - 1)) * stdtrit(free, (1 + confidence) / 2)
-    found = stats.bootstrap(
+    expanded = math.sqrt(min(runs) / (min(runs) - 1)) * scipy.special.stdtrit(free, (1 + confidence) / 2)
+    found = scipy.stats.bootstrap(
         samples,
         lambda *drawn, axis: statistic(*drawn),
         n_resamples=resamples,
-        confidence_level=2 * ndtr(expanded) - 1,
+        confidence_level=2 * scipy.special.ndtr(expanded) - 1,
         method="percentile",
         vectorized=True,
         axis=-1,
@@ -219,7 +218,7 @@ def _bootstrap(
 
 def _wins(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     # the p-value is not used: "asymptotic" works it out the quickest
-    return stats.mannwhitneyu(x, y, axis=-1, method="asymptotic").statistic / (x.shape[-1] * y.shape[-1])
+    return scipy.stats.mannwhitneyu(x, y, axis=-1, method="asymptotic").statistic / (x.shape[-1] * y.shape[-1])
 
 
 def _samples(scores: Scores) -> list[np.ndarray]:

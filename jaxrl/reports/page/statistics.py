@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
+import scipy
 
 # Means over the episodes that ended since the row before: null where none did, and not because of a bad number.
 WITHOUT_EPISODES = ("episode_return", "episode_length")
@@ -73,7 +73,7 @@ def _at(c: Curve, steps: np.ndarray) -> np.ndarray:
 def interval(values: Sequence[float]) -> Interval:
     """Mean ± t(0.975, n - 1) · s / √n."""
     n = len(values)
-    half = stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n) if n > 1 else None
+    half = scipy.special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n) if n > 1 else None
     return Interval(float(np.mean(values)), None if half is None else float(half), n)
 
 

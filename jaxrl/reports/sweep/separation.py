@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import mannwhitneyu
+import scipy
 
 from jaxrl.reports.sweep.ranking import Configuration
 
@@ -46,4 +46,4 @@ def _p(x: np.ndarray, y: np.ndarray) -> float:
     """That x is not above y; no less than the share of all ways to deal the scores that sets them apart entirely, which
     the approximation for ties can fall short of."""
     least = 1 / math.comb(len(x) + len(y), len(x))
-    return max(least, float(mannwhitneyu(x, y, alternative="greater").pvalue))
+    return max(least, float(scipy.stats.mannwhitneyu(x, y, alternative="greater").pvalue))
