@@ -8,6 +8,7 @@ from jaxrl import cli, evaluate, replace, train
 from jaxrl.training.programs import program
 
 # What runs for a minute is compiled as users compile, and not as lightly as the rest of the suite (tests/conftest.py).
+pytestmark = pytest.mark.computes
 FULLY = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
 CASES = {
     # name: (steps, mean evaluation return to reach, of so many seeds so many must)

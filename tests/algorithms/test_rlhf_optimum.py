@@ -25,6 +25,7 @@ from tests.helpers.families import config_of
 
 V, T = 3, 2
 PREFIXES, END = (V**T - 1) // (V - 1), V
+pytestmark = pytest.mark.computes
 NEVER = -25.0  # a logit; as certain as float32 can tell, and small enough to be a critic's feature
 BETA = 0.5
 SCORES = jnp.asarray([0.0, 1.0, -0.5, 0.3, 0.8, -1.0, 1.5, 0.2, -0.2])

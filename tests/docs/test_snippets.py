@@ -21,7 +21,12 @@ def test_every_block_says_what_it_is(page):
     assert {block.language for block in blocks(page)} <= LANGUAGES, "an unnamed block is run by nothing"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
+RUN = [page for page in PAGES if blocks(page, "python")]
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=[pytest.mark.computes] * (name(p) == "README.md"), id=name(p)) for p in RUN]
+)
 def test_python_runs_as_it_stands(page, tmp_path, monkeypatch):
     write_files(page, tmp_path)
     script = "\n".join(f"# line {block.line} of {name(page)}\n{block.text}" for block in blocks(page, "python"))

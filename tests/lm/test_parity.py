@@ -16,6 +16,7 @@ from jaxrl.lm.pretrained.weights import from_hf_tensors, load_model, to_hf_tenso
 from jaxrl.lm.sampling import generate
 from jaxrl.lm.transformer import language_model
 
+pytestmark = pytest.mark.computes
 GOLDEN = Path(__file__).parent / "golden"
 TINY = ("llama", "llama3", "smollm", "mistral", "qwen2", "qwen3", "gemma")
 

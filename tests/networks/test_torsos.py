@@ -9,6 +9,7 @@ from jaxrl.networks.torsos import make_torso
 from jaxrl.ops.platform import tuned
 from jaxrl.spaces import Box, Discrete, Spaces
 
+pytestmark = pytest.mark.computes
 MINATAR = Box((10, 10, 4), 0, 1)
 ATARI = Box((84, 84, 4), 0, 255, np.uint8)
 

@@ -23,7 +23,7 @@ from tests.helpers.families import config_of, params_of
 from tests.helpers.tokenizers import byte_tokenizer
 
 KILLS = int(os.environ.get("JAXRL_KILLS", "0"))
-SLICE = {"ppo": 2, "a2c with a pool": 2, "sft": 1}
+SLICE = {"ppo": 2, "a2c with a pool": 1, "sft": 1}
 ROWS = [{"prompt": f"{a}+{b}=", "completion": f"{a + b}"} for a in range(20) for b in range(20)]
 LONG = {"ppo": {"total_steps": 102_400}, "a2c with a pool": {"total_steps": 256_000}}
 CHILD = """
