@@ -169,6 +169,14 @@ def test_import_of_jaxrl_takes_nothing_heavy_along():
     assert out.stdout.strip() == "[]"
 
 
+def test_windows_is_told_to_take_wsl():
+    code = "import sys; sys.modules['fcntl'] = None; import jaxrl"  # Python has no such module there
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.stderr.endswith(
+        "ImportError: jaxrl runs on Linux and macOS; on Windows, install and run it within WSL\n"
+    )
+
+
 def test_library_code_does_not_print():
     for path in MODULES:
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]

@@ -4,7 +4,6 @@ import atexit
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -19,6 +18,11 @@ from typing import Any
 
 import jax
 import numpy as np
+
+try:
+    import fcntl
+except ImportError as error:
+    raise ImportError("jaxrl runs on Linux and macOS; on Windows, install and run it within WSL") from error
 
 from jaxrl.config_file import load_config, name_of, save_config
 from jaxrl.reports.rows import METRICS
