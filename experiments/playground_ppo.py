@@ -12,6 +12,7 @@ Playground draws them; evaluations then play the first of these. configs/ppo/car
 pendulum_swingup.yaml are for CPU. Not measured: no accelerator has run these sizes yet.
 """
 
+import math
 import sys
 from typing import Any
 
@@ -27,7 +28,7 @@ def tuned(name: str) -> PPO:
     """
     own = playground_settings(name)
     networks, steps = own.get("network_factory", {}), own.batch_size * own.num_minibatches * own.unroll_length
-    updates = own.num_timesteps // own.action_repeat // steps
+    updates = math.ceil(own.num_timesteps / own.action_repeat / steps)
     return PPO(
         env=EnvConfig(f"playground/{name}", own.num_envs, action_repeat=own.action_repeat, resets="pool"),
         total_steps=updates * steps,
@@ -40,12 +41,14 @@ def tuned(name: str) -> PPO:
         ent_coef=own.entropy_cost,
         gamma=own.discounting,
         max_grad_norm=own.get("max_grad_norm") or float("inf"),
+        adam_eps=1e-8,
         reward_scale=own.reward_scaling,
         normalize_obs=own.normalize_observations,
         hidden=tuple(networks.get("policy_hidden_layer_sizes", (32,) * 4)),
         critic_hidden=tuple(networks.get("value_hidden_layer_sizes", (256,) * 5)),
         activation="swish",
         head="tanh_normal",
+        init_std=0.694,  # Brax's head begins with softplus(0) + 0.001
     )
 
 
