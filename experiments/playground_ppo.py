@@ -28,7 +28,9 @@ def tuned(name: str) -> PPO:
     """
     own = playground_settings(name)
     networks, steps = own.get("network_factory", {}), own.batch_size * own.num_minibatches * own.unroll_length
-    updates = math.ceil(own.num_timesteps / own.action_repeat / steps)
+    # Brax fills up each of the stretches between evaluations and resets.
+    stretches = max(own.num_evals - 1, 1) * max(own.get("num_resets_per_eval", 0), 1)
+    updates = stretches * math.ceil(own.num_timesteps / (own.action_repeat * steps * stretches))
     return PPO(
         env=EnvConfig(f"playground/{name}", own.num_envs, action_repeat=own.action_repeat, resets="pool"),
         total_steps=updates * steps,

@@ -140,16 +140,16 @@ class DPO:
         if self.reference == "none" and self.loss not in REFERENCE_FREE:
             free = ", ".join(REFERENCE_FREE)
             raise InputError(f"loss = {self.loss!r} compares with a reference; set reference = 'frozen', or use {free}")
-        if self.sync_every and (self.reference != "frozen" or self.lm.lora_rank):
-            need = (
-                "reference = 'frozen' and lm.lora_rank = 0: parameters are averaged, and adapters' factors are not them"
-            )
-            raise InputError(f"sync_every = {self.sync_every} needs {need}")
         if self.sync_every and self.loss in REFERENCE_FREE:
             raise InputError(
                 f"sync_every = {self.sync_every} moves a reference, and loss = {self.loss!r} compares with none; leave "
                 "sync_every out, or use a loss that does, such as dpo"
             )
+        if self.sync_every and (self.reference != "frozen" or self.lm.lora_rank):
+            need = (
+                "reference = 'frozen' and lm.lora_rank = 0: parameters are averaged, and adapters' factors are not them"
+            )
+            raise InputError(f"sync_every = {self.sync_every} needs {need}")
         for name in [name for name in SOME_READ if name not in LOSSES[self.loss].reads]:
             *most, last = (other for other, loss in LOSSES.items() if name in loss.reads)
             check_unread(self, (name,), f"by loss = {self.loss!r}", f"use {', '.join(most)} or {last}")

@@ -67,7 +67,7 @@ def prepare(
         parts = _hold_out(encoded.rows, float(settings.held_out))
         if (few := len(parts[1])) < _FEW:
             alone = f"held-out figures (eval_*) are of {few} row{'s' * (few > 1)} alone and say little"
-            notes += (f"{alone}: data.held_out = {settings.held_out} of {len(encoded.rows)}",)
+            notes += (f"{alone}: data.held_out = {settings.held_out} of {len(encoded.rows)}; hold out more",)
     widths = settings.buckets or (max(len(side.tokens) for part in parts for row in part for side in row),)
     train, *rest = (bucketed(encoded._replace(rows=part), widths) for part in parts)
     counts = {name: counts[name] for name in encoded.counts} | {"held_out": sum(map(len, parts[1:]))}

@@ -46,11 +46,12 @@ def mesh_of(parallel: ModelParallel) -> Mesh | AbstractMesh | None:
     if wanted > there:
         raise InputError(f"{each} takes {wanted} devices, and there are {there}; make one smaller")
     if jax.process_count() > 1 and wanted < there:
-        raise InputError(
-            f"{each} takes {wanted} devices, and all {there} of {jax.process_count()} processes must be used; they are "
-            "with parallel.data left out and a batch_size (or micro_batch_size) that is a multiple of "
-            f"{there // parallel.tensor}"
-        )
+        if there % (parallel.fsdp * parallel.tensor):
+            remedy = f"take parallel.fsdp and parallel.tensor whose product divides {there}"
+        else:
+            rows = f"a multiple of {there // parallel.tensor}"
+            remedy = f"leave parallel.data out, and let the rows of a gradient (micro_batch_size, if set) be {rows}"
+        raise InputError(f"{each}, and all {there} devices of {jax.process_count()} processes must be used; {remedy}")
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:wanted])
 
 

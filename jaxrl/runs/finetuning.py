@@ -194,7 +194,7 @@ def held_out_figures(config: Any, folder: str | Path, path: str | None = None) -
     rows = held_out if path is None else train
     if not rows:
         raise InputError(f"data.held_out = {config.data.held_out} holds out no rows; name a file of rows: --path FILE")
-    config = replace(config, lm=plain)
+    config = replace(config, lm=plain, max_updates=None)  # of training on other rows
     data = config.complete_data(model, before.params, Data(rows, rows))
 
     def asked_of(params: Params, data: Data) -> Any:

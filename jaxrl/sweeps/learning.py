@@ -96,7 +96,8 @@ class Learning:
         self.compiling += time.perf_counter() - began
 
     def _seconds(self) -> float:
-        """Of learning and evaluating, in all sessions: what is compiled on the way does not count."""
+        """Of learning and evaluating, in all sessions: programs of another size that are compiled on the way do not
+        count."""
         return round(self.earlier + time.perf_counter() - self.began - self.compiling, 2)
 
     def _learn(self) -> None:

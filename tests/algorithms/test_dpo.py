@@ -550,7 +550,7 @@ def test_a_cached_reference_trains_as_a_frozen_one_and_a_stale_one_is_refused(tm
         (DPO(loss="simpo", sync_every=2), "sync_every = 2 moves a reference, and loss = 'simpo' compares with none"),
         (DPO(sync_every=2, reference="cached"), "sync_every = 2 needs reference = 'frozen' and lm.lora_rank = 0"),
         (DPO(sync_every=2, lm=LMConfig(lora_rank=4)), "sync_every = 2 needs"),
-        (DPO(loss="simpo", reference="none", sync_every=2), "sync_every = 2 needs"),
+        (DPO(loss="simpo", reference="none", sync_every=2), "sync_every = 2 moves a reference"),
         (DPO(loss="DPO"), "loss = 'DPO' is not one of"),
         (DPO(label_smoothing=0.6), "label_smoothing = 0.6 is out of range"),
         (DPO(loss="robust", label_smoothing=0.5), "label_smoothing = 0.5 is out of range; .* between 0 and 0.499"),

@@ -389,7 +389,7 @@ def test_max_updates_ends_run_and_schedule_early():
     p = program(replace(SETTINGS, max_updates=7), **GIVEN)
     assert p.num_updates == 7
     with pytest.warns(
-        UserWarning, match=r"max_updates = 70, and epochs = .* of .* updates each end before; give epochs"
+        UserWarning, match=r"max_updates = 70, and epochs = .* of .* updates each end before; give epochs = \d+ for"
     ):
         assert program(replace(SETTINGS, max_updates=70), **GIVEN).num_updates == UPDATES
     assert program(SETTINGS, **GIVEN).num_updates == UPDATES

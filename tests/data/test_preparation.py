@@ -29,7 +29,9 @@ def test_a_prompt_is_trained_on_or_measured_never_both():
     data, counts, notes = prepare(DataConfig(held_out=0.1), TOKENIZER, rows)
     train, held_out = ({prompt for prompt, _ in texts(part[0])} for part in data)
     assert len(train) == 18 and len(held_out) == 2 and not train & held_out
-    assert notes == ("held-out figures (eval_*) are of 6 rows alone and say little: data.held_out = 0.1 of 60",)
+    assert notes == (
+        "held-out figures (eval_*) are of 6 rows alone and say little: data.held_out = 0.1 of 60; hold out more",
+    )
     assert (counts["rows"], counts["kept"], counts["held_out"]) == (60, 60, 6)
     again = prepare(DataConfig(held_out=0.1), TOKENIZER, rows).data
     np.testing.assert_array_equal(again.held_out[0].tokens, data.held_out[0].tokens)

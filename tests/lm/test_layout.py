@@ -225,6 +225,23 @@ def test_what_devices_there_are_decides_how_rows_are_dealt():
 
 
 @pytest.mark.parametrize(
+    "parallel, remedy",
+    [
+        (ModelParallel(data=3), "leave parallel.data out, and let the rows of a gradient .* be a multiple of 8$"),
+        (ModelParallel(data=1, tensor=2), "be a multiple of 4$"),
+        (ModelParallel(fsdp=3), "take parallel.fsdp and parallel.tensor whose product divides 8$"),
+    ],
+)
+def test_processes_leave_no_device_idle(parallel, remedy):
+    with (
+        mock.patch.object(jax, "device_count", lambda: 8),
+        mock.patch.object(jax, "process_count", lambda: 2),
+        pytest.raises(ValueError, match=remedy),
+    ):
+        layout.mesh_of(parallel)
+
+
+@pytest.mark.parametrize(
     "changes, devices, wrong",
     [
         ({"parallel": ModelParallel(fsdp=2)}, 1, r"parallel.fsdp = 2 × .* takes 2 devices, and there are 1; make"),
