@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -206,11 +207,15 @@ def test_finetune_resume_and_evaluate_of_a_language_model(model, tmp_path, monke
 
 def test_rows_that_were_given_are_given_again_or_named(model, tmp_path, capsys):
     config = DPO(lm=LMConfig(str(model / "tiny")), data=DataConfig(held_out=0.0))
-    config = replace(config, max_updates=1, batch_size=4)
+    config = replace(config, max_updates=2, batch_size=4)
     quick = {"schedule": Schedule(logs=1, evals=0, saves=1), "progress": False}
     run_dir = finetune(config, PAIRS, run_dir=tmp_path / "run", **quick).result.run_dir
     assert "was given its rows as objects of Python" in refused(capsys, "evaluate", run_dir)
-    found = said(capsys, "evaluate", run_dir, "--path", model / "pairs.jsonl")[1]
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join(map(json.dumps, PAIRS[:4])))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="max_updates")  # of rows to measure on, which nothing trains on
+        found = said(capsys, "evaluate", run_dir, "--path", few)[1]
     assert np.isfinite(found["loss"])
 
 
