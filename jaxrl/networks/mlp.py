@@ -57,9 +57,11 @@ def privileged(space: Space) -> list[bool]:
 
 
 class MLP(nnx.Module):
-    """Dense layers of these weights, no bias at first, with `activation` between them and a linear output."""
+    """Dense layers of these weights, no bias at first, with `activation` between them and a linear output.
 
-    def __init__(self, kernels: Sequence[Float[Array, "i o"]], activation: Callable):
+    activation: a name, for parameters with a function among them could not be pickled."""
+
+    def __init__(self, kernels: Sequence[Float[Array, "i o"]], activation: str):
         self.activation = activation
         self.layers = nnx.List(
             nnx.Linear(*kernel.shape, kernel_init=lambda *_, kernel=kernel: kernel, rngs=nnx.Rngs(0))
@@ -68,7 +70,7 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Float[Array, "*b f"]) -> Float[Array, "*b o"]:
         for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
+            x = ACTIVATIONS[self.activation](layer(x))
         return self.layers[-1](x)
 
 
@@ -88,17 +90,14 @@ def orthogonal_layers(
 class Remembering(nnx.Module):
     """A dense layer, and a core of `recurrent` after it."""
 
-    def __init__(self, core: str, n_in: int, size: int, activation: Callable, key: Key):
+    def __init__(self, core: str, n_in: int, size: int, activation: str, key: Key):
         k_embed, k_core = jax.random.split(key)
         (kernels,) = orthogonal_layers(k_embed, ((n_in, size),), (2**0.5,))
-        self.embedding, self.core, self.activation = (
-            MLP(kernels, activation),
-            make_core(core, size, size, k_core),
-            activation,
-        )
+        self.embedding, self.core = MLP(kernels, activation), make_core(core, size, size, k_core)
+        self.activation = activation
 
     def __call__(self, x: Float[Array, "*b f"], first: Bool[Array, "*b"], memory: Memory):
-        return self.core(self.activation(self.embedding(x)), first, memory)
+        return self.core(ACTIVATIONS[self.activation](self.embedding(x)), first, memory)
 
 
 class ActorCritic(nnx.Module):
@@ -161,7 +160,7 @@ def actor_critic(
     """
     _check_choices(activation, torso, core)
     _check_widths(hidden=hidden, critic_hidden=critic_hidden or (), core_size=(core_size,))
-    act, made = ACTIVATIONS[activation], policy_head(spaces, head)
+    made = policy_head(spaces, head)
     seen = without_mask(spaces.observation)
     if all(privileged(seen)):
         raise InputError(f"observation space {spaces.observation} shows nothing to see; pass a Network of your own")
@@ -181,11 +180,12 @@ def actor_critic(
         n_actor = sum(size for size, hidden in zip(sizes, privileged(seen), strict=True) if not hidden)
         n_critic, cores = sum(sizes), []
         if core != "none":
-            cores = [Remembering(core, n, core_size, act, k) for n, k in ((n_actor, k_actor), (n_critic, k_critic))]
+            each = ((n_actor, k_actor), (n_critic, k_critic))
+            cores = [Remembering(core, n, core_size, activation, k) for n, k in each]
             n_actor = n_critic = core_size
         of_critic = hidden if critic_hidden is None else critic_hidden
         widths = (n_actor, *hidden, made.num_outputs), (n_critic, *of_critic, 1)
-        actor, critic = (MLP(kernels, act) for kernels in orthogonal_layers(key, widths, (0.01, 1.0)))
+        actor, critic = (MLP(kernels, activation) for kernels in orthogonal_layers(key, widths, (0.01, 1.0)))
         bias = made.bias(init_std)
         if bias is not None:
             actor.layers[-1].bias[...] = bias

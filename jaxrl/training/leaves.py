@@ -56,4 +56,8 @@ def compare(saved: dict[str, str], wanted: dict[str, str]) -> None:
         if {saved[path][:4], wanted[path][:4]} == {"key<"}:
             kinds = f"{saved[path]} keys, and this process makes {wanted[path]}"
             raise InputError(f"the checkpoint's {path} holds {kinds}; set jax_default_prng_impl as it was then")
+        (was, _, shape), (now, _, asked) = saved[path].partition("["), wanted[path].partition("[")
+        if shape == asked and was.replace("64", "32") == now.replace("64", "32"):
+            kinds = f"{saved[path]}, and this process computes {wanted[path]}"
+            raise InputError(f"the checkpoint's {path} holds {kinds}; set jax_enable_x64 as it was then")
         raise InputError(f"the checkpoint's {path} is {saved[path]}, but this run needs {wanted[path]}; {advice}")

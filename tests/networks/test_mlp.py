@@ -1,5 +1,6 @@
 import functools
 import math
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -389,3 +390,11 @@ def test_actions_bounded_on_one_side_start_inside_and_huge_bounds_are_none(low, 
     distribution, _ = network.apply(network.init(jax.random.key(0)), jnp.zeros((1, 2)))
     np.testing.assert_allclose(distribution.mode(), [[start]], atol=1e-5)
     np.testing.assert_allclose(distribution.std, [1.0])
+
+
+@pytest.mark.parametrize("core", ["none", "gru"])
+def test_parameters_can_be_pickled(core, key):
+    params = small(TO_DISCRETE, core=core).init(key)
+    again = pickle.loads(pickle.dumps(params))
+    assert jax.tree.structure(again) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, again, params)

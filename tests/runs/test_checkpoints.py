@@ -12,10 +12,11 @@ import pytest
 
 from jaxrl.networks import MLP
 from jaxrl.runs.checkpoints import Checkpoints, Damaged, NotSaved
+from jaxrl.training import leaves
 
 
 def tree():
-    params = MLP([jnp.ones((3, 4)), jnp.ones((4, 2))], jnp.tanh)
+    params = MLP([jnp.ones((3, 4)), jnp.ones((4, 2))], "tanh")
     optimizer = optax.adam(1e-3).init(params)
     return {
         "params": params,
@@ -205,6 +206,16 @@ def test_a_state_may_be_donated_while_it_is_being_saved(tmp_path):
         state = step(state)
     for n in range(20):
         np.testing.assert_array_equal(made.restore(state, n)["x"], np.arange(2**20, dtype=np.float32) + n)
+
+
+def test_numbers_of_another_width_name_the_setting_and_others_do_not():
+    saved = {"x": "float64[64]", "y": "float32[64]"}
+    with pytest.raises(
+        ValueError, match=r"x holds float64\[64\], and this process .* float32\[64\]; set jax_enable_x64"
+    ):
+        leaves.compare(saved, {**saved, "x": "float32[64]"})
+    with pytest.raises(ValueError, match=r"y is float32\[64\], but this run needs float32\[32\]; restore it"):
+        leaves.compare(saved, {**saved, "y": "float32[32]"})
 
 
 def test_keys_of_another_implementation_are_refused_or_restored_as_what_they_are(tmp_path):
