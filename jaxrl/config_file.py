@@ -162,7 +162,9 @@ def _parse(path: Path) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        return Loader(path.read_text()).get_single_data()
+        return Loader(path.read_text("utf-8")).get_single_data()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8 ({error}); save it as that") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 

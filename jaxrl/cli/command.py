@@ -71,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     verb = VERBS.get(words[0]) if words else None
     import_from_here()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that knows ASCII alone shows "?", and no traceback
+            stream.reconfigure(errors="replace")
     with sentences(), _unread():
         join()
         if verb is None and words and not words[0].startswith("-"):

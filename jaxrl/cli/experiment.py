@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ def parse(
     flat = tyro.conf.OmitArgPrefixes
     fields = [("config", flat[type(config)], config), ("options", flat[type(options)], options)]
     arguments = dataclasses.make_dataclass("Arguments", fields, frozen=True)
-    words = _apart(config, _bare(config, sys.argv[1:] if argv is None else argv))
+    words = truths(_apart(config, _bare(config, sys.argv[1:] if argv is None else argv)), config, options)
     parsed = tyro.cli(arguments, prog=_typed(argv), description=paragraphs(description), args=words)
     with sentences():
         check(parsed.config)
@@ -145,6 +145,32 @@ def _apart(config: Any, words: list[str]) -> list[str]:
         else:
             found.append(word)
     return found
+
+
+def truths(words: list[str], *settings: Any) -> list[str]:
+    """The words with "true" and "false", however they are written, as switches of these settings (--normalize-obs False
+    is --no-normalize-obs) and as values of --options, where tyro would take a text that is true."""
+    plain = [field for one in settings for field in _plain(one)]
+    switches = {f"--{name.replace('_', '-')}" for name, value in plain if isinstance(value, bool)}
+    found, of_options = [], False
+    for word in words:
+        if word.startswith("--"):
+            of_options = word == "--options"
+        before = found[-1].replace("_", "-") if found else ""
+        if word.lower() not in ("true", "false"):
+            found.append(word)
+        elif before in switches:
+            found[-1] = before if word.lower() == "true" else f"--no-{before[2:]}"
+        else:
+            found.append(word.capitalize() if of_options else word)
+    return found
+
+
+def _plain(settings: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of settings and of their sections, with their values."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        yield from _plain(value) if dataclasses.is_dataclass(value) else [(field.name, value)]
 
 
 def import_from_here() -> None:

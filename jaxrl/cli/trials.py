@@ -10,8 +10,9 @@ from typing import Any
 
 import tyro
 
-from jaxrl.cli.experiment import paragraphs, parse
+from jaxrl.cli.experiment import paragraphs, parse, truths
 from jaxrl.envs import make
+from jaxrl.envs.custom import within
 from jaxrl.envs.registry import names_class
 from jaxrl.envs.trial import try_environment
 from jaxrl.training.compilation_cache import enable_compilation_cache
@@ -66,7 +67,8 @@ def check(argv: list[str]) -> None:
         wrong = _told(name, try_algorithm(config, **options))
     else:
         enable_compilation_cache()
-        asked = tyro.cli(Environment, prog=f"jaxrl check {name}", description=paragraphs(check.__doc__), args=rest)
+        rest, description = truths(rest), paragraphs(check.__doc__)
+        asked = tyro.cli(Environment, prog=f"jaxrl check {name}", description=description, args=rest)
         wrong = _told(name, try_environment(make(name, **asked.options), num_steps=asked.steps, seed=asked.seed))
     sys.exit(1 if wrong else 0)
 
@@ -75,8 +77,9 @@ def _class(name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute, None)
-    except (ImportError, ValueError, TypeError) as error:  # the last two for names that are no names, as ".a"
-        raise InputError(f"cannot import {module!r} ({error}); run jaxrl in the folder that holds it") from error
+    except (ImportError, SyntaxError, ValueError, TypeError) as error:  # the last two of names that are none, as ".a"
+        remedy = within(error, module) or "run jaxrl in the folder that holds it"
+        raise InputError(f"cannot import {module!r} ({error}); {remedy}") from error
 
 
 def _told(name: str, findings: Iterable[Finding]) -> list[str]:

@@ -4,6 +4,7 @@ of Gymnasium's.
 
 import functools
 import importlib
+import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from jaxrl.envs.hosted import is_hosted
 from jaxrl.envs.options import accepted, construct
 from jaxrl.settings import EnvOptions, closest
 from jaxrl.types import InputError
+
+_importing: list[str] = []  # modules of environments, the innermost last
 
 
 def make(name: str, /, **options: Any) -> Any:
@@ -58,13 +61,37 @@ def _made(name: str, cls: Callable, options: EnvOptions) -> Any:
 
 def imported(module_name: str, name: str) -> Any:
     """The module that the environment `name` is in. Raises InputError where it cannot be imported."""
+    _importing.append(module_name)
     try:
         return importlib.import_module(module_name)
+    except InputError:  # its own
+        raise
     except (ImportError, SyntaxError, ValueError, TypeError) as error:  # the last two of names that are none, as ".a"
+        remedy = "put the folder that holds it on the path, as in PYTHONPATH=. jaxrl train ppo/cartpole --name " + name
+        remedy = within(error, module_name) or remedy
+        raise InputError(f"environment {name!r}: cannot import {module_name!r} ({error}); {remedy}") from error
+    finally:
+        _importing.pop()
+
+
+def refuse_within_import() -> None:
+    """Raises InputError for a run that is begun where a module is imported: by a script that names a class of its own,
+    or that a process of its environments imports to find them."""
+    process = getattr(multiprocessing.current_process(), "_inheriting", False)  # as multiprocessing asks itself
+    if _importing or process:
+        by = "a process of its environments" if process else "what looks for an environment"
+        who = repr(_importing[-1]) if _importing else "the script"
         raise InputError(
-            f"environment {name!r}: cannot import {module_name!r} ({error}); put the folder that holds it "
-            f"on the path, as in PYTHONPATH=. jaxrl train ppo/cartpole --name {name}"
-        ) from error
+            f'{who} begins a run when {by} imports it; put what begins the run under if __name__ == "__main__":'
+        )
+
+
+def within(error: Exception, module_name: str) -> str | None:
+    """What to do about an error of importing a module that is there, and fails itself; None for one that is not."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        own = f"{module_name}.".startswith(f"{error.name}.")
+        return None if own else f"it imports {error.name!r}: install that, or leave it out"
+    return "mend it" if isinstance(error, ImportError | SyntaxError) else None
 
 
 def _find(name: str) -> Callable:

@@ -97,6 +97,13 @@ def alone(run_dir: Path) -> Iterator[None]:
         yield
 
 
+def as_path(run_dir: str | Path) -> Path:
+    """The path that was given, "~" being the user's home. Raises InputError for none."""
+    if not str(run_dir):
+        raise InputError("run_dir = '' is no directory; name one, or leave it out for a new one under runs/")
+    return Path(run_dir).expanduser()
+
+
 def own_directory(run_dir: Path | None, resume: bool) -> Path | None:
     """Where this process writes what people read: the first of several in `run_dir`; each of the others in a directory
     that is gone when it ends, begun with the files of the run that is resumed.

@@ -18,6 +18,7 @@ import jax
 
 from jaxrl.config_file import to_dict
 from jaxrl.data.fingerprints import name_of
+from jaxrl.envs.custom import refuse_within_import
 from jaxrl.reports.curve import learning_curve
 from jaxrl.reports.rows import TIMING, read_metrics
 from jaxrl.runs.checkpoints import Checkpoints
@@ -26,6 +27,7 @@ from jaxrl.runs.directory import (
     RESULT,
     adopt,
     alone,
+    as_path,
     as_run,
     begin_run,
     check_run_dir,
@@ -128,11 +130,12 @@ def run(
     where SIGTERM or SIGINT (Ctrl-C) asks for it: between updates or within an evaluation, in seconds. Raises NotSaved
     where the disk takes no more.
     """
+    refuse_within_import()
     schedule.check()
     progress = progress and is_first()
     seed = checked_seed(seed)
     cache = enable_compilation_cache()
-    run_dir = own_directory(None if run_dir is None else Path(run_dir), resume)
+    run_dir = own_directory(None if run_dir is None else as_path(run_dir), resume)
     config, p, settings = _spread(config, given, run_dir if resume else None)
     told = describe(given)
     slower(config, backoff)

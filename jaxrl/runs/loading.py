@@ -21,8 +21,8 @@ from jaxrl.envs.registry import from_config
 from jaxrl.envs.vector import VectorEnv
 from jaxrl.reports.sweep.ranking import SWEEP
 from jaxrl.runs.checkpoints import Checkpoints
-from jaxrl.runs.directory import ABOUT, CHECKPOINTS, CONFIG, DUMP, check_given, read_about
-from jaxrl.spaces import Space
+from jaxrl.runs.directory import ABOUT, CHECKPOINTS, CONFIG, DUMP, as_path, check_given, read_about
+from jaxrl.spaces import Discrete, Space
 from jaxrl.training import program, takes
 from jaxrl.training.given import describe
 from jaxrl.types import Batch, InputError, Key, Memory, Program, PyTree, TrainState
@@ -60,7 +60,7 @@ class LoadedRun(NamedTuple):
 
 def about_run(run_dir: str | Path) -> dict[str, Any]:
     """run.json of a directory. Raises InputError where it holds no run."""
-    run_dir = Path(run_dir)
+    run_dir = as_path(run_dir)
     if (run_dir / EXPORTED).is_file() and not (run_dir / ABOUT).is_file():
         raise InputError(f"{run_dir} holds a policy as `jaxrl export` wrote it, and no run; name the run that it is of")
     if (run_dir / SWEEP).is_file():
@@ -73,7 +73,8 @@ def about_run(run_dir: str | Path) -> dict[str, Any]:
 def saved_run(run_dir: str | Path) -> SavedRun:
     """What a directory says of its run. Raises InputError where it holds none."""
     about = about_run(run_dir)
-    saved = SavedRun(Path(run_dir), load_config(Path(run_dir) / CONFIG, ALGORITHMS), about)
+    run_dir = as_path(run_dir)
+    saved = SavedRun(run_dir, load_config(run_dir / CONFIG, ALGORITHMS), about)
     if saved.control and "env" not in about["given"]:
         _check_there(saved)
     return saved
@@ -209,7 +210,7 @@ def _typed(space: Space, obs: PyTree) -> PyTree:
     """Observations as arrays of the space's dtypes. Raises InputError where structure or shapes are not the space's."""
     spaces, structure = jax.tree.flatten(space)
     try:
-        parts = [_as(part.dtype, x) for part, x in zip(spaces, structure.flatten_up_to(obs), strict=True)]
+        parts = [_as(part, x) for part, x in zip(spaces, structure.flatten_up_to(obs), strict=True)]
     except (TypeError, ValueError) as error:
         raise InputError(f"obs = {obs!r:.60} is no observation of the space {space} ({error})") from None
     obs = jax.tree.unflatten(structure, parts)
@@ -223,8 +224,18 @@ def _typed(space: Space, obs: PyTree) -> PyTree:
     return obs
 
 
-def _as(dtype: Any, x: Any) -> Any:
-    return x.astype(dtype) if isinstance(x, jax.Array) else np.asarray(x, dtype)  # NumPy takes less time on the host
+def _as(part: Any, x: Any) -> Any:
+    """Of a part's dtype. Raises ValueError for numbers of the host that this or a Discrete part cannot hold."""
+    if isinstance(x, jax.Array):
+        return x.astype(part.dtype)
+    given = np.asarray(x)  # NumPy takes less time on the host
+    with np.errstate(invalid="ignore"):
+        made = given.astype(part.dtype, copy=False)
+    if np.issubdtype(part.dtype, np.integer) and not np.array_equal(made, given):
+        raise ValueError(f"{np.dtype(part.dtype)} cannot hold {given[made != given].flat[0]}")
+    if isinstance(part, Discrete) and not ((part.start <= made) & (made < part.start + part.n)).all():
+        raise ValueError(f"the space begins with {part.start} and has {part.n}")
+    return made
 
 
 def _leading(space: Space, obs: PyTree) -> tuple[int, ...]:

@@ -136,8 +136,9 @@ class Session:
             self.saves.save(step, state, {**self.about, "partial": Partial(np.asarray(told), due).plain()})
             self.saves.wait()
         if self.failed is not None:
+            kept = "all that was learned before is saved: mend it, and" if step else "mend it, and begin again or"
             raise type(self.failed)(
-                f"{self.failed}; all that was learned before is saved: mend it, and go on by jaxrl resume "
+                f"{self.failed}; {kept} go on by jaxrl resume "
                 f"{self.run_dir} --accept-changes (resume=True, accept_changes=True)"
             ) from self.failed
         raise Stopped(

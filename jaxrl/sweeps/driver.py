@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from jaxrl.config_file import to_dict
+from jaxrl.envs.custom import refuse_within_import
 from jaxrl.reports.statistics import interquartile_mean
-from jaxrl.runs.directory import alone, on_disk
+from jaxrl.runs.directory import alone, as_path, on_disk
 from jaxrl.runs.logs import Bar
 from jaxrl.runs.preemption import Interrupted, Interrupts, Stopped
 from jaxrl.sweeps.directory import begin_sweep, check_sweep_dir, described, end, ended, read_sweep, update_sweep
@@ -70,8 +71,9 @@ def sweep(
             f"a sweep is one process's, and here are {count}; start each alone, with its part and run_dir "
             f"(--shard 1/{count})"
         )
+    refuse_within_import()
     enable_compilation_cache()
-    run_dir = None if run_dir is None else Path(run_dir)
+    run_dir = None if run_dir is None else as_path(run_dir)
     asked = task(config, fields, plan, load or (lambda config: (config, given)))
     formed = asked.form([])
     score = evaluated(formed[0].p, plan.score).score

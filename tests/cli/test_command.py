@@ -1,6 +1,7 @@
 """The command `jaxrl`, as a person meets it: what it says, and how it refuses."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -226,3 +227,10 @@ def test_who_reads_no_further_than_the_first_line_gets_it_and_no_traceback():
     listed = f"{sys.executable} -m jaxrl list | head -2"
     out = subprocess.run(listed, shell=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert out.stdout.splitlines()[0] == "environments:" and out.stderr == ""
+
+
+def test_a_terminal_of_ascii_shows_what_it_can():
+    command = [sys.executable, "-m", "jaxrl", "train", "--help"]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0 and "ppo/cartpole" in done.stdout, done.stderr

@@ -134,3 +134,18 @@ def test_widths_are_typed_with_spaces_or_commas(typed):
     """As `--sweep.hidden "8,16;32"` has them."""
     config, _ = cli.parse(PPO(), None, [*typed.split(), "--critic-hidden", "4,4", "--gamma", "0.9"])
     assert (config.hidden, config.critic_hidden, config.gamma) == ((8, 16), (4, 4), 0.9)
+
+
+def test_truths_are_switches_and_options_however_they_are_written():
+    words = "--normalize-obs False --normalize-return true --name line:Line --options slippery false size 4 label a"
+    config, options = cli.parse(PPO(normalize_obs=True), None, [*words.split(), "--resume", "True"])
+    assert (config.normalize_obs, config.normalize_return, options["resume"]) == (False, True, True)
+    assert config.env.options == {"slippery": False, "size": 4, "label": "a"}
+
+
+def test_a_file_that_is_not_utf8_is_a_sentence(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes("# größer\nalgorithm: {name: ppo}\n".encode("latin-1"))
+    with pytest.raises(InputError, match="mine.yaml is not text in UTF-8 .*; save it as that"):
+        cli.named(tmp_path / "mine.yaml")
+    (tmp_path / "mine.yaml").write_bytes("# größer\nalgorithm: {name: ppo}\n".encode())
+    assert cli.named(tmp_path / "mine.yaml") == PPO()

@@ -1,5 +1,6 @@
 """Environments by name."""
 
+import multiprocessing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -8,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import PPO, EnvConfig, make, program, replace, train, vectorize
+from jaxrl import PPO, EnvConfig, make, program, replace, run, train, vectorize
 from jaxrl.envs import registry, wrappers
 from jaxrl.envs.bodies import check_bodies
 from jaxrl.spaces import Box
+from jaxrl.types import InputError
 from tests.helpers.environments import Counter
 
 
@@ -125,6 +127,26 @@ def test_made_inside_a_trace_it_leaks_no_tracer(key):
 def test_a_class_that_is_not_there_or_refuses_is_a_sentence(name, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         make(name, **options)
+
+
+def test_a_module_that_cannot_be_imported_itself_is_not_looked_for_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "wants_more.py").write_text("import pygame_that_is_missing")
+    (tmp_path / "half_written.py").write_text("def f(:")
+    with pytest.raises(InputError, match="it imports 'pygame_that_is_missing': install that, or leave it out$"):
+        make("wants_more:Maze")
+    with pytest.raises(InputError, match="cannot import 'half_written' .invalid syntax.*; mend it$"):
+        make("half_written:Maze")
+
+
+def test_a_script_that_would_train_again_where_it_is_imported_is_told(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "trains_at_once.py").write_text("from jaxrl import PPO, run\nrun(PPO())")
+    with pytest.raises(InputError, match="^'trains_at_once' begins a run when what looks .*under if __name__"):
+        make("trains_at_once:Maze")
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(InputError, match="^the script begins a run when a process of its environments imports it"):
+        run(PPO())
 
 
 class Picky:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,9 @@ def test_where_the_file_system_knows_no_locks_it_goes_on_without(code, tmp_path,
     monkeypatch.setattr(directory.fcntl, "flock", refuse)
     with alone(tmp_path):
         pass
+
+
+def test_a_home_is_meant_and_no_name_is_none():
+    assert directory.as_path("~/runs/mine") == Path.home() / "runs/mine"
+    with pytest.raises(InputError, match="run_dir = '' is no directory; name one"):
+        run(CONFIG, run_dir="")

@@ -14,6 +14,7 @@ from jaxrl.runs.driver import Schedule, run
 from jaxrl.runs.exporting.play import Policy
 from jaxrl.runs.loading import load_run, saved_run
 from jaxrl.settings import EnvConfig, replace
+from jaxrl.spaces import Box, Discrete
 from jaxrl.types import InputError, Network
 from tests.helpers.environments import Counter
 
@@ -102,6 +103,21 @@ def test_a_policy_asks_for_what_it_lacks(ended):
         policy(np.zeros(5))
     with pytest.raises(InputError, match=r"is no observation of the space Box"):
         policy({"position": 0.0})
+
+
+def test_a_policy_takes_no_numbers_that_its_space_cannot_hold():
+    typed, picture = loading._typed, Box((2,), 0, 255, np.uint8)
+    for space, obs, why in (
+        (picture, [0.5, 1.0], "uint8 cannot hold 0.5"),
+        (picture, [300, 1], "uint8 cannot hold 300"),
+        (Discrete(4), 2.7, "int32 cannot hold 2.7"),
+        (Discrete(4), 99, "begins with 0 and has 4"),
+        (Discrete(2, start=10), 0, "begins with 10 and has 2"),
+    ):
+        with pytest.raises(InputError, match=f"is no observation of the space.*{why}"):
+            typed(space, obs)
+    assert typed(picture, [255.0, 1.0]).dtype == np.uint8 and typed(Discrete(2, start=10), 11) == 11
+    np.testing.assert_array_equal(typed(Box((2,)), [1, 0.1]), np.float32([1, 0.1]))
 
 
 def test_a_policy_says_which_newer_checkpoint_is_damaged(ended, monkeypatch):
