@@ -10,6 +10,7 @@ import jax
 
 from jaxrl.lm.pretrained.assets import cache
 from jaxrl.ops.platform import processor
+from jaxrl.types import InputError
 
 _MOST = 2 * 2**30  # bytes; a program takes a few MiB
 _CHECKED = ".checked"
@@ -28,7 +29,11 @@ def enable_compilation_cache() -> str | None:
         return None
     if jax.config.jax_compilation_cache_dir:
         return jax.config.jax_compilation_cache_dir
-    root = cache() / "xla"
+    try:
+        root = cache() / "xla"
+    except InputError as error:
+        warnings.warn(f"compiled programs are not kept between runs: {error}", stacklevel=2)
+        return None
     path = root / sha256(repr(processor()).encode()).hexdigest()[:12]
     fault = _fault(root) or _fault(path)
     if fault is not None:

@@ -96,8 +96,12 @@ Download = Callable[[Asset, Path], Path]
 
 
 def cache() -> Path:
-    """Where jaxrl keeps files between runs: $JAXRL_CACHE, or ~/.cache/jaxrl."""
-    return Path(os.environ.get("JAXRL_CACHE", Path.home() / ".cache" / "jaxrl"))
+    """Where jaxrl keeps files between runs: $JAXRL_CACHE, or ~/.cache/jaxrl. Raises InputError where nothing says
+    where a home is."""
+    try:
+        return Path(os.environ.get("JAXRL_CACHE") or "~/.cache/jaxrl").expanduser()
+    except RuntimeError as error:
+        raise InputError(f"there is no folder to keep files in ({error}); name one by JAXRL_CACHE") from None
 
 
 def path(name: str) -> Path:

@@ -5,11 +5,13 @@ import subprocess
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from jaxrl.lm.pretrained import assets
 from jaxrl.lm.pretrained.assets import Asset, Member
+from jaxrl.types import InputError
 
 CONTENT = {"pack/data/a.bin": b"alpha" * 1000, "pack/data/sub/b.bin": b"beta"}
 MEMBERS = tuple(Member(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in CONTENT.items())
@@ -132,6 +134,21 @@ def test_unknown_names(fetched):
 def test_the_cache_is_in_the_home_unless_told(monkeypatch):
     monkeypatch.delenv("JAXRL_CACHE", raising=False)
     assert assets.cache().parts[-2:] == (".cache", "jaxrl")
+    monkeypatch.setenv("JAXRL_CACHE", "")
+    assert assets.cache() == Path("~/.cache/jaxrl").expanduser()
+    monkeypatch.setenv("JAXRL_CACHE", "~/other")
+    assert assets.cache() == Path.home() / "other"
+
+
+def nobody(*_):
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_where_nobody_says_where_a_home_is_the_cache_is_asked_for(monkeypatch):
+    monkeypatch.delenv("JAXRL_CACHE", raising=False)
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    with pytest.raises(InputError, match="no folder to keep files in .*; name one by JAXRL_CACHE"):
+        assets.cache()
 
 
 def test_the_table():
