@@ -27,6 +27,12 @@ class InputError(ValueError):
     """
 
 
+def check_key(key: Any, call: str) -> None:
+    """Raises InputError for a number where a key is meant, as the last argument of `call`."""
+    if jnp.ndim(key) == 0 and not jnp.issubdtype(getattr(key, "dtype", jnp.int32), jax.dtypes.prng_key):
+        raise InputError(f"key is a number, perhaps a seed; give a key, as in {call}, jax.random.key(0))")
+
+
 class HostFailed(InputError):
     """What the host was asked between two compiled programs has failed; what was learned before is worth keeping."""
 

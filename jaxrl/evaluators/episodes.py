@@ -11,7 +11,7 @@ from jaxrl.envs import registry
 from jaxrl.evaluators.hosted import play
 from jaxrl.ops.masks import random_actions, zero_actions
 from jaxrl.settings import EnvConfig, replace
-from jaxrl.types import Algorithm, Evaluator, InputError, Key, Learner, Line, Panel, PyTree
+from jaxrl.types import Algorithm, Evaluator, InputError, Key, Learner, Line, Panel, PyTree, TrainState, check_key
 
 Behaviour = Literal["mode", "sample", "zero", "random"]
 BEHAVIOURS = get_args(Behaviour)
@@ -59,8 +59,15 @@ def evaluate(
     body: an Environment to use instead of the one that `env` names.
     Environments that live on the host are played by the host, not within a trace: env.num_envs at a time, and
     `behaviour` then is one of the words.
-    Raises InputError for an unknown behaviour and for an environment without a time limit.
+    Raises InputError for an unknown behaviour, for an environment without a time limit, and where one argument is
+    another thing, such as a whole state for its learner.
     """
+    call = "evaluate(config.env, program(config).algorithm, state.learner"
+    right = isinstance(env, EnvConfig), hasattr(algorithm, "policy"), not isinstance(learner, TrainState)
+    for name, given, fits in zip(("env", "algorithm", "learner"), (env, algorithm, learner), right, strict=True):
+        if not fits:
+            raise InputError(f"{name} is of type {type(given).__name__}; call {call}, key)")
+    check_key(key, call)
     hosted = registry.on_host(env, body)
     num_envs = min(env.num_envs, num_episodes) if hosted else num_episodes
     vector = _limited(env, num_envs, body)

@@ -3,10 +3,9 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxrl.training.programs import program
-from jaxrl.types import InputError, Key, Metrics, TrainState
+from jaxrl.types import Key, Metrics, TrainState, check_key
 
 
 def train(config: Any, key: Key, **given: Any) -> tuple[TrainState, Metrics]:
@@ -18,7 +17,6 @@ def train(config: Any, key: Key, **given: Any) -> tuple[TrainState, Metrics]:
     and data for language models. Close over them, `jax.vmap(lambda key: train(config, key, env=mine))(keys)`: JAX maps
     keyword arguments too, and takes no functions. Raises InputError as `program` does, and for a seed that is no key.
     """
-    if jnp.ndim(key) == 0 and not jnp.issubdtype(getattr(key, "dtype", jnp.int32), jax.dtypes.prng_key):
-        raise InputError("key is a number, perhaps a seed; give a key, as in train(config, jax.random.key(0))")
+    check_key(key, "train(config")
     p = program(config, **given)
     return jax.lax.scan(lambda state, _: p.step(state), p.init(key), length=p.num_updates)

@@ -1,5 +1,6 @@
 """Evaluation: exactly one episode per environment."""
 
+import inspect
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from jaxrl import PPO, EnvConfig, evaluate, program
 from jaxrl.evaluators.episodes import figures
 from jaxrl.ops.distributions import Categorical, DiagGaussian
-from jaxrl.types import Algorithm
+from jaxrl.types import Algorithm, InputError
 from tests.helpers.environments import Counter
 
 
@@ -78,6 +79,16 @@ def test_bad_requests_are_refused(key):
         evaluate(EnvConfig(), always(0), None, key, behaviour="best")
     with pytest.raises(ValueError, match="needs a time limit"):
         evaluate(EnvConfig("custom"), always(0), None, key, body=Counter())
+    config = PPO()
+    state = jax.eval_shape(program(config).init, key)
+    for wrong, sentence in (
+        ((config, always(0), None, key), "env is of type PPO; call evaluate.config.env, program.config..algorithm, "),
+        ((config.env, config, None, key), "algorithm is of type PPO; call"),
+        ((config.env, always(0), state, key), "learner is of type TrainState; call .*, state.learner, key.$"),
+        ((config.env, always(0), None, 0), r"key is a number, perhaps a seed; .*state.learner, jax.random.key\(0\)\)"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            inspect.unwrap(evaluate)(*wrong)  # without the types that tests check at every call
 
 
 def test_invalid_steps_of_an_evaluation_are_counted(key):
