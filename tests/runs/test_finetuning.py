@@ -130,7 +130,8 @@ def test_what_was_made_of_the_rows_is_told(tmp_path):
     rows = [{"prompt": f"{i}", "chosen": "sum", "rejected": "mus"} for i in range(12)]
     config = SFT(lm=saved(tmp_path / "m", vocab_size=259), data=DataConfig(held_out=0.2))
     tuned = finetune(replace(config, batch_size=4), rows, run_dir=tmp_path / "r", **QUICK)
-    assert tuned.notes == ("12 pairs, of which the chosen answers are learned from",)
+    few = "held-out figures (eval_*) are of 3 rows alone and say little: data.held_out = 0.2 of 12; hold out more"
+    assert tuned.notes == ("12 pairs, of which the chosen answers are learned from", few)
 
 
 # --- adapters
