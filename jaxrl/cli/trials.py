@@ -12,7 +12,7 @@ import tyro
 
 from jaxrl.cli.experiment import paragraphs, parse, truths
 from jaxrl.envs import make
-from jaxrl.envs.custom import within
+from jaxrl.envs.custom import remedy_inside
 from jaxrl.envs.registry import names_class
 from jaxrl.envs.trial import try_environment
 from jaxrl.training.compilation_cache import enable_compilation_cache
@@ -78,7 +78,7 @@ def _class(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute, None)
     except (ImportError, SyntaxError, ValueError, TypeError) as error:  # the last two of names that are none, as ".a"
-        remedy = within(error, module) or "run jaxrl in the folder that holds it"
+        remedy = remedy_inside(error, module) or "run jaxrl in the folder that holds it"
         raise InputError(f"cannot import {module!r} ({error}); {remedy}") from error
 
 

@@ -68,7 +68,7 @@ def imported(module_name: str, name: str) -> Any:
         raise
     except (ImportError, SyntaxError, ValueError, TypeError) as error:  # the last two of names that are none, as ".a"
         remedy = "put the folder that holds it on the path, as in PYTHONPATH=. jaxrl train ppo/cartpole --name " + name
-        remedy = within(error, module_name) or remedy
+        remedy = remedy_inside(error, module_name) or remedy
         raise InputError(f"environment {name!r}: cannot import {module_name!r} ({error}); {remedy}") from error
     finally:
         _importing.pop()
@@ -86,7 +86,7 @@ def refuse_within_import() -> None:
         )
 
 
-def within(error: Exception, module_name: str) -> str | None:
+def remedy_inside(error: Exception, module_name: str) -> str | None:
     """What to do about an error of importing a module that is there, and fails itself; None for one that is not."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         own = f"{module_name}.".startswith(f"{error.name}.")
