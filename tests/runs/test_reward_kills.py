@@ -216,7 +216,7 @@ def test_a_reward_that_no_file_holds_is_asked_for_again(whole, here, capsys, mon
 def test_a_reward_that_was_mended_goes_on_by_the_command_that_its_failure_names(whole, here, capsys):
     broken = "def score(prompts, completions):\n    raise KeyError('a word')\n"
     (here / "broken_rewards.py").write_text(broken)
-    with pytest.raises(RewardFailed, match=r"KeyError: 'a word', .*: mend it, .*jaxrl resume .* --accept-changes"):
+    with pytest.raises(RewardFailed, match=r"KeyError: 'a word', .*; mend it, .*jaxrl resume .* --accept-changes"):
         from_python("broken_rewards:score", here / "mended")
     (here / "broken_rewards.py").write_text(broken.replace("raise KeyError('a word')", "return [1.0] * len(prompts)"))
     del sys.modules["broken_rewards"]
