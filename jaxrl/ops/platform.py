@@ -81,10 +81,10 @@ def compiler_options(lines: int, brief: bool) -> dict[str, bool | int] | None:
     a DPO step 1.01 of the time), after two thirds of the wait. `brief` programs, such as an evaluation, run for less
     time than it takes to compile them: plainly and lightly, in half of the time. All others lightly, in four fifths.
     Other options may give other last bits: `jax.jit(train, compiler_options=compiler_options(lines, False))` ends in
-    those of `run`.
+    those of `run`. Who asks JAX for fewest optimizations (JAX_DISABLE_MOST_OPTIMIZATIONS) gets what JAX makes of it.
     """
     most = tuning().plain_above
-    if most is None:
+    if most is None or jax.config.read("jax_disable_most_optimizations"):
         return None
     return (_PLAIN if brief or lines > most else {}) | (_LIGHT if brief or lines <= most else {})
 

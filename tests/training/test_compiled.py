@@ -33,7 +33,13 @@ def test_nothing_is_told_of_a_learner_without_floats():
     assert which_finite({"count": jnp.arange(3)}).shape == (0,)
 
 
-def test_what_is_large_or_runs_briefly_is_compiled_in_less_time():
+@pytest.fixture
+def optimized():
+    """As a user has it, who has not asked JAX for fewest optimizations; the tests have."""
+    jax.config.update("jax_disable_most_optimizations", False)  # set again before each test, in conftest.py
+
+
+def test_what_is_large_or_runs_briefly_is_compiled_in_less_time(optimized):
     plain, light = platform._PLAIN, platform._LIGHT
     with tuned(plain_above=100):
         assert compiler_options(100, brief=False) == light
@@ -43,7 +49,13 @@ def test_what_is_large_or_runs_briefly_is_compiled_in_less_time():
         assert compiler_options(101, brief=True) is None
 
 
-def test_an_xla_without_these_options_compiles_as_it_likes(monkeypatch):
+def test_who_asks_jax_for_fewest_optimizations_gets_them(optimized):
+    with tuned(plain_above=100):
+        jax.config.update("jax_disable_most_optimizations", True)
+        assert compiler_options(1, brief=False) is None
+
+
+def test_an_xla_without_these_options_compiles_as_it_likes(optimized, monkeypatch):
     lowered = jax.jit(lambda x: x + 1).lower(1.0)
     monkeypatch.setattr(platform, "_LIGHT", {"xla_of_another_year": True})
     with pytest.raises(jax.errors.JaxRuntimeError, match="compile option"):
