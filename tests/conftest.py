@@ -37,9 +37,11 @@ _LIGHTEST = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == "1"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Before what a test needs is made, which compiles too."""
-    computes = item.get_closest_marker("computes") is not None
-    jax.config.update("jax_disable_most_optimizations", _LIGHTEST and not computes)
+    """Before what a test needs is made, which compiles too; for the processes that it starts as well."""
+    lightest = _LIGHTEST and item.get_closest_marker("computes") is None
+    jax.config.update("jax_disable_most_optimizations", lightest)
+    if _LIGHTEST:
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(lightest))
 
 
 @pytest.hookimpl(trylast=True)

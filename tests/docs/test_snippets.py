@@ -21,12 +21,13 @@ def test_every_block_says_what_it_is(page):
     assert {block.language for block in blocks(page)} <= LANGUAGES, "an unnamed block is run by nothing"
 
 
-# README's trains for 2.4 million steps: for longer than it compiles.
+# README's trains for 2.4 million steps, the others a model of 135 million parameters: for longer than they compile.
+COMPUTES = ("README.md", "docs/quickstart.md", "docs/guides/alignment.md")
 RUN = [page for page in PAGES if blocks(page, "python")]
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(p, marks=[pytest.mark.computes] * (name(p) == "README.md"), id=name(p)) for p in RUN]
+    "page", [pytest.param(p, marks=[pytest.mark.computes] * (name(p) in COMPUTES), id=name(p)) for p in RUN]
 )
 def test_python_runs_as_it_stands(page, tmp_path, monkeypatch):
     write_files(page, tmp_path)

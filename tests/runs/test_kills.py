@@ -22,6 +22,7 @@ from tests.helpers.compare import same_bytes
 from tests.helpers.families import config_of, params_of
 from tests.helpers.tokenizers import byte_tokenizer
 
+pytestmark = pytest.mark.computes
 KILLS = int(os.environ.get("JAXRL_KILLS", "0"))
 SLICE = {"ppo": 2, "a2c with a pool": 1, "sft": 1}
 ROWS = [{"prompt": f"{a}+{b}=", "completion": f"{a + b}"} for a in range(20) for b in range(20)]
