@@ -193,7 +193,7 @@ def evaluate(
         member: Of a sweep: the number of the member; by default the best of its report's ranking.
         path: Of a language model: measure on all rows of this file, and not on those that its run held out.
     """
-    saved = None if is_sweep(run) else begun_by_name(run, rows=path)
+    saved = None if is_sweep(run) else begun_by_name(run, rows=path, to_play=True)
     enable_compilation_cache()
     if saved is None or saved.control:
         if path is not None:
@@ -216,11 +216,12 @@ def evaluate(
     print(json.dumps({**held_out_figures(saved.config, folder, path), "model": str(folder)}))
 
 
-def begun_by_name(run_dir: Path, *, rows: str | None = None) -> SavedRun:
+def begun_by_name(run_dir: Path, *, rows: str | None = None, to_play: bool = False) -> SavedRun:
     """A run of which the command line can make all that it was given beside its config. rows: a file that stands for
     the rows that it was given.
 
-    Raises InputError, with the command that began the run, for one that was given objects of Python.
+    Raises InputError for one that was given objects of Python, with the command that began the run; or, for one
+    `to_play` that learned by acting, with what plays it in Python.
     """
     try:
         saved = saved_run(run_dir)
@@ -234,14 +235,18 @@ def begun_by_name(run_dir: Path, *, rows: str | None = None) -> SavedRun:
         ) from None
     asked = saved.about.get("finetune")
     own = _OF_FINETUNE | ({"reward"} & set(asked)) if asked else set()
-    given = [f"{name} ({what['is']})" for name, what in saved.about["given"].items() if name not in own]
+    objects = {name: what["is"] for name, what in saved.about["given"].items() if name not in own}
+    given = [f"{name} ({what})" for name, what in objects.items()]
     if asked and asked["rows"] == "given" and rows is None:
         given.append("rows")
     if given:
+        was = f"{run_dir} was given its {' and '.join(given)} as objects of Python, which no file holds"
+        if to_play and saved.control:
+            again = ", ".join(f"{name}=..." for name in objects)
+            raise InputError(f"{was}; give them again in Python: jaxrl.load_policy({str(run_dir)!r}, {again}) acts")
         function = "finetune" if asked else "run"
         raise InputError(
-            f"{run_dir} was given its {' and '.join(given)} as objects of Python, which no file holds; what began it "
-            f"can give them again, by {function}(…, run_dir={str(run_dir)!r}, resume=True): "
+            f"{was}; what began it can give them again, by {function}(…, run_dir={str(run_dir)!r}, resume=True): "
             f"{_again(run_dir, saved.about)}"
         )
     return saved

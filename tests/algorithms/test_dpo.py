@@ -419,7 +419,9 @@ def whole(tmp_path_factory):
     return made
 
 
-def test_run_equals_train_bit_for_bit(whole):
+@pytest.mark.computes
+def test_run_equals_train_bit_for_bit(tmp_path):
+    whole = run(COURSE, 3, tmp_path / "run", schedule=SCHEDULE, progress=False, **GIVEN)
     f = jax.jit(
         lambda c, key, params, data: train(c, key, network=BIGRAM, params=params, data=data),
         compiler_options=compiler_options(0, brief=False),  # as `run` compiles it

@@ -178,10 +178,12 @@ def scanned():
     return lambda config: f(config, jax.random.key(3), PARAMS, DATA)
 
 
-def test_run_equals_train_bit_for_bit(whole, scanned):
+@pytest.mark.computes
+def test_run_equals_train_bit_for_bit(tmp_path, scanned):
+    whole = run(SETTINGS, 3, tmp_path / "run", schedule=SCHEDULE, progress=False, **GIVEN)
     state, metrics = scanned(SETTINGS)
-    assert same_bytes(whole[0].state, state)
-    found = read_metrics(whole[0].run_dir / "metrics.jsonl")
+    assert same_bytes(whole.state, state)
+    found = read_metrics(whole.run_dir / "metrics.jsonl")
     assert [row["step"] for row in found] == [4 * i for i in range(UPDATES + 1)]
     for name in ("loss", "grad_norm", "entropy"):
         np.testing.assert_allclose([row[name] for row in found[1:]], metrics[name].value, rtol=1e-6)

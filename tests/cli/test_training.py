@@ -104,10 +104,14 @@ def test_what_was_given_as_an_object_of_python_is_refused_with_the_command_that_
     run(config, 0, run_dir, schedule=Schedule(1, 0, 1), progress=False, env=Counter())
     about = json.loads((run_dir / "run.json").read_text())
     (run_dir / "run.json").write_text(json.dumps({**about, "command": ["python", "mine.py", "--a b"]}))
-    for verb in ("resume", "evaluate"):
+    remedies = {
+        "resume": f"python mine.py '--a b' --run-dir {run_dir} --resume",
+        "evaluate": f"jaxrl.load_policy({str(run_dir)!r}, env=...) acts",
+    }
+    for verb, remedy in remedies.items():
         sentence = refused(capsys, verb, run_dir)
         assert "was given its env (tests.helpers.environments:Counter) as objects of Python" in sentence
-        assert f"python mine.py '--a b' --run-dir {run_dir} --resume" in sentence
+        assert remedy in sentence
 
 
 @pytest.mark.parametrize("known", [True, False])

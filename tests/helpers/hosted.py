@@ -71,6 +71,20 @@ class Everything(gymnasium.Env):
         return self.obs(), float((action - [5, 7] == self.names).mean()), True, False, {}
 
 
+class Old(Script):
+    """Begins as environments of `gym` did."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0]
+
+
+class Unseeded(Script):
+    """Begins as environments of an older `gym` did."""
+
+    def reset(self):
+        return super().reset()[0]
+
+
 class Constant(gymnasium.Env):
     """Pays 1 for ever, and shows always the same."""
 

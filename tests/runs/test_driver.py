@@ -48,7 +48,9 @@ def whole(tmp_path_factory):
     return run(CONFIG, 3, tmp_path_factory.mktemp("whole") / "run", schedule=SCHEDULE, progress=False)
 
 
-def test_chunked_run_equals_one_scan_bit_for_bit(whole):
+@pytest.mark.computes
+def test_chunked_run_equals_one_scan_bit_for_bit(tmp_path):
+    whole = run(CONFIG, 3, tmp_path / "run", schedule=SCHEDULE, progress=False)
     state, metrics = jax.jit(train, compiler_options=compiler_options(0, brief=False))(CONFIG, jax.random.key(3))
     assert same_bytes(whole.state, state)
     rows = read_metrics(whole.run_dir / "metrics.jsonl")

@@ -320,6 +320,14 @@ def test_every_listed_name_is_made_and_steps():
         ({"name": SCRIPT, "action_repeat": 2}, "env.action_repeat = 2 is for environments that are compiled"),
         ({"name": SCRIPT, "frame_stack": 2}, "lives on the host; wrap it in a function of yours"),
         ({"name": "gymnax/CartPole-v1", "processes": True}, "env.processes = True is for environments on the host"),
+        (
+            {"name": "tests.helpers.hosted:Old"},
+            r"reset\(seed=0\) gives ndarray and not \(observation, info\).*return both",
+        ),
+        (
+            {"name": "tests.helpers.hosted:Unseeded"},
+            r"cannot be reset \(TypeError: .*'seed'\); it is asked as reset\(seed=0\)",
+        ),
         ({"name": MANY, "options": {"autoreset_mode": "NEXT_STEP"}}, "an action does nothing after every end"),
     ],
 )
