@@ -1,8 +1,8 @@
 """The host driver: chunks of the same step that `train` scans, with logs, evaluation and checkpoints between them.
 
 `run(config, seed)` computes bit for bit what `train(config, jax.random.key(seed))` does where both are compiled by the
-options of `jaxrl.ops.platform.compiler_options`. A run that was stopped, by whatever means, goes on from its last checkpoint and
-ends in the same numbers.
+options of `jaxrl.ops.platform.compiler_options`. A run that was stopped, by whatever means, goes on from its last
+checkpoint and ends in the same numbers.
 """
 
 import contextlib
