@@ -108,11 +108,11 @@ def from_function(function: Callable[..., Any], name: str, options: EnvOptions) 
         except (InputError, AttributeError) as error:  # the latter where it has no spaces
             raise InputError(f"{name}: {error}") from error
         if not many:
-            _check_reset(one, name)
+            _check_first_reset(one, name)
     return GymnasiumEnv(function, options, name, *spaces, done.shape, limit, fps, many)
 
 
-def _check_reset(env: gymnasium.Env, name: str) -> None:
+def _check_first_reset(env: gymnasium.Env, name: str) -> None:
     """Before anything is compiled; Gymnasium's own vector environment would fail on it in words of its inside."""
     try:
         shown = env.reset(seed=0)
