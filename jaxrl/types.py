@@ -226,6 +226,8 @@ class Program(NamedTuple):
     what of it are adapters, where they alone are worth saving.
     places(state) -> a Sharding for every leaf of a state: where it lies. None: all on one device. given_places(given)
     -> the same of what the program was given; None leaves it where it is.
+    check() raises InputError for what is seen by tracing alone, as a policy that does not fit its environment. Asked
+    once, by `training.programs.program`: a run makes its program anew within each of its compiled functions.
     """
 
     algorithm: Algorithm
@@ -241,6 +243,7 @@ class Program(NamedTuple):
     adapters: Callable[[Learner], Params] | None = None
     places: Callable[[TrainState], PyTree] | None = None
     given_places: Callable[[dict[str, Any]], PyTree] | None = None
+    check: Callable[[], None] = lambda: None
 
     @property
     def host(self) -> Callable[[Batch], Batch] | None:

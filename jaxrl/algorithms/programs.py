@@ -44,14 +44,13 @@ def control_program(config: Any, env: Any = None, network: Network | None = None
     make(spaces, network) -> Algorithm and source(vector_env, algorithm) -> Source.
 
     env: an Environment to use instead of the one that `config.env` names. network: instead of the config's own.
-    Raises InputError for an environment that breaks its contract, and for a policy that does not fit its spaces.
+    Raises InputError for an environment that breaks its contract; its check for a policy that does not fit its spaces.
     """
     if env is not None:
         check_environment(env, config.env.env_axis)
         check_bodies(config.env, env)
     vector_env = registry.from_config(config.env, env)
     algorithm = config.make(vector_env.spaces, network)
-    _check_policy(algorithm, vector_env)
     name = config.env.name if env is None else registry.name_of(env)
     return Program(
         algorithm,
@@ -64,6 +63,7 @@ def control_program(config: Any, env: Any = None, network: Network | None = None
         label=f"{name.replace('/', '-').replace(':', '-')}_{type(config).__name__.lower()}",
         # What the object holds beside its name is in no config, and options of the one it replaces are not its own.
         overrides={} if env is None else {"env.name": name, "env.options": {}, "env.backend": None},
+        check=lambda: _check_policy(algorithm, vector_env),
     )
 
 

@@ -1,8 +1,11 @@
 """Weight initialisers."""
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,13 @@ from jaxtyping import Array, Float
 from jaxrl.types import Key
 
 _SMALL = 256  # matrices up to this size on each side are made together
+
+
+def drawn_with(key: Key | None) -> Any:
+    """The `rngs` of a layer of Flax that draws nothing but its kernel, with `key` as `nnx.Rngs(key)` would, or nothing
+    at all. Not `nnx.Rngs` itself: to count what is drawn was a tenth of all tracing of a run."""
+    first = None if key is None else jax.random.fold_in(key, 0)
+    return SimpleNamespace(params=lambda: first)
 
 
 def orthogonal(scale: float = 1.0):
@@ -40,14 +50,15 @@ def orthogonal_matrices(keys: Array, shapes: Sequence[tuple[int, int]]) -> list[
     made = {}
     for _, members in itertools.groupby(sorted(range(len(shapes)), key=group), group):
         members = list(members)
-        sizes = [(max(shapes[i]), min(shapes[i])) for i in members]
+        sizes = tuple((max(shapes[i]), min(shapes[i])) for i in members)
         whole = _orthonormal_columns(jnp.stack([keys[i] for i in members]), sizes)
         for i, q, (m, n) in zip(members, whole, sizes, strict=True):
             made[i] = q[:m, :n] if shapes[i] == (m, n) else q[:m, :n].T
     return [made[i] for i in range(len(shapes))]
 
 
-def _orthonormal_columns(keys: Array, sizes: list[tuple[int, int]]) -> Float[Array, "L M N"]:
+@functools.partial(jax.jit, static_argnames="sizes", inline=True)  # traced once for networks of one shape
+def _orthonormal_columns(keys: Array, sizes: tuple[tuple[int, int], ...]) -> Float[Array, "L M N"]:
     """Of each [M, N] the first m rows and n columns are orthonormal, (m, n) its size; the rest means nothing."""
     M, N = (max(side) for side in zip(*sizes, strict=True))
     longest = max(m * n for m, n in sizes)

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from jaxrl.networks.heads import policy_head
-from jaxrl.networks.initializers import orthogonal_matrices
+from jaxrl.networks.initializers import drawn_with, orthogonal_matrices
 from jaxrl.networks.recurrent import CORES, make_core, no_memory_of
 from jaxrl.networks.torsos import TORSOS, is_image, make_torso, torso_kind
 from jaxrl.ops.distributions import Distribution
@@ -64,7 +64,7 @@ class MLP(nnx.Module):
     def __init__(self, kernels: Sequence[Float[Array, "i o"]], activation: str):
         self.activation = activation
         self.layers = nnx.List(
-            nnx.Linear(*kernel.shape, kernel_init=lambda *_, kernel=kernel: kernel, rngs=nnx.Rngs(0))
+            nnx.Linear(*kernel.shape, kernel_init=lambda *_, kernel=kernel: kernel, rngs=drawn_with(None))
             for kernel in kernels
         )
 

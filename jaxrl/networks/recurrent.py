@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from jaxrl.networks.initializers import orthogonal
+from jaxrl.networks.initializers import drawn_with, orthogonal
 from jaxrl.types import Key, Memory
 
 CORES = ("none", "gru", "lstm", "linear")
@@ -33,7 +33,7 @@ def no_memory_of(kind: str, size: int, num_envs: int) -> Memory:
 
 
 def _dense(key: Key, features: int, size: int, bias: bool = True) -> nnx.Linear:
-    return nnx.Linear(features, size, use_bias=bias, kernel_init=orthogonal(), rngs=nnx.Rngs(key))
+    return nnx.Linear(features, size, use_bias=bias, kernel_init=orthogonal(), rngs=drawn_with(key))
 
 
 def _recalled(memory: Memory, first: Bool[Array, " N"]) -> Memory:

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxrl.networks.initializers import orthogonal
+from jaxrl.networks.initializers import drawn_with, orthogonal
 from jaxrl.ops.platform import tuning
 from jaxrl.spaces import Box, Space
 from jaxrl.types import InputError, Key
@@ -80,11 +80,11 @@ def _patches(
 def _conv(key: Key, channels: int, filters: int, side: int, stride: int = 1, padding: str = "VALID") -> Conv:
     sizes, init = (side, side), orthogonal(_RELU)
     strides = (stride, stride)
-    return Conv(channels, filters, sizes, strides, padding=padding, kernel_init=init, rngs=nnx.Rngs(key))
+    return Conv(channels, filters, sizes, strides, padding=padding, kernel_init=init, rngs=drawn_with(key))
 
 
 def _dense(key: Key, shape: tuple[int, ...], size: int) -> nnx.Linear:
-    return nnx.Linear(int(np.prod(shape)), size, kernel_init=orthogonal(_RELU), rngs=nnx.Rngs(key))
+    return nnx.Linear(int(np.prod(shape)), size, kernel_init=orthogonal(_RELU), rngs=drawn_with(key))
 
 
 def _shape(layers: Callable, shape: tuple[int, ...]) -> tuple[int, ...]:

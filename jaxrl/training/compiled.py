@@ -17,7 +17,7 @@ from jaxrl.ops.platform import compile_lowered, cores
 from jaxrl.settings import float32
 from jaxrl.training.given import of_arrays, split_given
 from jaxrl.training.processes import one_at_a_time, placed
-from jaxrl.training.programs import program
+from jaxrl.training.programs import unchecked
 from jaxrl.types import Evaluator, InputError, Key, Learner, Program, PyTree, TrainState
 
 _SMALL = 2**13  # entries of a leaf
@@ -89,7 +89,7 @@ def functions(config: Any, given: dict[str, Any], p: Program) -> Functions:
 
     def remade(inputs: tuple) -> Program:
         config, arrays = inputs
-        return program(config, **join(arrays))
+        return unchecked(config, **join(arrays))
 
     def learned(inputs: tuple, state: TrainState, batch: PyTree) -> tuple[TrainState, m.Packed]:
         state, metrics = remade(inputs).learn(state, batch)

@@ -36,17 +36,21 @@ def program(config: Any, **given: Any) -> Program:
             hint = closest(name, known) or f"; it takes {', '.join(known) or 'nothing beside its config'}"
             raise InputError(f"{type(config).__name__} does not take {name}{hint}")
     _check_one(config)
-    made = _made(config, given)
+    made = unchecked(config, **given)
     _check_length(made)
-    update = functools.partial(in_turns, made.algorithm.update)
-    return made._replace(algorithm=made.algorithm._replace(update=update))
+    made.check()
+    return made
 
 
-def _made(config: Any, given: dict[str, Any]) -> Program:
+def unchecked(config: Any, **given: Any) -> Program:
+    """The program of a config that `program` has taken, made again."""
     shards = parallel_of(config).data or 1
     if shards == 1:
-        return float32(config).program(**given)
-    return spread(float32(shard_of(config, shards)).program(**given), shards)
+        made = float32(config).program(**given)
+    else:
+        made = spread(float32(shard_of(config, shards)).program(**given), shards)
+    update = functools.partial(in_turns, made.algorithm.update)
+    return made._replace(algorithm=made.algorithm._replace(update=update))
 
 
 def takes(config: Any) -> list[str]:
