@@ -28,6 +28,7 @@ import pytest  # noqa: E402
 from jaxrl.cli import enable_compilation_cache  # noqa: E402
 
 enable_compilation_cache()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # single operations are not worth a file
 _EXTRA = re.compile(r'(?:^@|^pytestmark = |marks=)pytest\.mark\.extra\("(\w+)"\)', re.MULTILINE)
 
 

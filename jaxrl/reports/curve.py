@@ -21,9 +21,15 @@ def learning_curve(
     run_dir = Path(run_dir)
     rows = read_metrics(run_dir / METRICS)
     panels = [p for p in panels if any(line.metric in row for line in p.lines for row in rows)] or panels[:1]
-    figure = Figure(figsize=(7, 3 + 1.5 * len(panels)), layout="constrained")
+    width, height = 7, 3 + 1.5 * len(panels)
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=(2, *[1] * (len(panels) - 1)), squeeze=False)
+    # Margins in inches. To fit them to what is written there draws everything twice, at the end of each run.
+    margins = {"left": 1.1 / width, "right": 1 - 0.15 / width, "bottom": 0.55 / height, "top": 1 - 0.35 / height}
+    ratios = (2, *[1] * (len(panels) - 1))
+    axes = figure.subplots(
+        len(panels), 1, sharex=True, squeeze=False, gridspec_kw={**margins, "hspace": 0.12}, height_ratios=ratios
+    )
     for axis, panel in zip(axes[:, 0], panels, strict=True):
         for line in panel.lines:
             _draw(axis, rows, line)

@@ -91,21 +91,29 @@ def functions(config: Any, given: dict[str, Any], p: Program) -> Functions:
         config, arrays = inputs
         return unchecked(config, **join(arrays))
 
+    # Each is traced once, for its shapes and for what is compiled.
+    once = functools.partial(jax.jit, inline=True)
+
+    @once
+    def collected(inputs: tuple, state: TrainState) -> tuple[TrainState, PyTree]:
+        return remade(inputs).collect(state)
+
+    @once
     def learned(inputs: tuple, state: TrainState, batch: PyTree) -> tuple[TrainState, m.Packed]:
         state, metrics = remade(inputs).learn(state, batch)
         return state, m.pack(metrics)
 
-    def stepped(inputs: tuple, state: TrainState) -> tuple[TrainState, m.Packed]:
+    @once
+    def step(inputs: tuple, state: TrainState) -> tuple[TrainState, m.Packed]:
         state, metrics = remade(inputs).step(state)
         return state, m.pack(metrics)
 
-    step = jax.jit(stepped, inline=True)  # traced once, for its shapes and for the loop
     init = jax.jit(lambda inputs, key: remade(inputs).init(key))
     state, batch = init.trace(inputs, _key()).out_info, None
     if p.host is None:
         packed = jax.eval_shape(step, inputs, state)[1]
     else:
-        batch = jax.eval_shape(lambda inputs, state: remade(inputs).collect(state)[1], inputs, state)
+        batch = jax.eval_shape(collected, inputs, state)[1]
         batch = batch if p.source.hosted is None else p.source.hosted(batch)
         packed = jax.eval_shape(learned, inputs, state, batch)[1]
 
@@ -117,7 +125,7 @@ def functions(config: Any, given: dict[str, Any], p: Program) -> Functions:
         return jax.tree.leaves(state), jnp.concatenate([metrics.sums.reshape(-1), finite])
 
     def collect(flat: Leaves, leaves: Leaves) -> tuple[PyTree, PyTree]:
-        state, batch = remade(jax.tree.unflatten(structure, flat)).collect(as_state(leaves))
+        state, batch = collected(jax.tree.unflatten(structure, flat), as_state(leaves))
         return state.carry, batch
 
     def learn(

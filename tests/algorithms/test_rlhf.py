@@ -80,11 +80,25 @@ def test_the_time_of_a_row_is_its_own(folder, tmp_path):
     assert all(later - earlier >= slow for earlier, later in itertools.pairwise(trained))
 
 
-@pytest.mark.parametrize("at", [1, 3, 6])
-def test_one_that_is_stopped_in_a_reward_goes_on_to_the_same_bytes(folder, tmp_path, at):
-    config = settings(RLHF, folder, kl_controller="adaptive", kl_target=1.0, critic="separate")
-    finetune(config, PROMPTS, reward=letters, run_dir=tmp_path / "whole", **QUICK)
-    calls = []
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory):
+    """Of PPO and GRPO: a config, and the directory of a run of it that nothing stopped."""
+    configs = {
+        RLHF: settings(RLHF, folder, kl_controller="adaptive", kl_target=1.0, critic="separate"),
+        GRPO: settings(GRPO, folder),
+    }
+
+    def made(config):
+        run_dir = tmp_path_factory.mktemp("whole")
+        finetune(config, PROMPTS, reward=letters, run_dir=run_dir, **QUICK)
+        return config, run_dir
+
+    return {kind: made(config) for kind, config in configs.items()}
+
+
+@pytest.mark.parametrize("at", [1, 6])
+def test_one_that_is_stopped_in_a_reward_goes_on_to_the_same_bytes(whole, tmp_path, at):
+    (config, run_dir), calls = whole[RLHF], []
 
     def stopping(prompts, completions, wanted):
         calls.append(len(completions))
@@ -97,11 +111,11 @@ def test_one_that_is_stopped_in_a_reward_goes_on_to_the_same_bytes(folder, tmp_p
     again = {"resume": True, "accept_changes": True}  # the function that stops is another one
     finetune(config, PROMPTS, reward=letters, run_dir=tmp_path / "cut", **QUICK, **again)
     for name in ("metrics.jsonl", "samples.jsonl"):
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "cut" / name).read_bytes() == (run_dir / name).read_bytes()
 
 
-def test_a_reward_that_raises_says_on_what_and_nothing_is_lost(folder, tmp_path):
-    config, calls = settings(GRPO, folder), []
+def test_a_reward_that_raises_says_on_what_and_nothing_is_lost(whole, tmp_path):
+    (config, run_dir), calls = whole[GRPO], []
 
     def breaking(prompts, completions, wanted):
         calls.append(len(completions))
@@ -111,17 +125,15 @@ def test_a_reward_that_raises_says_on_what_and_nothing_is_lost(folder, tmp_path)
 
     with pytest.raises(RewardFailed, match="the reward raised KeyError: 'a word', on the completion"):
         finetune(config, PROMPTS, reward=breaking, run_dir=tmp_path / "cut", **QUICK)
-    finetune(config, PROMPTS, reward=letters, run_dir=tmp_path / "whole", **QUICK)
     calls.clear()
     mended = {"resume": True, "accept_changes": True}
     tuned = finetune(config, PROMPTS, reward=letters, run_dir=tmp_path / "cut", **QUICK, **mended)
     assert tuned.result.figures["completions"] == 128
-    whole, cut = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "cut"))
-    assert whole == cut
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (run_dir / "metrics.jsonl").read_bytes()
 
 
-def test_one_that_raises_while_it_judges_loses_nothing_either(folder, tmp_path):
-    config = settings(GRPO, folder)
+def test_one_that_raises_while_it_judges_loses_nothing_either(whole, tmp_path):
+    config, run_dir = whole[GRPO]
 
     def breaking(prompts, completions, wanted):
         if len(completions) == 4 and calls.append(0) is None and len(calls) == 2:  # held out, the second time
@@ -132,11 +144,9 @@ def test_one_that_raises_while_it_judges_loses_nothing_either(folder, tmp_path):
     with pytest.raises(RewardFailed, match="the reward raised KeyError"):
         finetune(config, PROMPTS, reward=breaking, run_dir=tmp_path / "cut", **QUICK)
     calls.extend([0] * 9)
-    finetune(config, PROMPTS, reward=letters, run_dir=tmp_path / "whole", **QUICK)
     mended = {"resume": True, "accept_changes": True}
     finetune(config, PROMPTS, reward=letters, run_dir=tmp_path / "cut", **QUICK, **mended)
-    whole, cut = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "cut"))
-    assert whole == cut
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (run_dir / "metrics.jsonl").read_bytes()
 
 
 def test_a_reward_model_is_named_by_its_folder(folder, tmp_path):

@@ -268,8 +268,8 @@ def test_a_resume_with_another_environment_or_network_of_equal_shapes_is_refused
             run(short, 0, tmp_path / "run", resume=True, **{**own, **changed}, **quick)
 
 
-def test_with_its_changes_accepted_a_run_goes_on_as_something_else_and_both_are_written_down(tmp_path):
-    begun = run(CONFIG, 3, tmp_path / "run", schedule=SCHEDULE, progress=False)
+def test_with_its_changes_accepted_a_run_goes_on_as_something_else_and_both_are_written_down(whole, tmp_path):
+    own = shutil.copytree(whole.run_dir, tmp_path / "run")
     longer = replace(CONFIG, gamma=0.9, lr_final=1.0, total_steps=2 * CONFIG.total_steps)
     options = {"schedule": SCHEDULE, "progress": False, "resume": True}
     with pytest.raises(InputError) as refused:
@@ -279,11 +279,11 @@ def test_with_its_changes_accepted_a_run_goes_on_as_something_else_and_both_are_
     assert "--accept-changes" in str(refused.value)
     result = run(longer, 4, tmp_path / "run", accept_changes=True, **options)
     assert result.figures["env_steps"] == longer.total_steps
-    about = json.loads((begun.run_dir / "run.json").read_text())
+    about = json.loads((own / "run.json").read_text())
     assert about["seed"] == 4 and about["changes"][0]["seed"] == 3 and len(about["changes"][0]["changes"]) == 4
     assert about["changes"][0]["command"] == [sys.executable, *sys.argv]
-    assert load_config(begun.run_dir / "config-1.yaml", cli.ALGORITHMS) == CONFIG
-    assert load_config(begun.run_dir / "config.yaml", cli.ALGORITHMS) == longer
+    assert load_config(own / "config-1.yaml", cli.ALGORITHMS) == CONFIG
+    assert load_config(own / "config.yaml", cli.ALGORITHMS) == longer
     with pytest.raises(InputError, match="has learned from .* environment steps, and total_steps = .*; give at least"):
         run(CONFIG, 3, tmp_path / "run", accept_changes=True, **options)
     with pytest.raises(InputError, match="accept_changes = True is about a resume"):
@@ -292,15 +292,15 @@ def test_with_its_changes_accepted_a_run_goes_on_as_something_else_and_both_are_
 
 @pytest.mark.parametrize("name", ["run.json", "config.yaml"])
 @pytest.mark.parametrize("damage", [lambda f: f.write_text(""), lambda f: f.write_text("{"), Path.unlink])
-def test_what_a_disk_has_lost_of_a_run_is_written_again_from_its_checkpoint(tmp_path, name, damage):
-    whole = run(CONFIG, 3, tmp_path / "run", schedule=SCHEDULE, progress=False)
-    before = (whole.run_dir / name).read_text()
-    damage(whole.run_dir / name)
+def test_what_a_disk_has_lost_of_a_run_is_written_again_from_its_checkpoint(whole, tmp_path, name, damage):
+    own = shutil.copytree(whole.run_dir, tmp_path / "run")
+    before = (own / name).read_text()
+    damage(own / name)
     with pytest.warns(UserWarning, match=rf"{name} could not be read; it is written again"):
-        again = run(CONFIG, 3, tmp_path / "run", schedule=SCHEDULE, progress=False, resume=True)
-    assert (whole.run_dir / name).read_text() == before and again.figures == whole.figures
-    shutil.rmtree(whole.run_dir / "checkpoints")
-    damage(whole.run_dir / name)
+        again = run(CONFIG, 3, own, schedule=SCHEDULE, progress=False, resume=True)
+    assert (own / name).read_text() == before and again.figures == {**whole.figures, "run_dir": str(own)}
+    shutil.rmtree(own / "checkpoints")
+    damage(own / name)
     with pytest.raises(InputError, match=r"run.json cannot be read|holds no run|config"):
         run(CONFIG, 3, tmp_path / "run", schedule=SCHEDULE, progress=False, resume=True)
 

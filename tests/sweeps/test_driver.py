@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace as changed
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -40,8 +41,24 @@ def table(run_dir):
     return read(Path(run_dir) / "table.csv")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """Most sweeps here are of the same two programs: what is compiled is kept, until it is cleared."""
+    made, compile_together = {}, plan_module.compile_together
+
+    def once(config, given, p, *rest):
+        asked = jax.tree.structure(config), tuple(map(id, given.values())), *rest
+        if asked not in made:
+            made[asked] = compile_together(config, given, p, *rest), given  # which stays, and with it its id
+        return made[asked][0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "compile_together", once)
+        yield made
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, compiled_once):
     return swept(tmp_path_factory.mktemp("sweep") / "whole")
 
 
@@ -90,7 +107,7 @@ def test_parquet_holds_the_same_with_types(whole):
 
 
 @pytest.mark.parametrize("at", [1, 3, 5, 7])
-def test_a_sweep_that_is_stopped_anywhere_ends_in_the_same_table(whole, tmp_path, monkeypatch, at):
+def test_a_sweep_that_is_stopped_anywhere_ends_in_the_same_table(whole, compiled_once, tmp_path, monkeypatch, at):
     """Stopped before its piece number `at`, of 8, and killed at the next save of the session after that."""
     pieces = Counter()
     advance = learning_module.Learning._advance
@@ -111,6 +128,7 @@ def test_a_sweep_that_is_stopped_anywhere_ends_in_the_same_table(whole, tmp_path
         with monkeypatch.context() as patch, pytest.raises(KeyError):
             patch.setattr(learning_module.Learning, "_save", lambda self: {}["killed"])
             swept(tmp_path / "again", resume=True)
+        compiled_once.clear()  # as another process would have it
     swept(tmp_path / "again", resume=True)
     for name in ("table.csv", "table.parquet"):
         assert (tmp_path / "again" / name).read_bytes() == (whole.run_dir / name).read_bytes()

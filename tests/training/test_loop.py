@@ -138,7 +138,9 @@ def test_eight_seeds_and_eight_learning_rates_are_one_program_each(key):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 def test_jit_equals_no_jit(config, key):
-    short = replace(config, total_steps=config.env.num_envs * config.num_steps, num_steps=config.num_steps)
+    # An update of few steps: without jit each operation of each step is compiled by itself.
+    few = {"num_envs": 2, "num_steps": 4, "total_steps": 2 * 4, "time_limit": 4, "hidden": (4,)}
+    short = replace(config, **few, **({"num_epochs": 1} if isinstance(config, PPO) else {}))
     compiled = jax.jit(train)(short, key)
     with jax.disable_jit():
         plain = train(short, key)
