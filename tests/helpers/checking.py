@@ -11,7 +11,7 @@ _made: Counter = Counter()
 
 def functions(function: Callable) -> Callable:
     """All but the fields of configs: a `float` of theirs may hold a tracer or a stack. Those in other functions are
-    made anew with each call of these: the first so many of each, for beartype writes and compiles code for every one."""
+    made anew with each call of these: the first so many of each, for beartype writes code for every one."""
     if function.__name__ == "__init__":
         return function
     _made[function.__code__] += 1
