@@ -21,8 +21,8 @@ def test_every_block_says_what_it_is(page):
     assert {block.language for block in blocks(page)} <= LANGUAGES, "an unnamed block is run by nothing"
 
 
-# README's trains for 2.4 million steps, the others a model of 135 million parameters: for longer than they compile.
-COMPUTES = ("README.md", "docs/quickstart.md", "docs/guides/alignment.md")
+# README's trains for 1.6 million steps, longer than it compiles; the guide's alignment is by README's programs.
+COMPUTES = ("README.md", "docs/guides/alignment.md")
 RUN = [page for page in PAGES if blocks(page, "python")]
 
 
