@@ -1,13 +1,18 @@
 """How the programs of a run are compiled, and what they tell of their learner."""
 
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl import PPO, EnvConfig, program
+from jaxrl.algorithms import programs
 from jaxrl.ops import platform
 from jaxrl.ops.platform import compile_lowered, compiler_options, tuned
-from jaxrl.training.compiled import which_finite
+from jaxrl.training.compiled import trace, which_finite
+from jaxrl.types import Program
 
 BIG = np.finfo(np.float32).max  # a sum of two is infinite, though each is finite
 
@@ -62,3 +67,22 @@ def test_an_xla_without_these_options_compiles_as_it_likes(optimized, monkeypatc
         lowered.compile(compiler_options=platform._LIGHT)
     with tuned(plain_above=100):
         assert compile_lowered(lowered, brief=False)(1.0) == 2.0
+
+
+@pytest.mark.parametrize("name", ["gymnax/CartPole-v1", "gymnasium/CartPole-v1"])
+def test_what_is_compiled_is_traced_once_and_the_policy_held_to_its_environment_once(monkeypatch, name):
+    calls = Counter()
+
+    def counted(owner, what):
+        function = getattr(owner, what)
+
+        def asked(*args):
+            calls[what] += 1
+            return function(*args)
+
+        monkeypatch.setattr(owner, what, asked)
+
+    counted(Program, "collect"), counted(Program, "learn"), counted(programs, "check_distribution")
+    config = PPO(env=EnvConfig(name, num_envs=2), total_steps=16, num_steps=8, num_minibatches=2, hidden=(4,))
+    trace(config, {}, program(config))
+    assert calls == {"collect": 1, "learn": 1, "check_distribution": 1}
