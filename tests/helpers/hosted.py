@@ -85,6 +85,29 @@ class Unseeded(Script):
         return super().reset()[0]
 
 
+class OldStep(Script):
+    """Steps as environments of `gym` did."""
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, reward, terminated or truncated, info
+
+
+class Shapeless(Script):
+    """Shows `first` numbers at first and `later` afterwards, of two that it promises."""
+
+    def __init__(self, first=3, later=3, rewards=None, **options):
+        super().__init__(**options)
+        self.first, self.later, self.reward = first, later, 0.0 if rewards is None else np.zeros(rewards)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(self.first), {}
+
+    def step(self, action):
+        return np.zeros(self.later), self.reward, False, False, {}
+
+
 class Constant(gymnasium.Env):
     """Pays 1 for ever, and shows always the same."""
 

@@ -322,12 +322,29 @@ def test_every_listed_name_is_made_and_steps():
         ({"name": "gymnax/CartPole-v1", "processes": True}, "env.processes = True is for environments on the host"),
         (
             {"name": "tests.helpers.hosted:Old"},
-            r"reset\(seed=0\) gives ndarray and not \(observation, info\).*return both",
+            r"reset\(seed=0\) gives ndarray and not \(observation, info\), as Gymnasium wants it; info may be {}",
         ),
         (
             {"name": "tests.helpers.hosted:Unseeded"},
             r"cannot be reset \(TypeError: .*'seed'\); it is asked as reset\(seed=0\)",
         ),
+        (
+            {"name": "tests.helpers.hosted:Shapeless"},
+            r"reset\(seed=0\) shows a ndarray of shape \(3,\), which does not fit observation_space = Box.*correct one",
+        ),
+        (
+            {"name": "tests.helpers.hosted:Shapeless", "options": {"first": 2}},
+            r"step\(action\) shows a ndarray of shape \(3,\), which does not fit",
+        ),
+        (
+            {"name": "tests.helpers.hosted:Shapeless", "options": {"first": 2, "later": 2, "rewards": 1}},
+            r"step\(action\) gives a reward of shape \(1,\); it must be one number",
+        ),
+        (
+            {"name": "tests.helpers.hosted:OldStep"},
+            r"step\(action\) gives a tuple of 4 and not \(observation, reward, terminated, truncated, info\)",
+        ),
+        ({"name": SCRIPT, "options": {"fails": 1}}, r"cannot be stepped \(KeyError: 'a wheel'\); it is asked as step"),
         ({"name": MANY, "options": {"autoreset_mode": "NEXT_STEP"}}, "an action does nothing after every end"),
     ],
 )

@@ -19,6 +19,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from jaxrl.envs.suites.gymnasium.bodies import GymnasiumBodies, autoreset_mode, side_by_side
 from jaxrl.envs.suites.gymnasium.mask import ShowMask
 from jaxrl.envs.suites.gymnasium.spaces import as_space
+from jaxrl.envs.suites.gymnasium.trial import check_once
 from jaxrl.settings import EnvOptions
 from jaxrl.spaces import Space
 from jaxrl.types import InputError
@@ -89,8 +90,8 @@ class GymnasiumEnv:
 
 def from_function(function: Callable[..., Any], name: str, options: EnvOptions) -> GymnasiumEnv:
     """The kind of environment that `function(**options)` makes, which is asked once. Raises InputError as it does, for
-    spaces that have no like here, for a reset as it was before Gymnasium, and for a vector environment whose steps are
-    not all those of its agent."""
+    spaces that have no like here, for a reset or a step that gives something else than Gymnasium wants, and for a
+    vector environment whose steps are not all those of its agent."""
     try:
         one = function(**options)
     except Exception as error:  # whatever the code of somebody else raises
@@ -108,24 +109,8 @@ def from_function(function: Callable[..., Any], name: str, options: EnvOptions) 
         except (InputError, AttributeError) as error:  # the latter where it has no spaces
             raise InputError(f"{name}: {error}") from error
         if not many:
-            _check_first_reset(one, name)
+            check_once(one, name)
     return GymnasiumEnv(function, options, name, *spaces, done.shape, limit, fps, many)
-
-
-def _check_first_reset(env: gymnasium.Env, name: str) -> None:
-    """Before anything is compiled; Gymnasium's own vector environment would fail on it in words of its inside."""
-    try:
-        shown = env.reset(seed=0)
-    except Exception as error:  # whatever the code of somebody else raises
-        raise InputError(
-            f"{name} cannot be reset ({type(error).__name__}: {error}); it is asked as reset(seed=0), and has to give "
-            "(observation, info)"
-        ) from error
-    if not (isinstance(shown, tuple) and len(shown) == 2 and isinstance(shown[1], dict)):
-        raise InputError(
-            f"{name}: reset(seed=0) gives {'a tuple' if isinstance(shown, tuple) else type(shown).__name__} and not "
-            "(observation, info), as Gymnasium wants it: return both, info perhaps as {}"
-        )
 
 
 def _check_resets(envs: VectorEnv, name: str) -> None:
