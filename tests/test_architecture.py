@@ -63,7 +63,7 @@ ONLY_IN = {
     "mujoco_playground": {"envs/suites/playground.py"},
     "gymnasium": {
         "runs/exporting/play.py",
-        *(f"envs/suites/gymnasium/{name}.py" for name in "__init__ bodies exported mask spaces".split()),
+        *(f"envs/suites/gymnasium/{name}.py" for name in "__init__ bodies exported mask spaces trial".split()),
     },
     **{suite: {f"envs/suites/extras/{suite}.py"} for suite in ("jumanji", "craftax", "xminigrid", "pgx", "envpool")},
     "onnx": {"runs/exporting/graph.py"},
