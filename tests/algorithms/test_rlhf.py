@@ -96,7 +96,7 @@ def whole(folder, tmp_path_factory):
     return {kind: made(config) for kind, config in configs.items()}
 
 
-@pytest.mark.parametrize("at", [1, 6])
+@pytest.mark.parametrize("at", [1, 3, 6])
 def test_one_that_is_stopped_in_a_reward_goes_on_to_the_same_bytes(whole, tmp_path, at):
     (config, run_dir), calls = whole[RLHF], []
 

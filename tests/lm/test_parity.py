@@ -190,6 +190,6 @@ def test_smollm_greedy(smollm):
     """Ten prompts in one padded batch; the oracle goes on past the end of the text, and so does this."""
     records = smollm.golden["greedy"]
     assert [len(record["tokens"]) for record in records] == [64] * 10
-    found = greedy(smollm.model, smollm.params, [record["ids"] for record in records], 24)
+    found = greedy(smollm.model, smollm.params, [record["ids"] for record in records], 64)
     for record, tokens in zip(records, found, strict=True):
-        assert tokens == record["tokens"][:24], record["text"]
+        assert tokens == record["tokens"], record["text"]

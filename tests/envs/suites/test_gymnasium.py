@@ -337,8 +337,8 @@ def test_every_listed_name_is_made_and_steps():
             r"step\(action\) shows a ndarray of shape \(3,\), which does not fit",
         ),
         (
-            {"name": "tests.helpers.hosted:Shapeless", "options": {"first": 2, "later": 2, "rewards": 1}},
-            r"step\(action\) gives a reward of shape \(1,\); it must be one number",
+            {"name": "tests.helpers.hosted:Shapeless", "options": {"first": 2, "later": 2, "rewards": 2}},
+            r"step\(action\) gives a reward of shape \(2,\); it must be one number",
         ),
         (
             {"name": "tests.helpers.hosted:OldStep"},
@@ -351,6 +351,11 @@ def test_every_listed_name_is_made_and_steps():
 def test_what_cannot_be_is_said(settings, words):
     with pytest.raises(InputError, match=words):
         program(PPO(env=EnvConfig(**settings)))
+
+
+def test_a_reward_in_an_array_of_one_is_a_number():
+    options = {"first": 2, "later": 2, "rewards": 1}
+    assert program(PPO(env=EnvConfig("tests.helpers.hosted:Shapeless", time_limit=5, options=options)))
 
 
 def test_what_needs_one_compiled_program_is_refused(tmp_path):

@@ -23,7 +23,7 @@ def check_once(env: gymnasium.Env, name: str) -> None:
     action, wanted = env.action_space.sample(), "(observation, reward, terminated, truncated, info)"
     obs, reward, *_ = _given(f"{name} cannot be stepped", "step(action)", wanted, lambda: env.step(action))
     _check_shown(env, obs, f"{name}: step(action)")
-    if np.shape(reward) != ():
+    if np.size(reward) != 1:  # an array of one is a number to Gymnasium too
         raise InputError(f"{name}: step(action) gives a reward of shape {np.shape(reward)}; it must be one number")
 
 
